@@ -1,0 +1,89 @@
+# One file per artefact: what exists is not made again, and a killed run goes on where it was.
+# `make help` lists the targets.
+
+CONFIG ?= configs/quickstart.yaml
+SEED ?= 0
+TARGET ?= stereotypical
+REFERENCE ?= anti-stereotypical
+VARIANT ?= stereotypical anti-stereotypical
+PYTHON ?= python3
+VENV ?= .venv
+
+NAME := $(basename $(notdir $(CONFIG)))
+RUN := runs/$(NAME)
+DATA := data/$(NAME)
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SETTINGS := --config $(CONFIG) --run $(RUN) --data.folder $(DATA) --seed $(SEED) \
+	$(if $(SPARSITY),--sparsity $(SPARSITY))
+EDIT := --target $(TARGET) --reference $(REFERENCE) $(if $(ALPHA),--alpha $(ALPHA)) $(if $(K),--k $(K)) \
+	$(if $(LOCALIZATION),--localization $(LOCALIZATION)) $(if $(STRATEGY),--strategy $(STRATEGY))
+VARIANTS := stereotypical anti-stereotypical neutral
+SUMMARY = $(RUN)/seed-$(SEED)/$(1)/summary$(if $(SPARSITY),-$(SPARSITY)).json
+trained = $(foreach variant,$(filter $(VARIANTS),$(1)),$(call SUMMARY,$(variant)))
+
+.PHONY: help install data pretrain train-ref localize edit evaluate tensorboard test lint format clean
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables: CONFIG=$(CONFIG) SEED=$(SEED) TARGET=$(TARGET) REFERENCE=$(REFERENCE)"
+	@echo "  ALPHA=2 (several: ALPHA='0 1 2 4'), STRATEGY=interpolation|extrapolation|pruning|mask-switch,"
+	@echo "  LOCALIZATION=mask|value, K=0.1 (share) or 5000 (count), SPARSITY=0.3, VARIANT=neutral (train-ref),"
+	@echo "  MODEL=folder or hub name (evaluate), VENV=$(VENV), PYTHON=$(PYTHON)"
+
+install: $(INSTALLED) ## make the virtual environment
+
+# A torch that is in the environment already (a GPU build, say) stays: its pin is left out then.
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	if $(BIN)/python -c "import torch" 2>/dev/null; then \
+		grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt; \
+	else \
+		cp constraints.txt $(VENV)/constraints.txt; \
+		$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"; \
+	fi
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev]'
+	touch $@
+
+data: $(DATA)/report.json ## fetch text and benchmarks, and augment the text
+
+$(DATA)/report.json: | $(INSTALLED)
+	$(BIN)/lce data --config $(CONFIG) --data.folder $(DATA)
+
+pretrain: | $(INSTALLED) ## make the bundled base model anew, in runs/base/model
+	$(BIN)/lce pretrain --config configs/pretrain.yaml
+
+train-ref: $(call trained,$(VARIANT)) ## fine-tune and prune the stereotypical and the anti-stereotypical model
+
+$(call SUMMARY,%): $(DATA)/report.json | $(INSTALLED)
+	$(BIN)/lce train $(SETTINGS) --variant $* --output $@
+
+localize: $(call trained,$(TARGET) $(REFERENCE)) | $(INSTALLED) ## select the weights in which target and reference differ
+	$(BIN)/lce localize $(SETTINGS) $(EDIT)
+
+edit: $(call trained,$(TARGET) $(REFERENCE)) | $(INSTALLED) ## edit the target, measure, write the patch: the main job
+	$(BIN)/lce edit $(SETTINGS) $(EDIT)
+
+evaluate: $(DATA)/report.json | $(INSTALLED) ## measure MODEL (by default the bundled one)
+	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) --config $(CONFIG) --data.folder $(DATA)
+
+tensorboard: | $(INSTALLED) ## look at the curves of all runs
+	$(BIN)/tensorboard --logdir runs
+
+test: | $(INSTALLED) ## run all tests, on real data too
+	$(BIN)/python -m pytest
+
+lint: | $(INSTALLED) ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: | $(INSTALLED) ## put the code into the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove runs and prepared data; fetched data and the environment stay
+	rm -rf runs $(filter-out data/downloads,$(wildcard data/*)) .pytest_cache .mypy_cache .ruff_cache

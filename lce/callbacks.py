@@ -1,0 +1,84 @@
+"""Lightning callbacks: one keeps pruned weights at zero while a subnetwork trains, one tries an edit on a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from lce.edits import Changes, write_values_
+from lce.masks import Mask
+
+if TYPE_CHECKING:
+    from lce.metrics.suite import BiasSuite, Scores
+    from lce.models import MaskedLanguageModel
+
+
+class MaskCallback(Callback):
+    """Trains f(m ⊙ θ): the weights that ``mask`` prunes are zero before the first step and after every one."""
+
+    def __init__(self, mask: Mask) -> None:
+        self.mask = mask
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        model: MaskedLanguageModel = pl_module
+        parameters = dict(model.model.named_parameters())
+        self.pruned = [(parameters[name], ~kept.to(pl_module.device)) for name, kept in self.mask.kept.items()]
+        self._clear()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._clear()
+
+    @torch.no_grad()
+    def _clear(self) -> None:
+        for parameter, pruned in self.pruned:
+            parameter.masked_fill_(pruned, 0)
+
+
+class EditCallback(Callback):
+    """Applies an edit while a model is evaluated, logs the edited model's scores, and restores the weights exactly.
+
+    Args:
+        changes: what the edit does; None evaluates the model as it is.
+        suite: bias benchmarks to run on top of the evaluation's own perplexity.
+        alpha: strength of the edit. TensorBoard counts in whole steps, so it logs at step 100 · α.
+        tag: heading of the logged scores; nothing is logged without one.
+
+    Attributes:
+        scores: all scores, after the evaluation.
+    """
+
+    def __init__(self, changes: Changes | None, suite: BiasSuite, alpha: float = 0.0, tag: str | None = None) -> None:
+        self.changes = changes or {}
+        self.suite = suite
+        self.alpha = alpha
+        self.tag = tag
+        self.scores: Scores = {}
+        self._is_applied = False
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        model: MaskedLanguageModel = pl_module
+        self._parameters = dict(model.model.named_parameters())
+        write_values_(self._parameters, self.changes, "new")
+        self._is_applied = True
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        model: MaskedLanguageModel = pl_module
+        tokens = int(model.perplexity.tokens)
+        self.scores = self.suite.score(model.model)
+        self.scores["perplexity"] = {"value": float(model.perplexity.compute()), "n": tokens}
+        if self.tag and trainer.logger:
+            values = {f"{self.tag}/{name}": score["value"] for name, score in self.scores.items()}
+            trainer.logger.log_metrics(values, step=round(100 * self.alpha))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._is_applied:
+            write_values_(self._parameters, self.changes, "old")
+            self._is_applied = False

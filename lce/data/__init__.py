@@ -1,0 +1,1 @@
+"""From documents to batches: fetch, split into sentences, augment, encode, mask, batch."""

@@ -1,0 +1,84 @@
+"""Batches of sentences of similar length, in an order that depends on the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from lce.data.masking import MaskedBatch, MaskingCollator
+from lce.seeds import generator
+
+WINDOW = 50
+"""Batches that are sorted by length together: wide enough to save padding, narrow enough to stay random."""
+
+Batch = tuple[int, list[int]]
+"""Epoch, and the texts' indices."""
+
+
+def shuffled_batches(sizes: Tensor, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """All texts once, shuffled, in full batches of similar ``sizes``; what fills no batch waits for another epoch."""
+    random = generator(seed, "order", epoch)
+    order = torch.randperm(len(sizes), generator=random)
+    order = order[: len(order) // batch_size * batch_size] if len(order) >= batch_size else order
+    windows = [window[sizes[window].argsort(stable=True)] for window in order.split(WINDOW * batch_size)]
+    batches = list(torch.cat(windows).split(batch_size))
+    return [batches[i].tolist() for i in torch.randperm(len(batches), generator=random).tolist()]
+
+
+def sorted_batches(sizes: Tensor, batch_size: int) -> list[list[int]]:
+    """All texts once, shortest first."""
+    return [batch.tolist() for batch in sizes.argsort(stable=True).split(batch_size)]
+
+
+class TrainingBatches(Sampler[Batch]):
+    """The batches of steps ``start`` to ``steps``, over as many epochs as that takes.
+
+    ``batch_size`` counts sentences over all processes: process ``rank`` of ``world`` takes every world-th
+    sentence of each batch, so a step means the same however many devices share it.
+    """
+
+    def __init__(
+        self, sizes: Tensor, batch_size: int, seed: int, steps: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        self.sizes, self.batch_size, self.seed = sizes, batch_size, seed
+        self.steps, self.start, self.rank, self.world = steps, start, rank, world
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[Batch]:
+        step, epoch = 0, 0
+        while True:
+            for batch in shuffled_batches(self.sizes, self.batch_size, self.seed, epoch):
+                if step == self.steps:
+                    return
+                if step >= self.start:
+                    yield epoch, batch[self.rank :: self.world]
+                step += 1
+            epoch += 1
+
+
+class EvaluationBatches(Sampler[Batch]):
+    """All texts once, shortest first, always masked alike; process ``rank`` takes every ``world``-th batch."""
+
+    def __init__(self, sizes: Tensor, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        self.batches = sorted_batches(sizes, batch_size)[rank::world]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return ((0, batch) for batch in self.batches)
+
+
+class MaskedBatches(Dataset[MaskedBatch]):
+    """A data set indexed by whole batches, so that the collator sees which epoch and texts it is given."""
+
+    def __init__(self, collator: MaskingCollator) -> None:
+        self.collator = collator
+
+    def __getitem__(self, batch: Batch) -> MaskedBatch:
+        return self.collator(*batch)

@@ -1,0 +1,74 @@
+"""Sentences as token ids, with the tokens that belong to a term of the specification marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lce.spec import BiasSpecification
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Texts of different lengths, stored end to end.
+
+    ``ids`` and ``is_term`` have one entry per token (int32, bool), ``offsets`` one per text and one more
+    (int64); text i is ``ids[offsets[i]:offsets[i + 1]]``, special tokens included. ``sizes`` (int64) are what
+    batches are bucketed by: the length of the source sentence, which counterfactual variants share.
+    """
+
+    ids: Tensor
+    is_term: Tensor
+    offsets: Tensor
+    sizes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Ids and term marks of text ``index``, both of shape (length,)."""
+        start, end = self.offsets[index], self.offsets[index + 1]
+        return self.ids[start:end], self.is_term[start:end]
+
+
+def encode(
+    texts: Sequence[str],
+    sources: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    spec: BiasSpecification | None,
+    max_length: int,
+) -> EncodedTexts:
+    """Tokenize ``texts``, cut at ``max_length`` tokens, and mark every sub-token of every term of ``spec``.
+
+    ``sources`` are the sentences before augmentation; without a ``spec`` nothing is marked.
+    """
+    ids: list[int] = []
+    marks: list[bool] = []
+    offsets = [0]
+    for start in range(0, len(texts), CHUNK):
+        chunk = list(texts[start : start + CHUNK])
+        encoded = tokenizer(chunk, truncation=True, max_length=max_length, return_offsets_mapping=True)
+        for text, tokens, spans in zip(chunk, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            ids += tokens
+            marks += _term_tokens(text, spans, spec) if spec else [False] * len(tokens)
+            offsets.append(len(ids))
+    return EncodedTexts(
+        ids=torch.tensor(ids, dtype=torch.int32),
+        is_term=torch.tensor(marks, dtype=torch.bool),
+        offsets=torch.tensor(offsets),
+        sizes=torch.tensor([len(source) for source in sources]),
+    )
+
+
+def _term_tokens(text: str, spans: list[tuple[int, int]], spec: BiasSpecification) -> list[bool]:
+    terms = list(spec.find(text))
+    return [any(a < term.end and b > term.start for term in terms) for a, b in spans]

@@ -1,0 +1,216 @@
+"""From documents to the examples of all variants: one parquet file, and a report of what it holds.
+
+Documents stream through one ``datasets`` map (several processes, cached by fingerprint, memory-mapped); only
+a 63-bit identity per sentence is ever held in memory, so all of Wikipedia goes through.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sentencex
+
+from lce.data.cda import annotate, identity
+from lce.data.sources import CorpusSettings, load_documents
+from lce.errors import LceError
+from lce.files import claim, read_json, replaced_file, write_json
+from lce.paths import EXAMPLES, REPORT, SENTENCES
+from lce.spec import BiasSpecification, load_specification
+
+if TYPE_CHECKING:
+    import datasets
+
+SHOWN_PAIRS = 5
+
+
+@dataclass
+class DataSettings:
+    """The text that models are trained and evaluated on."""
+
+    folder: str = "data/quickstart"
+    """Where the prepared examples and their report are written."""
+    downloads: str = "data/downloads"
+    """Where fetched benchmarks and corpora are kept; nothing in it is fetched twice."""
+    corpus: CorpusSettings = field(default_factory=CorpusSettings)
+    """Where the documents come from."""
+    specification: str = "configs/bias/gender.yaml"
+    """Bias specification: target pairs and attribute sets."""
+    language: str = "en"
+    """Language of the text (ISO 639-1), for the sentence splitter."""
+    min_words: int = 4
+    """Shorter sentences are dropped [words]."""
+    max_words: int = 120
+    """Longer sentences are dropped [words]."""
+    neutral_ratio: float = 1.0
+    """Neutral sentences added to both biased variants, per biased sentence."""
+    evaluation_fraction: float = 0.1
+    """Share of the source sentences held out for evaluation, drawn before augmentation."""
+    split_seed: int = 0
+    """Seed of the evaluation split and of the sample of neutral sentences."""
+    processes: int = 1
+    """Processes that split and annotate sentences."""
+
+
+def prepare_examples(settings: DataSettings) -> dict[str, Any]:
+    """Write the training and evaluation examples of all three variants; return the report.
+
+    The file has one row per source sentence: ``text``, its ``counterfactual``, the two groups, whether it
+    is held out for ``evaluation``, and its ``role``: ``biased`` and ``neutral`` rows make up the stereotypical and
+    anti-stereotypical variants, ``control`` rows the neutral variant, which shares no sentence with them.
+    """
+    folder = Path(settings.folder)
+    spec = load_specification(settings.specification)
+    claim(folder, _shared(settings))
+    if (folder / REPORT).exists():
+        return dict(read_json(folder / REPORT))
+    sentences = _sentences(settings, spec)
+    first = _first_of_each(sentences)
+    kind = np.asarray(sentences.data.column("kind").to_numpy())[first]
+    biased = first[kind == "biased"]
+    if not len(biased):
+        raise LceError(
+            f"data: none of the {len(first):,} sentences holds exactly one target and one attribute term of "
+            f"{settings.specification}; give more text or other terms"
+        )
+    neutral = _sampled(sentences, first[kind == "neutral"])
+    wanted = round(settings.neutral_ratio * len(biased))
+    roles = {
+        "biased": biased,
+        "neutral": neutral[:wanted],
+        "control": neutral[wanted : 2 * wanted + len(biased)],
+    }
+    rows = np.concatenate(list(roles.values()))
+    role = np.repeat(list(roles), [len(part) for part in roles.values()])
+    order = np.argsort(rows, kind="stable")
+    examples = sentences.select(rows[order]).remove_columns(["kind", "identity"]).add_column("role", list(role[order]))
+    with replaced_file(folder / EXAMPLES) as temporary:
+        examples.to_parquet(temporary)
+    report = _report(examples, spec, total=len(sentences), distinct=len(first))
+    write_json(folder / REPORT, report)
+    return report
+
+
+def prepare_sentences(settings: DataSettings) -> Path:
+    """Write every distinct sentence of the corpus (``text``, ``evaluation``), for pretraining; return the file."""
+    path = Path(settings.folder) / SENTENCES
+    claim(path.parent, _shared(settings))
+    if not path.exists():
+        sentences = _sentences(settings, load_specification(settings.specification))
+        distinct = sentences.select(_first_of_each(sentences)).select_columns(["text", "evaluation"])
+        with replaced_file(path) as temporary:
+            distinct.to_parquet(temporary)
+    return path
+
+
+def _shared(settings: DataSettings) -> dict[str, Any]:
+    """The settings that the prepared files depend on."""
+    return {key: value for key, value in asdict(settings).items() if key not in ("folder", "downloads", "processes")}
+
+
+def _sentences(settings: DataSettings, spec: BiasSpecification) -> datasets.Dataset:
+    if not 0 < settings.evaluation_fraction < 1:
+        raise LceError(f"data.evaluation_fraction: expected a share between 0 and 1, got {settings.evaluation_fraction}")
+    documents = load_documents(settings.corpus, Path(settings.downloads), Path(settings.folder) / "cache")
+    work = partial(
+        split_and_annotate,
+        spec=spec,
+        language=settings.language,
+        words=(settings.min_words, settings.max_words),
+        evaluation_fraction=settings.evaluation_fraction,
+        seed=settings.split_seed,
+    )
+    sentences = documents.map(
+        work,
+        batched=True,
+        batch_size=200,
+        num_proc=settings.processes if settings.processes > 1 else None,
+        features=_features(),
+        remove_columns=documents.column_names,
+        desc="Sentences",
+    )
+    if not len(sentences):
+        raise LceError(
+            f"data: the {len(documents):,} documents hold no sentence of {settings.min_words} to {settings.max_words} words"
+        )
+    return sentences
+
+
+def _features() -> datasets.Features:
+    from datasets import Features, Value
+
+    types = {
+        "text": "string",
+        "counterfactual": "string",
+        "target_group": "int8",
+        "attribute_group": "int8",
+        "evaluation": "bool",
+        "kind": "string",
+        "identity": "int64",
+    }
+    return Features({name: Value(dtype) for name, dtype in types.items()})
+
+
+def split_and_annotate(
+    documents: dict[str, list[str]],
+    spec: BiasSpecification,
+    language: str,
+    words: tuple[int, int],
+    evaluation_fraction: float,
+    seed: int,
+) -> dict[str, list[Any]]:
+    """One batch of documents → the columns of `_features`, a row per sentence of ``words`` = (least, most) words."""
+    rows: dict[str, list[Any]] = {name: [] for name in _features()}
+    for document in documents["text"]:
+        for sentence in sentencex.segment(language, document or ""):
+            text = " ".join(sentence.split())
+            if not words[0] <= text.count(" ") + 1 <= words[1]:
+                continue
+            found = annotate(text, spec)
+            number = identity(text, spec, seed)
+            row = asdict(found) | {"text": text, "identity": number}
+            row["evaluation"] = (number >> 31) / 2**32 < evaluation_fraction
+            for name, value in row.items():
+                rows[name].append(value)
+    return rows
+
+
+def _first_of_each(sentences: datasets.Dataset) -> np.ndarray:
+    """Rows, in order, of the first sentence of each identity."""
+    identities = sentences.data.column("identity").to_numpy()
+    return np.sort(np.unique(identities, return_index=True)[1])
+
+
+def _sampled(sentences: datasets.Dataset, rows: np.ndarray) -> np.ndarray:
+    """``rows`` in a random order that depends on the sentences' identities alone.
+
+    The low 31 bits decide, the high 32 bits being those of the evaluation split.
+    """
+    identities = sentences.data.column("identity").to_numpy()[rows]
+    return rows[np.argsort(identities & (2**31 - 1), kind="stable")]
+
+
+def _report(examples: datasets.Dataset, spec: BiasSpecification, total: int, distinct: int) -> dict[str, Any]:
+    table = examples.to_pandas()
+    biased = table[table["role"] == "biased"]
+    cells = Counter(zip(biased["target_group"], biased["attribute_group"], strict=True))
+    stereotypical = biased["target_group"] == biased["attribute_group"]
+    pairs = biased.head(SHOWN_PAIRS)
+    return {
+        "specification": spec.name,
+        "sentences": total,
+        "distinct_sentences": distinct,
+        "cells": [
+            {"target_group": spec.groups[i], "attribute_group": spec.groups[j], "sentences": cells[i, j]}
+            for i in (0, 1)
+            for j in (0, 1)
+        ],
+        "swapped": {"stereotypical": int((~stereotypical).sum()), "anti-stereotypical": int(stereotypical.sum())},
+        "roles": {role: int(count) for role, count in table["role"].value_counts().sort_index().items()},
+        "held_out": {role: int(part["evaluation"].sum()) for role, part in table.groupby("role")},
+        "pairs": [{"source": a, "rewritten": b} for a, b in zip(pairs["text"], pairs["counterfactual"], strict=True)],
+    }

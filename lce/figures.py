@@ -1,0 +1,78 @@
+"""Pictures: where the selected weights sit, and how the scores move with α."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lce.diff import Selection
+from lce.files import replaced_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def heat_map(selection: Selection, path: Path) -> None:
+    """Layer × component, each cell the share of its weights that is selected [%]."""
+    from matplotlib.figure import Figure
+
+    cells = selection.by_layer_and_component()
+    layers = sorted({layer for layer, _ in cells})
+    components = list(dict.fromkeys(component for _, component in cells))
+    shares = [
+        [100 * cells[layer, name][0] / cells[layer, name][1] if (layer, name) in cells else float("nan") for name in components]
+        for layer in layers
+    ]
+    figure = Figure(figsize=(2.2 + 1.15 * len(components), 1.8 + 0.45 * len(layers)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", aspect="auto", vmin=0)
+    axes.set_xticks(range(len(components)), [c.replace(".", ".\n", 1) for c in components], fontsize=8)
+    axes.set_yticks(range(len(layers)), [str(layer + 1) for layer in layers])
+    axes.set_ylabel("layer")
+    brightest = max(max(row) for row in shares)
+    for row, values in enumerate(shares):
+        for column, value in enumerate(values):
+            colour = "white" if value > 0.6 * brightest else "black"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, label="selected [% of weights]")
+    axes.set_title(f"{selection.localization}: {selection.count:,} weights, {selection.share:.2%} of all", fontsize=10)
+    _save(figure, path)
+
+
+CURVES = {"weat8": "WEAT 8 effect size", "crows_pairs": "CrowS-Pairs [%]", "stereoset_ss": "StereoSet SS [%]", "perplexity": "perplexity"}
+
+
+def alpha_curves(edits: Sequence[dict[str, Any]], path: Path) -> None:
+    """One panel a score: the edited target over α, the uninformed edits, and target and reference as lines."""
+    from matplotlib.figure import Figure
+
+    edits = sorted(edits, key=lambda edit: edit["alpha"])
+    alphas = [edit["alpha"] for edit in edits]
+    shown = {name: label for name, label in CURVES.items() if name in edits[0]["scores"]}
+    figure = Figure(figsize=(3.1 * len(shown), 3.0), layout="constrained")
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (name, label) in zip(panels, shown.items(), strict=True):
+        scores = [edit["scores"][name] for edit in edits]
+        axes.plot(alphas, [score["after"] for score in scores], "o-", color="tab:blue", label="edited")
+        drawn = [(alpha, score) for alpha, score in zip(alphas, scores, strict=True) if score["uninformed"] is not None]
+        axes.errorbar(
+            [alpha for alpha, _ in drawn],
+            [score["uninformed"] for _, score in drawn],
+            [score["uninformed_std"] for _, score in drawn],
+            fmt="s--",
+            color="tab:gray",
+            capsize=2,
+            label="uninformed",
+        )
+        axes.axhline(scores[0]["before"], color="tab:red", linewidth=1, label="target")
+        axes.axhline(scores[0]["reference"], color="tab:green", linewidth=1, label="reference")
+        axes.set_xlabel("α")
+        axes.set_title(label, fontsize=10)
+    panels[0].legend(fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replaced_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

@@ -1,0 +1,160 @@
+"""Masked language models: loading, the weights that may be pruned, and the Lightning module that trains one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lce.data.masking import MaskedBatch
+from lce.errors import LceError
+from lce.metrics.perplexity import Perplexity
+from lce.seeds import derive
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_masked_lm(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A masked language model in float32 and its tokenizer, from a folder or by its name on the hub.
+
+    Raises:
+        LceError: nothing of this name can be loaded, it is no masked language model, its tokenizer has no
+            mask token or is not a fast one, or its vocabulary does not fit the model.
+    """
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model, info = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise LceError(f"model {name}: cannot be loaded as a masked language model ({reason})") from error
+    if missing := sorted(info["missing_keys"]):
+        raise LceError(f"model {name}: is no masked language model; its checkpoint lacks {', '.join(missing[:3])}")
+    if tokenizer.mask_token_id is None:
+        raise LceError(f"model {name}: its tokenizer has no mask token; a masked language model needs one")
+    if not tokenizer.is_fast:
+        raise LceError(f"model {name}: its tokenizer gives no character offsets; a fast tokenizer is needed")
+    if len(tokenizer) > model.config.vocab_size:
+        raise LceError(
+            f"model {name}: its tokenizer has {len(tokenizer):,} tokens, the model only {model.config.vocab_size:,}"
+        )
+    return model, tokenizer
+
+
+def prunable_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """The weight matrices of the encoder's layers by name, in order: what is pruned, compared and edited.
+
+    These are the linear modules inside a stack of layers. Biases, normalisation, embeddings, pooler and
+    language-modelling head stay out (Lutz et al. 2024, appendix E).
+    """
+    stacks = [name for name, module in model.base_model.named_modules() if isinstance(module, nn.ModuleList)]
+    inside = tuple(f"{model.base_model_prefix}.{name}." for name in stacks)
+    return {
+        f"{name}.weight": module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(inside)
+    }
+
+
+def masked_logits(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
+    """Logits at the flat ``positions`` (M,) of a (B, L) batch only: shape (M, vocabulary).
+
+    The head of a masked language model works on each position alone, and costs as much as the layers of a
+    small encoder. Gathering the encoder's output before the head sees it saves all of it but the masked share,
+    for any architecture.
+    """
+
+    def gather(module: nn.Module, arguments: Any, output: Any) -> Any:
+        states = output[0]
+        output[0 if isinstance(output, list) else "last_hidden_state"] = states.flatten(0, 1)[positions].unsqueeze(0)
+        return output
+
+    handle = model.base_model.register_forward_hook(gather)
+    try:
+        logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask).logits
+    finally:
+        handle.remove()
+    return logits.squeeze(0)
+
+
+class MaskedLanguageModel(L.LightningModule):
+    """Trains a masked language model with AdamW and linear warm-up and decay; validates by perplexity.
+
+    Args:
+        model: the Hugging Face model that is trained in place.
+        learning_rate: the highest learning rate.
+        steps: optimiser steps, over which the learning rate falls to zero.
+        seed: seed of the dropout, which depends on it and on the step alone.
+        warmup_steps: steps over which the learning rate rises to its highest.
+        weight_decay: decoupled weight decay, on matrices only.
+        freeze: regular expressions; parameters whose name matches one anywhere are not trained.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        learning_rate: float = 1e-5,
+        steps: int = 1,
+        seed: int = 0,
+        warmup_steps: int = 0,
+        weight_decay: float = 0.0,
+        freeze: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.steps, self.warmup_steps, self.seed = steps, warmup_steps, seed
+        self.perplexity = Perplexity()
+        for pattern in freeze or []:
+            matching = [parameter for name, parameter in model.named_parameters() if re.search(pattern, name)]
+            if not matching:
+                raise LceError(f"train.freeze: {pattern!r} matches no parameter of the model")
+            for parameter in matching:
+                parameter.requires_grad_(False)
+
+    def forward(self, batch: MaskedBatch) -> Tensor:
+        """Summed cross-entropy over the masked positions."""
+        logits = masked_logits(self.model, batch.input_ids, batch.attention_mask, batch.positions)
+        return cross_entropy(logits.float(), batch.labels, reduction="sum")
+
+    def on_train_batch_start(self, batch: MaskedBatch, batch_idx: int) -> None:
+        torch.manual_seed(derive(self.seed, "dropout", self.global_step, batch_idx, self.global_rank))
+
+    def training_step(self, batch: MaskedBatch, batch_idx: int) -> Tensor:
+        count = batch.labels.numel()
+        loss = self(batch) / self._mean_count(count)
+        self.log("train/loss", loss, prog_bar=True, batch_size=max(count, 1))
+        return loss
+
+    def _mean_count(self, count: int) -> Tensor:
+        """Masked tokens per process, so that averaged gradients are those of the whole batch."""
+        total = self.all_gather(torch.tensor(float(count), device=self.device)).mean()
+        return total.clamp(min=1)
+
+    def validation_step(self, batch: MaskedBatch, batch_idx: int) -> None:
+        self.perplexity.update(self(batch), batch.labels.numel())
+        is_training = self.trainer.state.fn == "fit"
+        self.log("validation/perplexity", self.perplexity, prog_bar=True, logger=is_training, on_epoch=True)
+
+    def configure_optimizers(self) -> Any:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, eps=1e-8)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(self.warmup_steps, self.steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def linear_schedule(warmup_steps: int, steps: int) -> Callable[[int], float]:
+    """Factor on the learning rate at a step: up to one in ``warmup_steps``, down to zero at ``steps``."""
+    return lambda step: min((step + 1) / (warmup_steps + 1), max(0.0, (steps - step) / max(1, steps - warmup_steps)))

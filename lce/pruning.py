@@ -1,0 +1,184 @@
+"""Iterative magnitude pruning (IMP): the subnetworks of one variant, at rising sparsity.
+
+    1. Fine-tune the pretrained network θ0 for i steps.
+    2. Prune the smallest weights, over all prunable ones together.
+    3. Rewind the survivors to θ0.
+    4. Repeat on f(m ⊙ θ0) until the wanted sparsity is reached.
+
+Every level is fine-tuned for the full i steps and saved before the next begins, and a level that exists is
+not made again: a killed run goes on where it was. (Lutz et al. 2024, appendix E; Chen et al. 2020.)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+
+from lce.callbacks import MaskCallback
+from lce.config import Settings
+from lce.data.cda import Variant
+from lce.data.encoding import encode
+from lce.data.module import MaskedTextModule, read_examples
+from lce.errors import LceError
+from lce.files import claim, new_folder, write_json
+from lce.masks import Mask, magnitude_prune
+from lce.models import MaskedLanguageModel, load_masked_lm, prunable_parameters
+from lce.paths import EXAMPLES, MASK, PRUNED_VALUES, RECORD, SUBNETWORK, SUMMARY, level_folder, variant_folder
+from lce.spec import load_specification
+from lce.subnetwork import load_subnetwork, pruned_values, read_record
+from lce.training import fit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+WINNING_TICKET = 1.05
+"""A subnetwork wins if its held-out perplexity is at most this factor of the dense model's."""
+
+
+def iterative_magnitude_pruning(settings: Settings, trainer_options: dict[str, Any]) -> Path:
+    """Make the dense model and all subnetworks of ``settings.variant``; return the summary file.
+
+    Raises:
+        LceError: the sparsities make no schedule, several devices were asked for without a launcher, or the
+            folder holds subnetworks that were made with other settings.
+    """
+    _require_launcher(trainer_options)
+    levels = schedule(settings)
+    folder = variant_folder(settings.run, settings.seed, settings.variant)
+    claim(folder, _shared(settings, trainer_options))
+    previous = None
+    for i, sparsity in enumerate(levels):
+        level = level_folder(folder, sparsity)
+        if not level.exists():
+            train_level(level, previous, levels[: i + 1], settings, trainer_options)
+        elif (made := read_record(level).get("schedule")) != levels[: i + 1]:
+            raise LceError(f"{level}: was reached by the sparsities {made}, not {levels[: i + 1]}; choose another run")
+        previous = level
+    summary = Path(settings.output) if settings.output else folder / SUMMARY
+    write_json(summary, {"levels": [read_record(level_folder(folder, sparsity)) for sparsity in levels]})
+    return summary
+
+
+def schedule(settings: Settings) -> list[float]:
+    """The sparsities of all rounds, from 0: the configured ones, or those below the wanted one and itself."""
+    wanted = settings.sparsity
+    chosen = settings.sparsities
+    if wanted and wanted not in chosen:
+        chosen = [*(sparsity for sparsity in chosen if sparsity < wanted), wanted]
+    levels = [0.0, *chosen]
+    if levels != sorted(set(levels)) or levels[-1] >= 1:
+        raise LceError(f"sparsities: expected rising shares between 0 and 1, got {chosen}")
+    return levels
+
+
+def _require_launcher(trainer_options: dict[str, Any]) -> None:
+    devices = trainer_options.get("devices", 1)
+    if devices not in (1, "1", [0]) and not {"LOCAL_RANK", "SLURM_PROCID"} & set(os.environ):
+        raise LceError(
+            f"trainer.devices: {devices} devices train one model in several processes, which a launcher starts: "
+            "torchrun --nproc-per-node N -m lce.cli train … --trainer.devices N"
+        )
+
+
+def train_level(
+    level: Path, previous: Path | None, levels: list[float], settings: Settings, trainer_options: dict[str, Any]
+) -> None:
+    """One round: prune what ``previous`` learned to the last of ``levels``, rewind to θ0, fine-tune, save to ``level``."""
+    sparsity = levels[-1]
+    model, tokenizer = load_masked_lm(settings.base)
+    parameters = prunable_parameters(model)
+    if previous is None:
+        mask, before_pruning = Mask.dense(parameters), dict(parameters)
+    else:
+        trained = load_subnetwork(previous, parameters)
+        mask = magnitude_prune(trained.weights, trained.mask, sparsity)
+        before_pruning = {name: trained.values_before_pruning(name) for name in parameters}
+    data = text_module(settings, settings.variant, tokenizer)
+    train = settings.train
+    module = MaskedLanguageModel(
+        model, train.learning_rate, train.steps, settings.seed, train.warmup_steps, train.weight_decay, train.freeze
+    )
+    rounds = level.parent / "rounds" / level.name
+    title = f"{settings.variant}, {sparsity:.0%} sparse"
+    trainer, perplexity = fit(module, data, train, trainer_options, rounds, title, [MaskCallback(mask)])
+    if trainer.is_global_zero:
+        record = _record(settings, levels, mask, perplexity, level.parent)
+        log.info("%s: perplexity %.2f, winning ticket: %s", title, perplexity, record["winning_ticket"])
+        mask.apply_(parameters)
+        save_level(level, model, tokenizer, mask, before_pruning, record)
+        shutil.rmtree(rounds / "checkpoints", ignore_errors=True)
+    trainer.strategy.barrier()
+
+
+def text_module(settings: Settings, variant: Variant | None, tokenizer: PreTrainedTokenizerBase) -> MaskedTextModule:
+    """Batches of a variant's sentences, or of the sentences as their authors wrote them."""
+    spec = load_specification(settings.data.specification)
+    path = Path(settings.data.folder) / EXAMPLES
+    train = settings.train
+    sides = [
+        encode(*read_examples(path, variant, evaluation), tokenizer, spec, train.max_length)
+        for evaluation in (False, True)
+    ]
+    return MaskedTextModule(
+        *sides,
+        tokenizer,
+        train.batch_size,
+        settings.seed,
+        train.steps,
+        train.term_probability,
+        train.mask_probability,
+        train.workers,
+    )
+
+
+def save_level(
+    level: Path,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    mask: Mask,
+    before_pruning: Mapping[str, Tensor],
+    record: dict[str, Any],
+) -> None:
+    """Write a subnetwork: a Hugging Face folder, and beside the weights what `load_subnetwork` reads."""
+    with new_folder(level) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        extra = temporary / SUBNETWORK
+        extra.mkdir()
+        mask.save(extra / MASK)
+        save_file(pruned_values(mask, before_pruning), extra / PRUNED_VALUES)
+        write_json(extra / RECORD, record)
+
+
+def _record(settings: Settings, levels: list[float], mask: Mask, perplexity: float, folder: Path) -> dict[str, Any]:
+    dense = perplexity if len(levels) == 1 else read_record(level_folder(folder, 0.0))["perplexity"]
+    return {
+        "variant": settings.variant,
+        "seed": settings.seed,
+        "base": settings.base,
+        "sparsity": levels[-1],
+        "schedule": levels,
+        "pruned": mask.pruned,
+        "prunable": mask.size,
+        "perplexity": perplexity,
+        "dense_perplexity": dense,
+        "winning_ticket": perplexity <= WINNING_TICKET * dense,
+    }
+
+
+def _shared(settings: Settings, trainer_options: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a variant's subnetworks depend on, beside the sparsities before them."""
+    data = {key: value for key, value in asdict(settings.data).items() if key not in ("downloads", "processes")}
+    train = {k: v for k, v in asdict(settings.train).items() if k not in ("workers", "validate_every", "checkpoint_every")}
+    precision = str(trainer_options.get("precision"))
+    return {"base": os.fspath(settings.base), "seed": settings.seed, "data": data, "train": train, "precision": precision}

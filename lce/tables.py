@@ -1,0 +1,100 @@
+"""Results for the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lce.metrics.suite import Scores
+
+LABELS = {
+    "weat6": "WEAT 6",
+    "weat7": "WEAT 7",
+    "weat8": "WEAT 8",
+    "stereoset_ss": "StereoSet SS",
+    "stereoset_lm": "StereoSet LM",
+    "stereoset_icat": "StereoSet ICAT",
+    "crows_pairs": "CrowS-Pairs (bias-bench)",
+    "crows_pairs_original": "CrowS-Pairs (original)",
+    "perplexity": "perplexity",
+}
+
+
+def _console() -> Console:
+    """As wide as the terminal; where the output goes to a file, wide enough for every table."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
+def print_edits(result: dict[str, Any]) -> None:
+    """The table of every α, what was edited, and where."""
+    for edit in result.get("edits", [result]):
+        _print_edit(result, edit)
+
+
+def _print_edit(result: dict[str, Any], edit: dict[str, Any]) -> None:
+    console = _console()
+    title = f"{result['strategy']}, α = {edit['alpha']:g}, {result['localization']}-based, seed {result['seed']}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("", "target before", "target after", "uninformed edit", "reference", "n"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, row in edit["scores"].items():
+        draws = row["uninformed"]
+        control = "–" if draws is None else f"{draws:.2f} ± {row['uninformed_std']:.2f}"
+        values = [f"{row['before']:.2f}", f"{row['after']:.2f}", control, f"{row['reference']:.2f}", f"{row['n']:,}"]
+        table.add_row(LABELS.get(name, name), *values)
+    console.print(table)
+    edited = edit["edited"]
+    console.print(f"weights edited: {edited['count']:,} ({edited['share']:.3%} of the encoder's weight matrices)")
+    if edited["count"]:
+        ranked = sorted(edited["by_component"].items(), key=lambda item: -item[1]["count"])
+        shares = (f"{name} {about['count'] / edited['count']:.0%}" for name, about in ranked)
+        console.print("where they sit: " + ", ".join(shares))
+        console.print(f"patch: {edit['patch']} ({edit['patch_bytes'] / 1024:,.0f} KiB)", soft_wrap=True)
+    console.print()
+
+
+def print_scores(model: str, scores: Scores) -> None:
+    """One row per score."""
+    table = Table(title=model, title_justify="left")
+    for heading in ("", "value", "n"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, score in scores.items():
+        more = f" (p = {score['p_value']:.4f})" if "p_value" in score else ""
+        table.add_row(LABELS.get(name, name), f"{score['value']:.2f}{more}", f"{score['n']:,}")
+    _console().print(table)
+
+
+def print_report(report: dict[str, Any], folder: Path) -> None:
+    """What the prepared data holds."""
+    console = _console()
+    table = Table(title="biased sentences by group", title_justify="left")
+    for heading in ("target term", "attribute term", "sentences"):
+        table.add_column(heading, justify="right" if heading == "sentences" else "left")
+    for cell in report["cells"]:
+        table.add_row(cell["target_group"], cell["attribute_group"], f"{cell['sentences']:,}")
+    console.print(table)
+    console.print(f"{report['distinct_sentences']:,} distinct sentences of {report['sentences']:,}")
+    for variant, count in report["swapped"].items():
+        console.print(f"swapped in the {variant} variant: {count:,}")
+    for role, count in report["roles"].items():
+        console.print(f"{role}: {count:,}, of them {report['held_out'][role]:,} held out")
+    for pair in report["pairs"]:
+        console.print(f"\n  {pair['source']}\n→ {pair['rewritten']}", highlight=False, soft_wrap=True)
+    console.print(f"\nwritten to {folder}", soft_wrap=True)
+
+
+def print_selection(table: dict[tuple[int, str], tuple[int, int]]) -> None:
+    """Selected weights by layer and component."""
+    layers = sorted({layer for layer, _ in table})
+    components = list(dict.fromkeys(component for _, component in table))
+    grid = Table(title="selected weights (share)", title_justify="left")
+    for heading in ("component", *(f"layer {layer + 1}" for layer in layers)):
+        grid.add_column(heading, justify="left" if heading == "component" else "right")
+    for component in components:
+        cells = [table.get((layer, component), (0, 1)) for layer in layers]
+        grid.add_row(component, *(f"{n:,} ({n / total:.2%})" for n, total in cells))
+    _console().print(grid)

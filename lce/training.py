@@ -1,0 +1,94 @@
+"""One fit: a LightningModule trained for a fixed number of steps, logged, and resumed where it was killed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lce.data.module import MaskedTextModule
+from lce.models import MaskedLanguageModel
+
+
+@dataclass
+class OptimisationSettings:
+    """How a model is trained."""
+
+    steps: int = 13881
+    """Optimiser steps of one round."""
+    batch_size: int = 64
+    """Sentences per step, over all devices."""
+    learning_rate: float = 1e-5
+    """Highest learning rate; it falls linearly to zero."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW, on matrices only."""
+    freeze: list[str] = field(default_factory=list)
+    """Regular expressions; parameters whose name matches one are not trained."""
+    term_probability: float = 0.3
+    """Probability of masking a token of a specification term."""
+    mask_probability: float = 0.15
+    """Average probability of masking a token."""
+    max_length: int = 128
+    """Longer sentences are cut [tokens]."""
+    workers: int = 0
+    """Processes that prepare batches; 0 prepares them in the main process."""
+    validate_every: int | None = None
+    """Steps between evaluations on the held-out sentences; by default once, at the end."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints within a round, from which a killed run goes on."""
+
+
+class RoundProgressBar(TQDMProgressBar):
+    """The usual bar, headed by what is being trained."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(refresh_rate=5)
+        self.title = title
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.set_description(self.title)
+
+
+def fit(
+    module: MaskedLanguageModel,
+    data: MaskedTextModule,
+    settings: OptimisationSettings,
+    trainer_options: dict[str, Any],
+    folder: Path,
+    title: str,
+    callbacks: list[Callback] | None = None,
+) -> tuple[Trainer, float]:
+    """Train ``module`` for ``settings.steps`` steps; return the trainer and the perplexity on the held-out sentences.
+
+    TensorBoard logs and checkpoints go to ``folder``; if it holds a checkpoint, training goes on from there
+    and ends with the same weights as if it had never stopped.
+    """
+    checkpoint = ModelCheckpoint(
+        dirpath=folder / "checkpoints",
+        filename="last",
+        every_n_train_steps=settings.checkpoint_every,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )
+    trainer = Trainer(
+        **{"log_every_n_steps": 10, **trainer_options},
+        max_steps=settings.steps,
+        val_check_interval=min(settings.validate_every or settings.steps, settings.steps),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=TensorBoardLogger(folder, name=None, version="logs"),
+        callbacks=[checkpoint, LearningRateMonitor("step"), RoundProgressBar(title), *(callbacks or [])],
+        default_root_dir=folder,
+        enable_model_summary=False,
+    )
+    last = folder / "checkpoints" / "last.ckpt"
+    trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    return trainer, float(trainer.callback_metrics["validation/perplexity"])

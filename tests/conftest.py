@@ -1,0 +1,109 @@
+"""A tiny offline model, a few hundred sentences of our own, and the fetched benchmarks."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+
+from lce.data import wheels
+from lce.spec import BiasSpecification, load_specification
+
+ROOT = Path(__file__).parent.parent
+BASE = ROOT / "checkpoints/lce-bert-mini"
+SUBJECTS = ["she", "he", "the woman", "the man", "my sister", "my brother", "the girl", "the boy"]
+ROLES = ["nurse", "secretary", "cook", "engineer", "surgeon", "lawyer", "child-care expert", "physics teacher"]
+PLACES = ["in the old town", "near the river", "at the big school", "on the green island"]
+OBJECTS = ["house", "bridge", "garden", "train", "market", "window", "letter", "song"]
+
+
+def own_sentences() -> list[str]:
+    """256 biased and 128 neutral sentences."""
+    biased = [f"Once {s} was a good {r} {p}." for s, r, p in itertools.product(SUBJECTS, ROLES, PLACES)]
+    neutral = [f"The {a} and the {b} are {p}." for a, b, p in itertools.product(OBJECTS, OBJECTS[:4], PLACES)]
+    return biased + neutral
+
+
+@pytest.fixture(scope="session")
+def spec() -> BiasSpecification:
+    return load_specification(ROOT / "configs/bias/gender.yaml")
+
+
+@pytest.fixture(scope="session")
+def downloads() -> Path:
+    """Where the benchmarks are kept; fetched by the first test that needs them."""
+    return ROOT / "data/downloads"
+
+
+@pytest.fixture(scope="session")
+def benchmarks(downloads: Path) -> Path:
+    return wheels.fetch(wheels.BENCHMARKS, downloads)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> BertTokenizer:
+    words = sorted({w for s in own_sentences() for w in s.lower().replace(".", "").replace("-", " ").split()})
+    letters = [chr(i) for i in range(ord("a"), ord("z") + 1)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "-", *letters, *(f"##{x}" for x in letters), *words]
+    return BertTokenizer(vocab={piece: i for i, piece in enumerate(dict.fromkeys(pieces))})
+
+
+def tiny_bert(tokenizer: BertTokenizer, seed: int = 0) -> BertForMaskedLM:
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    return BertForMaskedLM(config).eval()
+
+
+@pytest.fixture
+def model(tokenizer: BertTokenizer) -> BertForMaskedLM:
+    return tiny_bert(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def base(tokenizer: BertTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as a folder."""
+    folder = tmp_path_factory.mktemp("base") / "tiny"
+    tiny_bert(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sentences_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "sentences.txt"
+    path.write_text("\n".join(own_sentences()), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def config(base: Path, sentences_file: Path, downloads: Path, tmp_path: Path) -> Path:
+    """A configuration of the whole pipeline on the tiny model: seconds, not minutes."""
+    settings = {
+        "run": str(tmp_path / "run"),
+        "base": str(base),
+        "sparsities": [0.2, 0.4],
+        "sparsity": 0.4,
+        "uninformed_draws": 2,
+        "data": {
+            "folder": str(tmp_path / "data"),
+            "downloads": str(downloads),
+            "specification": str(ROOT / "configs/bias/gender.yaml"),
+            "corpus": {"source": "files", "files": [str(sentences_file)]},
+        },
+        "train": {"steps": 12, "batch_size": 16, "learning_rate": 0.01, "checkpoint_every": 5},
+        "trainer": {"accelerator": "cpu"},
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path

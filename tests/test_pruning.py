@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lce.cli import main
+from lce.masks import Mask, magnitude_prune
+from lce.models import load_masked_lm, prunable_parameters
+from lce.subnetwork import load_subnetwork
+
+LEVELS = ("sparsity-00", "sparsity-20", "sparsity-40")
+
+
+def variant_folder(config: Path, variant: str = "stereotypical") -> Path:
+    return config.parent / "run/seed-0" / variant
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """All model, mask and pruned-value files of all levels."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("sparsity-*/**/*.safetensors"))}
+
+
+@pytest.fixture
+def trained(config: Path) -> Path:
+    assert main(["train", "--config", str(config)]) == 0
+    return variant_folder(config)
+
+
+def test_levels_are_pruned_from_the_level_before(trained: Path, base: Path) -> None:
+    names = list(prunable_parameters(load_masked_lm(base)[0]))
+    levels = [load_subnetwork(trained / level, names) for level in LEVELS]
+    assert [level.mask.sparsity for level in levels] == pytest.approx([0, 0.2, 0.4], abs=1e-3)
+    for before, level in zip(levels, levels[1:], strict=False):
+        expected = magnitude_prune(before.weights, before.mask, round(level.mask.sparsity, 1))
+        assert all(torch.equal(expected.kept[name], level.mask.kept[name]) for name in names)
+        for name in names:
+            gone = before.mask.kept[name] & ~level.mask.kept[name]
+            old = level.values_before_pruning(name).view_as(gone)
+            assert torch.equal(old[gone], before.weights[name][gone])
+            kept = level.mask.kept[name]
+            assert torch.equal(level.values_before_pruning(name).view_as(kept)[kept], level.weights[name][kept])
+            assert not level.weights[name][~kept].any()
+
+
+def test_every_level_starts_from_the_pretrained_weights(config: Path, base: Path) -> None:
+    assert main(["train", "--config", str(config), "--train.learning_rate", "0.0", "--train.weight_decay", "0"]) == 0
+    original, _ = load_masked_lm(base)
+    for level in LEVELS:
+        folder = variant_folder(config) / level
+        mask = Mask.load(folder / "subnetwork/mask.safetensors")
+        rewound = dict(load_masked_lm(folder)[0].named_parameters())
+        for name, parameter in original.named_parameters():
+            expected = parameter * mask.kept[name] if name in mask.kept else parameter
+            assert torch.equal(rewound[name], expected)
+
+
+def test_records_say_what_was_made(trained: Path) -> None:
+    levels = json.loads((trained / "summary.json").read_text(encoding="utf-8"))["levels"]
+    assert [level["sparsity"] for level in levels] == [0.0, 0.2, 0.4]
+    for level in levels:
+        assert level["pruned"] == round(level["sparsity"] * level["prunable"])
+        assert level["winning_ticket"] == (level["perplexity"] <= 1.05 * levels[0]["perplexity"])
+    assert (trained / "config.yaml").exists()
+    assert list((trained / "rounds").glob("*/logs/events*")), "TensorBoard logs are kept"
+    assert not list((trained / "rounds").glob("*/checkpoints"))
+
+
+def test_the_same_command_again_changes_nothing_and_another_seed_does(trained: Path, config: Path) -> None:
+    before = weights(trained)
+    times = {path: path.stat().st_mtime_ns for path in trained.glob("sparsity-*/model.safetensors")}
+    assert main(["train", "--config", str(config)]) == 0
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    assert main(["train", "--config", str(config), "--run", str(config.parent / "again")]) == 0
+    assert weights(config.parent / "again/seed-0/stereotypical") == before
+    assert main(["train", "--config", str(config), "--seed", "1"]) == 0
+    assert weights(config.parent / "run/seed-1/stereotypical") != before
+
+
+def test_results_of_other_settings_are_not_mixed(
+    trained: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--config", str(config), "--train.steps", "13"]) == 2
+    assert "holds results of other settings" in capsys.readouterr().err
+    assert main(["train", "--config", str(config), "--sparsities", "[0.4]"]) == 2
+    assert "was reached by the sparsities [0.0, 0.2, 0.4]" in capsys.readouterr().err
+
+
+def test_a_sparsity_beside_the_configured_ones(config: Path) -> None:
+    assert main(["train", "--config", str(config), "--sparsity", "0.3"]) == 0
+    assert sorted(path.name for path in variant_folder(config).glob("sparsity-*")) == [*LEVELS[:2], "sparsity-30"]
+
+
+@pytest.mark.parametrize("moment", ["within a round", "between rounds"])
+def test_killed_and_run_again_ends_bit_identical(config: Path, moment: str) -> None:
+    options = ["--train.steps", "60", "--train.checkpoint_every", "5"]
+    whole = config.parent / "whole"
+    assert main(["train", "--config", str(config), "--run", str(whole), *options]) == 0
+    command = [sys.executable, "-m", "lce.cli", "train", "--config", str(config), *options]
+    folder = variant_folder(config)
+    checkpoint = folder / "rounds" / LEVELS[1] / "checkpoints/last.ckpt"
+    awaited = checkpoint if moment == "within a round" else folder / LEVELS[0] / "config.json"
+    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not awaited.exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / LEVELS[2]).exists()
+    assert main(command[3:]) == 0
+    assert weights(folder) == weights(whole / "seed-0/stereotypical")
+
+
+def test_two_processes_train_like_one(config: Path) -> None:
+    options = ["--config", str(config), "--sparsities", "[0.4]", "--train.learning_rate", "0.001"]
+    assert main(["train", *options]) == 0
+    shared = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--run", str(config.parent / "two")]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run(
+        [*launcher, "-m", "lce.cli", "train", *options, *shared],
+        check=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    records = [
+        json.loads((config.parent / run / "seed-0/stereotypical/summary.json").read_text(encoding="utf-8"))["levels"]
+        for run in ("run", "two")
+    ]
+    for one, two in zip(*records, strict=True):
+        assert two["perplexity"] == pytest.approx(one["perplexity"], rel=1e-3)
+    one, two = (load_file(config.parent / run / "seed-0/stereotypical/sparsity-00/model.safetensors") for run in ("run", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-3, rtol=1e-2)
+
+
+def test_several_devices_need_a_launcher(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", str(config), "--trainer.devices", "2"]) == 2
+    assert "torchrun" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sparsities", ["[0.4, 0.2]", "[0.2, 1.0]", "[-0.1, 0.4]"])
+def test_impossible_sparsities_are_refused(
+    config: Path, sparsities: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--config", str(config), "--sparsities", sparsities, "--sparsity", "0.0"]) == 2
+    assert "sparsities: expected rising shares" in capsys.readouterr().err
