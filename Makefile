@@ -14,7 +14,7 @@ RUN := runs/$(NAME)
 DATA := data/$(NAME)
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SETTINGS := --config $(CONFIG) --run $(RUN) --data.folder $(DATA) --seed $(SEED) \
+SETTINGS := --config $(CONFIG) --experiment $(RUN) --data.folder $(DATA) --seed $(SEED) \
 	$(if $(SPARSITY),--sparsity $(SPARSITY))
 EDIT := --target $(TARGET) --reference $(REFERENCE) $(if $(ALPHA),--alpha $(ALPHA)) $(if $(K),--k $(K)) \
 	$(if $(LOCALIZATION),--localization $(LOCALIZATION)) $(if $(STRATEGY),--strategy $(STRATEGY))

@@ -9,10 +9,15 @@ from lightning import Callback, LightningModule, Trainer
 
 from lce.edits import Changes, write_values_
 from lce.masks import Mask
+from lce.models import MaskedLanguageModel
 
 if TYPE_CHECKING:
     from lce.metrics.suite import BiasSuite, Scores
-    from lce.models import MaskedLanguageModel
+
+
+def _checked(module: LightningModule) -> MaskedLanguageModel:
+    assert isinstance(module, MaskedLanguageModel), "these callbacks work on a MaskedLanguageModel"
+    return module
 
 
 class MaskCallback(Callback):
@@ -22,8 +27,7 @@ class MaskCallback(Callback):
         self.mask = mask
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        model: MaskedLanguageModel = pl_module
-        parameters = dict(model.model.named_parameters())
+        parameters = dict(_checked(pl_module).model.named_parameters())
         self.pruned = [(parameters[name], ~kept.to(pl_module.device)) for name, kept in self.mask.kept.items()]
         self._clear()
 
@@ -44,30 +48,38 @@ class EditCallback(Callback):
         suite: bias benchmarks to run on top of the evaluation's own perplexity.
         alpha: strength of the edit. TensorBoard counts in whole steps, so it logs at step 100 · α.
         tag: heading of the logged scores; nothing is logged without one.
+        with_original: measure the original CrowS-Pairs too, which is the bulk of the work.
 
     Attributes:
         scores: all scores, after the evaluation.
     """
 
-    def __init__(self, changes: Changes | None, suite: BiasSuite, alpha: float = 0.0, tag: str | None = None) -> None:
+    def __init__(
+        self,
+        changes: Changes | None,
+        suite: BiasSuite,
+        alpha: float = 0.0,
+        tag: str | None = None,
+        with_original: bool = True,
+    ) -> None:
         self.changes = changes or {}
         self.suite = suite
         self.alpha = alpha
         self.tag = tag
+        self.with_original = with_original
         self.scores: Scores = {}
         self._is_applied = False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        model: MaskedLanguageModel = pl_module
-        self._parameters = dict(model.model.named_parameters())
+        self._parameters = dict(_checked(pl_module).model.named_parameters())
         write_values_(self._parameters, self.changes, "new")
         self._is_applied = True
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        model: MaskedLanguageModel = pl_module
-        tokens = int(model.perplexity.tokens)
-        self.scores = self.suite.score(model.model)
-        self.scores["perplexity"] = {"value": float(model.perplexity.compute()), "n": tokens}
+        module = _checked(pl_module)
+        tokens = int(module.perplexity.tokens)
+        self.scores = self.suite.score(module.model, self.with_original)
+        self.scores["perplexity"] = {"value": float(module.perplexity.compute()), "n": tokens}
         if self.tag and trainer.logger:
             values = {f"{self.tag}/{name}": score["value"] for name, score in self.scores.items()}
             trainer.logger.log_metrics(values, step=round(100 * self.alpha))

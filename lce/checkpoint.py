@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -52,6 +54,41 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise LceError(f"{path}: cannot be read ({error})") from error
+
+
+def read_file(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file; LceError if it is missing or damaged."""
+    with _opened(path) as file:
+        names = file.keys()
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+
+
+def read_record(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What lce wrote about a file of its own (empty for any other file), and the tensors."""
+    metadata, tensors = read_file(path)
+    try:
+        record = json.loads(metadata.get("lce", "{}"))
+    except ValueError as error:
+        raise LceError(f"{path}: cannot be read (its metadata is no JSON: {error})") from error
+    return record if isinstance(record, dict) else {}, tensors
+
+
+def tensor_names(folder: Path) -> set[str]:
+    """Names of all tensors of a checkpoint."""
+    names: set[str] = set()
+    for path in weight_files(folder):
+        with _opened(path) as file:
+            names |= set(file.keys())
+    return names
+
+
 def read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
     """The named tensors of a checkpoint.
 
@@ -61,11 +98,8 @@ def read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
     wanted = list(names)
     found: dict[str, Tensor] = {}
     for path in weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                found |= {name: file.get_tensor(name) for name in set(file.keys()) & set(wanted)}
-        except (OSError, SafetensorError) as error:
-            raise LceError(f"{path}: cannot be read ({error})") from error
+        with _opened(path) as file:
+            found |= {name: file.get_tensor(name) for name in set(file.keys()) & set(wanted)}
     if missing := [name for name in wanted if name not in found]:
         raise LceError(f"{folder}: has no tensor {missing[0]} ({len(missing)} of {len(wanted)} are missing)")
     return {name: found[name] for name in wanted}
@@ -75,7 +109,7 @@ def digest(tensor: Tensor) -> str:
     """SHA-256 of a tensor's dtype, shape and bytes."""
     content = tensor.detach().cpu().contiguous()
     hasher = hashlib.sha256(f"{content.dtype} {tuple(content.shape)}\n".encode())
-    hasher.update(content.flatten().view(torch.uint8).numpy())
+    hasher.update(content.flatten().view(torch.uint8).numpy().data)
     return hasher.hexdigest()
 
 

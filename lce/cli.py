@@ -17,7 +17,7 @@ from lce.errors import LceError
 
 DEFAULT_CONFIG = Path("configs/quickstart.yaml")
 
-COMMON = {"run", "base", "seed", "data", "trainer"}
+COMMON = {"experiment", "base", "seed", "data", "trainer"}
 MODELS = {"target", "reference", "sparsity", "localization", "k", "selection", "output"}
 SHOWN = {
     "data": {"data"},
@@ -42,9 +42,9 @@ MANAGED = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``lce`` with ``arguments`` (by default the command line's); return the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    _quieten()
     try:
         name, values = _parse(arguments)
+        _quieten()
         COMMANDS[name](values)
     except (LceError, ArgumentError) as error:
         print(f"lce: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -56,13 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _quieten() -> None:
-    """Leave the libraries' warnings and errors, and lce's own progress, on the screen."""
+    """Leave lce's own progress and the libraries' errors on the screen; called once the libraries are imported."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("lce").setLevel(logging.INFO)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*`training_step` returned `None`.*")
+    warnings.filterwarnings("ignore", module="lightning")
 
 
 def _parse(arguments: list[str]) -> tuple[str, Namespace]:
@@ -84,7 +83,7 @@ def _parse(arguments: list[str]) -> tuple[str, Namespace]:
         place = arguments.index(str(wanted)) + 1
         arguments = [*arguments[:place], "--config", str(DEFAULT_CONFIG), *arguments[place:]]
     parsed = parser.parse_args(arguments)
-    return parsed.command, parser.instantiate_classes(parsed)[parsed.command]
+    return parsed.command, parser.instantiate(parsed)[parsed.command]
 
 
 def _add_experiment(parser: ArgumentParser, name: str) -> None:
@@ -118,7 +117,7 @@ def _add_trainer(parser: ArgumentParser) -> None:
     from lightning import Trainer
 
     parser.add_class_arguments(Trainer, "trainer", skip=MANAGED, instantiate=False)
-    parser.set_defaults({"trainer.devices": 1})
+    parser.set_defaults({"trainer.devices": 1, "trainer.log_every_n_steps": 10})
 
 
 def _add_patch(parser: ArgumentParser, name: str) -> None:

@@ -15,7 +15,7 @@ from lce.training import OptimisationSettings
 class Settings:
     """One experiment: its data, how its subnetworks are trained, and how the target is edited."""
 
-    run: str = "runs/quickstart"
+    experiment: str = "runs/quickstart"
     """Folder for all that the experiment makes."""
     base: str = "checkpoints/lce-bert-mini"
     """Pretrained model θ0: a folder, or a name on the Hugging Face hub."""
@@ -49,6 +49,7 @@ class Settings:
     alpha: list[float] = field(default_factory=lambda: [2.0])
     """Strengths α of the edit, any real numbers; 1 puts the reference's values in, 0 is the unedited target."""
     uninformed_draws: int = 5
-    """Random selections of the same size that the edit is compared with."""
+    """Random selections of the same size that the edit is compared with; CrowS-Pairs (original), which takes longer
+    than all else together, is measured on the first one."""
     output: str | None = None
     """Folder or file for the result; by default a name made from the settings, inside the run."""

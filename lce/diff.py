@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lce.checkpoint import read_record
 from lce.errors import LceError
 from lce.files import replaced_file
 from lce.ranking import largest, smallest
@@ -73,20 +73,20 @@ class Selection:
         return {name: {"count": n, "share": n / total} for name, (n, total) in totals.items()}
 
     def save(self, path: Path) -> None:
-        record = {"kind": "selection", "localization": self.localization, "target": self.target}
-        record |= {"reference": self.reference, "shapes": self.shapes}
+        record = {
+            "kind": "selection",
+            "localization": self.localization,
+            "target": self.target,
+            "reference": self.reference,
+            "shapes": self.shapes,
+        }
         with replaced_file(path) as temporary:
             save_file(self.indices, temporary, metadata={"lce": json.dumps(record)})
 
     @classmethod
     def load(cls, path: Path) -> Selection:
         """Read a selection; LceError if it is missing, damaged, or not what it says."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                record = json.loads((file.metadata() or {}).get("lce", "{}"))
-                indices = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError) as error:
-            raise LceError(f"{path}: no selection can be read from it ({error})") from error
+        record, indices = read_record(path)
         if record.pop("kind", None) != "selection" or set(indices) != set(record["shapes"]):
             raise LceError(f"{path}: is no selection")
         shapes = {name: tuple(shape) for name, shape in record.pop("shapes").items()}

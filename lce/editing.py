@@ -18,7 +18,7 @@ from lce import diff
 from lce.callbacks import EditCallback
 from lce.checkpoint import fingerprint, resolve
 from lce.config import Settings
-from lce.data.module import ROLES
+from lce.data.module import ROLES, evaluation_loader
 from lce.diff import Selection
 from lce.edits import LINEAR, Changes, edit
 from lce.errors import LceError
@@ -28,7 +28,7 @@ from lce.metrics.suite import BiasSuite, Scores
 from lce.models import MaskedLanguageModel, load_masked_lm, prunable_parameters
 from lce.patch import Patch
 from lce.paths import RESULT, SCORES, level_folder, variant_folder
-from lce.pruning import text_module
+from lce.pruning import encoded_examples
 from lce.seeds import derive
 from lce.subnetwork import Subnetwork, load_subnetwork, read_record
 
@@ -37,32 +37,38 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+EVALUATION_BATCH = 32
+"""Held-out sentences per batch; sorted by length, they hold little padding."""
+
 
 class Evaluator:
     """Scores models that share one tokenizer, all on the same sentences with the same masks."""
 
     def __init__(self, settings: Settings, trainer_options: Mapping[str, Any], tokenizer: Any) -> None:
-        self.data = text_module(settings, None, tokenizer)
+        texts = encoded_examples(settings, None, tokenizer, evaluation=True)
+        self.sentences = evaluation_loader(texts, tokenizer, EVALUATION_BATCH, settings.train.mask_probability)
         self.suite = BiasSuite(settings.evaluation, tokenizer, settings.data.downloads)
         self.options = dict(trainer_options)
-        self.kept_scores = Path(settings.run) / SCORES
-        self.measure = [asdict(part) for part in (settings.evaluation, settings.data)] + [settings.train.max_length]
+        self.kept_scores = Path(settings.experiment) / SCORES
+        self.measure = [asdict(part) for part in (settings.evaluation, settings.data)] + [
+            settings.train.max_length,
+            settings.train.mask_probability,
+        ]
 
     def __call__(
         self,
         model: PreTrainedModel,
         changes: Changes | None = None,
-        alpha: float = 0.0,
-        tag: str | None = None,
         logger: TensorBoardLogger | None = None,
+        **options: Any,
     ) -> Scores:
-        """Scores of ``model`` with ``changes`` applied for the while; see `EditCallback`."""
-        callback = EditCallback(changes, self.suite, alpha, tag)
+        """Scores of ``model`` with ``changes`` applied for the while; the ``options`` are those of `EditCallback`."""
+        callback = EditCallback(changes, self.suite, **options)
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
         trainer = Trainer(
             **(self.options | quiet), logger=logger or False, callbacks=[callback], use_distributed_sampler=False
         )
-        trainer.validate(MaskedLanguageModel(model), self.data, verbose=False)
+        trainer.validate(MaskedLanguageModel(model), self.sentences, verbose=False)
         return callback.scores
 
     def unedited(self, model: PreTrainedModel) -> Scores:
@@ -75,10 +81,10 @@ class Evaluator:
 
 
 def find_model(name: str, settings: Settings) -> Path:
-    """The folder of a target or reference: a variant of this run at the configured sparsity, a folder, or a hub model."""
+    """The folder of a target or reference: a variant of this experiment at its sparsity, a folder, or a hub model."""
     if name not in ROLES:
         return resolve(name)
-    folder = level_folder(variant_folder(settings.run, settings.seed, name), settings.sparsity)
+    folder = level_folder(variant_folder(settings.experiment, settings.seed, name), settings.sparsity)
     if not folder.exists():
         raise LceError(
             f"{folder}: no such subnetwork; `lce train --variant {name}` with the same configuration makes it "
@@ -114,7 +120,9 @@ def compare(settings: Settings) -> Comparison:
 def run_localize(settings: Settings) -> tuple[Path, Selection]:
     """Write the selection and its heat map; return the selection's file and the selection."""
     selection = compare(settings).selection
-    default = Path(settings.run) / f"seed-{settings.seed}" / "selections" / f"{_name(settings, selection)}.safetensors"
+    default = (
+        Path(settings.experiment) / f"seed-{settings.seed}" / "selections" / f"{_name(settings, selection)}.safetensors"
+    )
     path = Path(settings.output) if settings.output else default
     selection.save(path)
     heat_map(selection, path.with_suffix(".png"))
@@ -132,7 +140,9 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
     """
     alphas = _checked_alphas(settings)
     pair = compare(settings)
-    default = Path(settings.run) / f"seed-{settings.seed}" / "edits" / _name(settings, pair.selection, edited=True)
+    default = (
+        Path(settings.experiment) / f"seed-{settings.seed}" / "edits" / _name(settings, pair.selection, edited=True)
+    )
     folder = Path(settings.output) if settings.output else default
     identity = asdict(settings) | {"models": [pair.target.fingerprint, pair.reference.fingerprint]}
     result_file = folder / RESULT
@@ -201,9 +211,9 @@ def _measure(
     total = 2 + sum(bool(plan.changes) + len(plan.controls) for plan in planned.values())
     with tqdm(total=total, desc="Evaluations") as bar:
 
-        def scored(title: str, score: Callable[..., Scores], *arguments: Any) -> Scores:
+        def scored(title: str, score: Callable[..., Scores], *arguments: Any, **options: Any) -> Scores:
             bar.set_postfix_str(title)
-            scores = score(*arguments)
+            scores = score(*arguments, **options)
             bar.update()
             return scores
 
@@ -214,10 +224,15 @@ def _measure(
             title = f"α = {alpha:g}"
             after = before
             if plan.changes:
-                after = scored(title, evaluate, pair.model, plan.changes, alpha, "edited", logger)
-            controls = [scored(f"{title}, uninformed", evaluate, pair.model, changes, alpha) for changes in plan.controls]
+                after = scored(title, evaluate, pair.model, plan.changes, logger, alpha=alpha, tag="edited")
+            controls = [
+                scored(f"{title}, uninformed", evaluate, pair.model, changes, with_original=draw == 0)
+                for draw, changes in enumerate(plan.controls)
+            ]
             scores = {name: _row(name, before, after, controls, reference) for name in before}
-            patch = _write_patch(pair, plan, folder / f"alpha{alpha:g}.patch.safetensors", {**common, "alpha": alpha}, scores)
+            patch = _write_patch(
+                pair, plan, folder / f"alpha{alpha:g}.patch.safetensors", {**common, "alpha": alpha}, scores
+            )
             edited = _edited(pair.selection, plan.changes)
             edits.append({"alpha": alpha, "scores": scores, "edited": edited, **patch})
     logger.finalize("success")
@@ -225,16 +240,20 @@ def _measure(
 
 
 def _row(name: str, before: Scores, after: Scores, controls: list[Scores], reference: Scores) -> dict[str, Any]:
-    draws = [control[name]["value"] for control in controls]
+    draws = [control[name]["value"] for control in controls if name in control]
     return {
         "before": before[name]["value"],
         "after": after[name]["value"],
         "uninformed": mean(draws) if draws else None,
-        "uninformed_std": stdev(draws) if len(draws) > 1 else 0.0 if draws else None,
+        "uninformed_std": stdev(draws) if len(draws) > 1 else None,
         "uninformed_draws": draws,
         "reference": reference[name]["value"],
         "n": before[name]["n"],
-        **({"p_value_before": before[name]["p_value"], "p_value_after": after[name]["p_value"]} if "p_value" in before[name] else {}),
+        **(
+            {"p_value_before": before[name]["p_value"], "p_value_after": after[name]["p_value"]}
+            if "p_value" in before[name]
+            else {}
+        ),
     }
 
 

@@ -21,7 +21,7 @@ from lce.subnetwork import Subnetwork
 
 
 class SelectedValues(NamedTuple):
-    """The selected weights of one parameter, all of shape (n,): both values, who keeps them, and from before pruning."""
+    """The selected weights of one parameter, all of shape (n,): both values, who keeps them, what was pruned."""
 
     target: Tensor
     reference: Tensor
@@ -69,9 +69,7 @@ class Change:
 Changes = dict[str, Change]
 
 
-def edit(
-    strategy: str, selection: Selection, target: Subnetwork, reference: Subnetwork, alpha: float = 1.0
-) -> Changes:
+def edit(strategy: str, selection: Selection, target: Subnetwork, reference: Subnetwork, alpha: float = 1.0) -> Changes:
     """What ``strategy`` makes of the selected weights of ``target``; nothing is changed in place.
 
     Raises:

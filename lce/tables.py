@@ -42,8 +42,9 @@ def _print_edit(result: dict[str, Any], edit: dict[str, Any]) -> None:
     for heading in ("", "target before", "target after", "uninformed edit", "reference", "n"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, row in edit["scores"].items():
-        draws = row["uninformed"]
-        control = "–" if draws is None else f"{draws:.2f} ± {row['uninformed_std']:.2f}"
+        control = "–" if row["uninformed"] is None else f"{row['uninformed']:.2f}"
+        if row["uninformed_std"] is not None:
+            control += f" ± {row['uninformed_std']:.2f}"
         values = [f"{row['before']:.2f}", f"{row['after']:.2f}", control, f"{row['reference']:.2f}", f"{row['n']:,}"]
         table.add_row(LABELS.get(name, name), *values)
     console.print(table)

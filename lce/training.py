@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lce.data.encoding import EncodedTexts
 from lce.data.module import MaskedTextModule
 from lce.models import MaskedLanguageModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass
@@ -57,19 +61,40 @@ class RoundProgressBar(TQDMProgressBar):
 
 
 def fit(
-    module: MaskedLanguageModel,
-    data: MaskedTextModule,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: tuple[EncodedTexts, EncodedTexts],
     settings: OptimisationSettings,
+    seed: int,
     trainer_options: dict[str, Any],
     folder: Path,
     title: str,
     callbacks: list[Callback] | None = None,
 ) -> tuple[Trainer, float]:
-    """Train ``module`` for ``settings.steps`` steps; return the trainer and the perplexity on the held-out sentences.
+    """Train ``model`` in place on the first ``texts``; return the trainer and the perplexity on the second ones.
 
     TensorBoard logs and checkpoints go to ``folder``; if it holds a checkpoint, training goes on from there
     and ends with the same weights as if it had never stopped.
     """
+    module = MaskedLanguageModel(
+        model,
+        settings.learning_rate,
+        settings.steps,
+        seed,
+        settings.warmup_steps,
+        settings.weight_decay,
+        settings.freeze,
+    )
+    data = MaskedTextModule(
+        *texts,
+        tokenizer=tokenizer,
+        batch_size=settings.batch_size,
+        seed=seed,
+        steps=settings.steps,
+        term_probability=settings.term_probability,
+        mask_probability=settings.mask_probability,
+        workers=settings.workers,
+    )
     checkpoint = ModelCheckpoint(
         dirpath=folder / "checkpoints",
         filename="last",
@@ -78,7 +103,7 @@ def fit(
         enable_version_counter=False,
     )
     trainer = Trainer(
-        **{"log_every_n_steps": 10, **trainer_options},
+        **trainer_options,
         max_steps=settings.steps,
         val_check_interval=min(settings.validate_every or settings.steps, settings.steps),
         check_val_every_n_epoch=None,

@@ -90,7 +90,7 @@ def sentences_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(base: Path, sentences_file: Path, downloads: Path, tmp_path: Path) -> Path:
     """A configuration of the whole pipeline on the tiny model: seconds, not minutes."""
     settings = {
-        "run": str(tmp_path / "run"),
+        "experiment": str(tmp_path / "run"),
         "base": str(base),
         "sparsities": [0.2, 0.4],
         "sparsity": 0.4,

@@ -25,8 +25,9 @@ class SmallSuite(BiasSuite):
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, downloads: Path) -> None:
         super().__init__(EvaluationSettings(), tokenizer, downloads)
-        self.crows_pairs.groups = [("stereo", [[0], [0], [0], [0]])]
-        self.crows_pairs.queries = self.crows_pairs.queries[:1]
+        self.crows_pairs.directions = self.crows_pairs.directions[:3]
+        self.crows_pairs.changed = self.crows_pairs.changed[:3]
+        self.crows_pairs.shared = self.crows_pairs.shared[:3]
         self.stereoset.examples = self.stereoset.examples[:3]
         self.stereoset.groups = self.stereoset.groups[:3]
         self.stereoset.queries = self.stereoset.queries[: self.stereoset.groups[-1][-1].stop]

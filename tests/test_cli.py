@@ -49,7 +49,9 @@ def test_edit_keeps_the_contract(trained: Path, capsys: pytest.CaptureFixture[st
     assert main(["patch", "apply", result["target"], "--patch", result["patch"], "--out", str(out)]) == 0
     assert main(["patch", "revert", str(out), "--patch", result["patch"], "--out", str(back)]) == 0
     assert (back / "model.safetensors").read_bytes() == Path(result["target"], "model.safetensors").read_bytes()
-    patched, target = (dict(AutoModelForMaskedLM.from_pretrained(f).named_parameters()) for f in (out, result["target"]))
+    patched, target = (
+        dict(AutoModelForMaskedLM.from_pretrained(f).named_parameters()) for f in (out, result["target"])
+    )
     assert sum(int((patched[name] != target[name]).sum()) for name in target) == result["edited"]["count"]
     assert Patch.load(result["patch"]).provenance["alpha"] == 2.0
 
@@ -147,7 +149,7 @@ def test_bundled_configurations_are_understood(
     seen = {}
     monkeypatch.setitem(__import__("lce.cli").cli.COMMANDS, "train", lambda values: seen.update(values.as_dict()))
     assert main(["train", "--config", str(config)]) == 0
-    assert seen["run"] == f"runs/{name}"
+    assert seen["experiment"] == f"runs/{name}"
     if name == "bert-base":
         train = seen["train"].as_dict() if hasattr(seen["train"], "as_dict") else vars(seen["train"])
         assert (train["steps"], train["batch_size"], train["learning_rate"]) == (3 * 4627, 64, 1e-5)

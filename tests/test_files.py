@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -8,20 +9,24 @@ from lce.errors import LceError
 from lce.files import claim, new_folder, read_json, replaced_file, write_json
 
 
+def fail_in(place: AbstractContextManager[Path], file: str = "") -> None:
+    with place as temporary:
+        (temporary / file if file else temporary).write_text("half", encoding="utf-8")
+        raise RuntimeError
+
+
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
-    with pytest.raises(RuntimeError), replaced_file(path) as temporary:
-        temporary.write_text("half", encoding="utf-8")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail_in(replaced_file(path))
     assert read_json(path) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_failure_leaves_no_folder_and_an_existing_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "f") as temporary:
-        (temporary / "x").write_text("half", encoding="utf-8")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail_in(new_folder(tmp_path / "f"), "x")
     assert not list(tmp_path.iterdir())
     with new_folder(tmp_path / "f") as temporary:
         (temporary / "x").write_text("whole", encoding="utf-8")

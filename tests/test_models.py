@@ -78,7 +78,9 @@ def test_freezing(model: BertForMaskedLM) -> None:
     module = MaskedLanguageModel(model, 1e-3, 10, 0, freeze=["embeddings"])
     assert not model.bert.embeddings.word_embeddings.weight.requires_grad
     assert model.bert.encoder.layer[0].output.dense.weight.requires_grad
-    assert all(p.requires_grad for group in module.configure_optimizers()["optimizer"].param_groups for p in group["params"])
+    assert all(
+        p.requires_grad for group in module.configure_optimizers()["optimizer"].param_groups for p in group["params"]
+    )
     with pytest.raises(LceError, match="matches no parameter"):
         MaskedLanguageModel(model, 1e-3, 10, 0, freeze=["no such name"])
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -26,7 +27,9 @@ def variant_folder(config: Path, variant: str = "stereotypical") -> Path:
 
 def weights(folder: Path) -> dict[str, bytes]:
     """All model, mask and pruned-value files of all levels."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("sparsity-*/**/*.safetensors"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("sparsity-*/**/*.safetensors"))
+    }
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def test_levels_are_pruned_from_the_level_before(trained: Path, base: Path) -> N
     names = list(prunable_parameters(load_masked_lm(base)[0]))
     levels = [load_subnetwork(trained / level, names) for level in LEVELS]
     assert [level.mask.sparsity for level in levels] == pytest.approx([0, 0.2, 0.4], abs=1e-3)
-    for before, level in zip(levels, levels[1:], strict=False):
+    for before, level in itertools.pairwise(levels):
         expected = magnitude_prune(before.weights, before.mask, round(level.mask.sparsity, 1))
         assert all(torch.equal(expected.kept[name], level.mask.kept[name]) for name in names)
         for name in names:
@@ -79,7 +82,7 @@ def test_the_same_command_again_changes_nothing_and_another_seed_does(trained: P
     times = {path: path.stat().st_mtime_ns for path in trained.glob("sparsity-*/model.safetensors")}
     assert main(["train", "--config", str(config)]) == 0
     assert times == {path: path.stat().st_mtime_ns for path in times}
-    assert main(["train", "--config", str(config), "--run", str(config.parent / "again")]) == 0
+    assert main(["train", "--config", str(config), "--experiment", str(config.parent / "again")]) == 0
     assert weights(config.parent / "again/seed-0/stereotypical") == before
     assert main(["train", "--config", str(config), "--seed", "1"]) == 0
     assert weights(config.parent / "run/seed-1/stereotypical") != before
@@ -103,7 +106,7 @@ def test_a_sparsity_beside_the_configured_ones(config: Path) -> None:
 def test_killed_and_run_again_ends_bit_identical(config: Path, moment: str) -> None:
     options = ["--train.steps", "60", "--train.checkpoint_every", "5"]
     whole = config.parent / "whole"
-    assert main(["train", "--config", str(config), "--run", str(whole), *options]) == 0
+    assert main(["train", "--config", str(config), "--experiment", str(whole), *options]) == 0
     command = [sys.executable, "-m", "lce.cli", "train", "--config", str(config), *options]
     folder = variant_folder(config)
     checkpoint = folder / "rounds" / LEVELS[1] / "checkpoints/last.ckpt"
@@ -122,7 +125,7 @@ def test_killed_and_run_again_ends_bit_identical(config: Path, moment: str) -> N
 def test_two_processes_train_like_one(config: Path) -> None:
     options = ["--config", str(config), "--sparsities", "[0.4]", "--train.learning_rate", "0.001"]
     assert main(["train", *options]) == 0
-    shared = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--run", str(config.parent / "two")]
+    shared = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--experiment", str(config.parent / "two")]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run(
         [*launcher, "-m", "lce.cli", "train", *options, *shared],
@@ -136,7 +139,9 @@ def test_two_processes_train_like_one(config: Path) -> None:
     ]
     for one, two in zip(*records, strict=True):
         assert two["perplexity"] == pytest.approx(one["perplexity"], rel=1e-3)
-    one, two = (load_file(config.parent / run / "seed-0/stereotypical/sparsity-00/model.safetensors") for run in ("run", "two"))
+    one, two = (
+        load_file(config.parent / run / "seed-0/stereotypical/sparsity-00/model.safetensors") for run in ("run", "two")
+    )
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=1e-3, rtol=1e-2)
 
@@ -147,8 +152,6 @@ def test_several_devices_need_a_launcher(config: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("sparsities", ["[0.4, 0.2]", "[0.2, 1.0]", "[-0.1, 0.4]"])
-def test_impossible_sparsities_are_refused(
-    config: Path, sparsities: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_impossible_sparsities_are_refused(config: Path, sparsities: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--config", str(config), "--sparsities", sparsities, "--sparsity", "0.0"]) == 2
     assert "sparsities: expected rising shares" in capsys.readouterr().err

@@ -15,7 +15,9 @@ def everything(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("count", [0, 1, 37, 500, 899, 900])
 def test_against_a_stable_sort(dtype: torch.dtype, count: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    tensors = {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in (("a", (30, 20)), ("b", (300,)))}
+    tensors = {
+        name: torch.randn(shape, generator=generator).to(dtype) for name, shape in (("a", (30, 20)), ("b", (300,)))
+    }
     flat = torch.cat([tensor.flatten() for tensor in tensors.values()]).abs().float()
     for function, descending in ((smallest, False), (largest, True)):
         chosen = function(tensors, count, everything(tensors))

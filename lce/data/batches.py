@@ -36,6 +36,7 @@ def sorted_batches(sizes: Tensor, batch_size: int) -> list[list[int]]:
 class TrainingBatches(Sampler[Batch]):
     """The batches of steps ``start`` to ``steps``, over as many epochs as that takes.
 
+    Its length counts all steps, those before ``start`` too, because that is what a resumed Trainer counts.
     ``batch_size`` counts sentences over all processes: process ``rank`` of ``world`` takes every world-th
     sentence of each batch, so a step means the same however many devices share it.
     """
@@ -47,7 +48,7 @@ class TrainingBatches(Sampler[Batch]):
         self.steps, self.start, self.rank, self.world = steps, start, rank, world
 
     def __len__(self) -> int:
-        return self.steps - self.start
+        return self.steps
 
     def __iter__(self) -> Iterator[Batch]:
         step, epoch = 0, 0

@@ -44,7 +44,9 @@ class MaskingProbabilities:
     other: float
 
 
-def masking_probabilities(corpus: EncodedTexts, special_ids: Tensor, term: float, average: float) -> MaskingProbabilities:
+def masking_probabilities(
+    corpus: EncodedTexts, special_ids: Tensor, term: float, average: float
+) -> MaskingProbabilities:
     """The probability for other tokens that keeps ``corpus`` at an ``average`` share of masked tokens.
 
     average · N = term · N_term + other · (N − N_term), over the N tokens that are not special.

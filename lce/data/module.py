@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import lightning as L
 import pyarrow.parquet as pq
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
-from lce.data.batches import EvaluationBatches, MaskedBatches, TrainingBatches
-from lce.data.cda import Annotation, Variant, render
+from lce.data.batches import Batch, EvaluationBatches, MaskedBatches, TrainingBatches
+from lce.data.cda import Annotation, Kind, Variant, render
 from lce.data.encoding import EncodedTexts
 from lce.data.masking import MaskedBatch, MaskingCollator, MaskingProbabilities, masking_probabilities
 from lce.errors import LceError
@@ -38,7 +38,7 @@ def read_examples(path: str | Path, variant: Variant | None, evaluation: bool) -
     for row in pq.read_table(path).to_pylist():
         if row["evaluation"] != evaluation or row["role"] not in roles:
             continue
-        kind = "biased" if row["role"] == "biased" else "neutral"
+        kind: Kind = "biased" if row["role"] == "biased" else "neutral"
         found = Annotation(kind, row["target_group"], row["attribute_group"], row["counterfactual"])
         sources.append(row["text"])
         texts.append(render(row["text"], found, variant) if variant else row["text"])
@@ -52,7 +52,7 @@ class MaskedTextModule(L.LightningDataModule):
 
     Args:
         train: encoded training sentences.
-        evaluation: encoded held-out sentences; always masked alike, by plain masking.
+        evaluation: encoded held-out sentences.
         tokenizer: gives the mask token, and the ordinary tokens that replace some of the masked ones.
         batch_size: sentences per step, over all devices.
         seed: seed of order and masking.
@@ -76,18 +76,16 @@ class MaskedTextModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         special_ids = torch.tensor(tokenizer.all_special_ids)
-        self.probabilities = masking_probabilities(train, special_ids, term_probability, mask_probability)
-        plain = MaskingProbabilities(term=mask_probability, other=mask_probability)
-        self.train_batches = MaskedBatches(MaskingCollator(train, tokenizer, self.probabilities, seed))
-        self.evaluation_batches = MaskedBatches(MaskingCollator(evaluation, tokenizer, plain, seed=0))
+        probabilities = masking_probabilities(train, special_ids, term_probability, mask_probability)
+        self.collator = MaskingCollator(train, tokenizer, probabilities, seed)
+        self.evaluation, self.tokenizer, self.mask_probability = evaluation, tokenizer, mask_probability
         self.batch_size, self.seed, self.steps, self.workers = batch_size, seed, steps, workers
 
     def train_dataloader(self) -> DataLoader[MaskedBatch]:
-        trainer = self.trainer
-        assert trainer is not None, "Lightning attaches the trainer before it asks for batches"
+        trainer = self._trainer()
         accumulated = trainer.accumulate_grad_batches
         batches = TrainingBatches(
-            self.train_batches.collator.corpus.sizes,
+            self.collator.corpus.sizes,
             self.batch_size,
             self.seed,
             steps=self.steps * accumulated,
@@ -95,17 +93,31 @@ class MaskedTextModule(L.LightningDataModule):
             rank=trainer.global_rank,
             world=trainer.world_size,
         )
-        return _loader(self.train_batches, batches, self.workers)
+        return _loader(self.collator, batches, self.workers)
 
     def val_dataloader(self) -> DataLoader[MaskedBatch]:
-        trainer = self.trainer
-        assert trainer is not None, "Lightning attaches the trainer before it asks for batches"
-        corpus = self.evaluation_batches.collator.corpus
-        batches = EvaluationBatches(corpus.sizes, self.batch_size, trainer.global_rank, trainer.world_size)
-        return _loader(self.evaluation_batches, batches, self.workers)
+        place = self._trainer().global_rank, self._trainer().world_size
+        return evaluation_loader(self.evaluation, self.tokenizer, self.batch_size, self.mask_probability, *place)
+
+    def _trainer(self) -> L.Trainer:
+        assert self.trainer is not None, "Lightning attaches the trainer before it asks for batches"
+        return self.trainer
 
 
-def _loader(data: MaskedBatches, batches: TrainingBatches | EvaluationBatches, workers: int) -> DataLoader[MaskedBatch]:
-    return DataLoader(
-        data, sampler=batches, batch_size=None, num_workers=workers, pin_memory=torch.cuda.is_available()
-    )
+def evaluation_loader(
+    texts: EncodedTexts,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int,
+    mask_probability: float,
+    rank: int = 0,
+    world: int = 1,
+) -> DataLoader[MaskedBatch]:
+    """All ``texts`` once, by plain masking that is the same every time; of ``world`` processes each gets its share."""
+    plain = MaskingProbabilities(term=mask_probability, other=mask_probability)
+    collator = MaskingCollator(texts, tokenizer, plain, seed=0)
+    return _loader(collator, EvaluationBatches(texts.sizes, batch_size, rank, world), workers=0)
+
+
+def _loader(collator: MaskingCollator, batches: Sampler[Batch], workers: int) -> DataLoader[MaskedBatch]:
+    pinned = torch.cuda.is_available()
+    return DataLoader(MaskedBatches(collator), sampler=batches, batch_size=None, num_workers=workers, pin_memory=pinned)

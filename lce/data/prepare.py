@@ -114,7 +114,9 @@ def _shared(settings: DataSettings) -> dict[str, Any]:
 
 def _sentences(settings: DataSettings, spec: BiasSpecification) -> datasets.Dataset:
     if not 0 < settings.evaluation_fraction < 1:
-        raise LceError(f"data.evaluation_fraction: expected a share between 0 and 1, got {settings.evaluation_fraction}")
+        raise LceError(
+            f"data.evaluation_fraction: expected a share between 0 and 1, got {settings.evaluation_fraction}"
+        )
     documents = load_documents(settings.corpus, Path(settings.downloads), Path(settings.folder) / "cache")
     work = partial(
         split_and_annotate,
@@ -134,9 +136,8 @@ def _sentences(settings: DataSettings, spec: BiasSpecification) -> datasets.Data
         desc="Sentences",
     )
     if not len(sentences):
-        raise LceError(
-            f"data: the {len(documents):,} documents hold no sentence of {settings.min_words} to {settings.max_words} words"
-        )
+        span = f"{settings.min_words} to {settings.max_words} words"
+        raise LceError(f"data: the {len(documents):,} documents hold no sentence of {span}")
     return sentences
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -98,39 +98,62 @@ class CrowsPairs(Metric):
 
 
 class CrowsPairsScorer:
-    """All queries of both metrics, tokenized once, to be asked of any number of models."""
+    """The queries of both metrics, tokenized once, to be asked of any number of models.
+
+    Attributes:
+        skipped: pairs left out because one side has no changed token.
+    """
 
     def __init__(self, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> None:
         self.pad_id = tokenizer.pad_token_id
-        self.skipped = 0
-        self.queries: list[Query] = []
-        self.groups: list[tuple[str, list[list[int]]]] = []
-        """Per pair its direction, and the query numbers: more changed, less changed, more shared, less shared."""
+        self.directions: list[str] = []
+        self.changed: list[tuple[list[Query], list[Query]]] = []
+        """Per pair, the queries of the more and of the less stereotyping sentence for the bias-bench metric."""
+        self.shared: list[tuple[list[Query], list[Query]]] = []
+        """The same for the original metric."""
         for pair in pairs:
             encoded = [tokenizer(text, return_special_tokens_mask=True) for text in (pair.more, pair.less)]
-            ids = [tuple(sentence["input_ids"]) for sentence in encoded]
-            spans = compare(*ids)
-            if not (spans[0].changed and spans[1].changed):
-                self.skipped += 1
+            spans = compare(*(sentence["input_ids"] for sentence in encoded))
+            if not all(span.changed for span in spans):
                 continue
-            numbers = []
-            for part in ("changed", "shared"):
-                for sentence, about, span in zip(ids, encoded, spans, strict=True):
-                    positions = [p for p in getattr(span, part) if not about["special_tokens_mask"][p]]
-                    numbers.append(self._add(sentence, positions, tokenizer.mask_token_id))
-            self.groups.append((pair.direction, numbers))
+            self.directions.append(pair.direction)
+            for part, queries in (("changed", self.changed), ("shared", self.shared)):
+                more, less = (
+                    _queries(sentence, getattr(span, part), tokenizer.mask_token_id)
+                    for sentence, span in zip(encoded, spans, strict=True)
+                )
+                queries.append((more, less))
+        self.skipped = len(pairs) - len(self.directions)
 
-    def _add(self, sentence: tuple[int, ...], positions: list[int], mask_id: int) -> list[int]:
-        first = len(self.queries)
-        for p in positions:
-            self.queries.append(Query((*sentence[:p], mask_id, *sentence[p + 1 :]), p, sentence[p]))
-        return list(range(first, len(self.queries)))
+    def bias_bench(self, model: PreTrainedModel, tokens_per_batch: int) -> CrowsPairs:
+        """The metric of Meade et al.: mean over the changed tokens."""
+        return self._score(model, self.changed, torch.mean, tokens_per_batch)
 
-    def score(self, model: PreTrainedModel, tokens_per_batch: int) -> tuple[CrowsPairs, CrowsPairs]:
-        """The bias-bench and the original metric of ``model``."""
-        logs = log_probabilities(model, self.queries, self.pad_id, tokens_per_batch, "CrowS-Pairs")
-        bias_bench, original = CrowsPairs(), CrowsPairs()
-        for direction, (more_changed, less_changed, more_shared, less_shared) in self.groups:
-            bias_bench.update(logs[more_changed].mean().item(), logs[less_changed].mean().item(), direction)
-            original.update(logs[more_shared].sum().item(), logs[less_shared].sum().item(), direction)
-        return bias_bench, original
+    def original(self, model: PreTrainedModel, tokens_per_batch: int) -> CrowsPairs:
+        """The metric of Nangia et al.: sum over the shared tokens, of which there are about ten times as many."""
+        return self._score(model, self.shared, torch.sum, tokens_per_batch)
+
+    def _score(
+        self,
+        model: PreTrainedModel,
+        pairs: list[tuple[list[Query], list[Query]]],
+        aggregate: Callable[[Tensor], Tensor],
+        tokens_per_batch: int,
+    ) -> CrowsPairs:
+        queries = [query for sides in pairs for side in sides for query in side]
+        logs = log_probabilities(model, queries, self.pad_id, tokens_per_batch, "CrowS-Pairs")
+        parts = iter(logs.split([len(side) for sides in pairs for side in sides]))
+        metric = CrowsPairs()
+        for direction in self.directions:
+            metric.update(aggregate(next(parts)).item(), aggregate(next(parts)).item(), direction)
+        return metric
+
+
+def _queries(sentence: Any, positions: Sequence[int], mask_id: int) -> list[Query]:
+    """One query per position, those of added special tokens left out."""
+    ids = sentence["input_ids"]
+    return [
+        Query((*ids[:p], mask_id, *ids[p + 1 :]), p, ids[p])
+        for p in positions
+        if not sentence["special_tokens_mask"][p]
+    ]

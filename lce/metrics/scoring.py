@@ -67,7 +67,10 @@ def log_probabilities(
     distinct = list(inputs)
     result = torch.empty(len(queries), dtype=torch.float64)
     device = model.device
-    with evaluating(model), tqdm(total=len(distinct), desc=title, leave=False, unit="input", delay=2, disable=None) as bar:
+    with (
+        evaluating(model),
+        tqdm(total=len(distinct), desc=title, leave=False, unit="input", delay=2, disable=None) as bar,
+    ):
         for batch in token_batches([len(ids) for ids, _ in distinct], tokens_per_batch):
             ids, attention = padded([distinct[i][0] for i in batch], pad_id, device)
             positions = torch.tensor([row * ids.shape[1] + distinct[i][1] for row, i in enumerate(batch)])

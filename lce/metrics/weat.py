@@ -159,7 +159,9 @@ class WeatScorer:
         """The metric of ``model`` and its p-value."""
         vectors = self.vectors(model)
         index = {word: i for i, word in enumerate(self.words)}
-        x, y, a, b = (vectors[:, [index[w] for w in words]] for words in (self.sets.x, self.sets.y, self.sets.a, self.sets.b))
+        x, y, a, b = (
+            vectors[:, [index[w] for w in words]] for words in (self.sets.x, self.sets.y, self.sets.a, self.sets.b)
+        )
         standardised = associations(x, y, a, b)
         metric = Weat()
         metric.update(standardised, len(self.sets.x))

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lce.checkpoint import read_tensors, resolve, weight_files
+from lce.checkpoint import read_file, read_tensors, resolve, tensor_names, weight_files
 from lce.edits import Change, Changes, write_values_
 from lce.errors import LceError
 from lce.files import new_folder
@@ -45,11 +44,9 @@ def revert_patch(model: str | Path, patch: Patch, output: str | Path) -> None:
 def _write(folder: Path, patch: Patch, which: str, output: str | Path) -> None:
     with new_folder(output) as temporary:
         for path in weight_files(folder):
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata, tensors = read_file(path)
             write_values_(tensors, {n: c for n, c in patch.changes.items() if n in tensors}, which)
-            save_file(tensors, temporary / path.name, metadata=metadata)
+            save_file(tensors, temporary / path.name, metadata=metadata or None)
         for path in folder.iterdir():
             if path.is_file() and path.suffix not in WEIGHTS:
                 shutil.copy(path, temporary / path.name)
@@ -64,14 +61,16 @@ def export_patch(base: str | Path, edited: str | Path, provenance: dict[str, Any
     changes: Changes = {}
     originals = {}
     base_folder, edited_folder = resolve(base), resolve(edited)
-    names = _tensor_names(base_folder)
-    if different := sorted(names ^ _tensor_names(edited_folder)):
+    names = tensor_names(base_folder)
+    if different := sorted(names ^ tensor_names(edited_folder)):
         raise LceError(f"{base} and {edited}: not the same tensors; {different[0]} is in one of them only")
     for name in sorted(names):
         old = read_tensors(base_folder, [name])[name]
         new = read_tensors(edited_folder, [name])[name]
         if old.shape != new.shape or old.dtype != new.dtype:
-            raise LceError(f"{name}: {old.dtype} {tuple(old.shape)} in {base}, {new.dtype} {tuple(new.shape)} in {edited}")
+            raise LceError(
+                f"{name}: {old.dtype} {tuple(old.shape)} in {base}, {new.dtype} {tuple(new.shape)} in {edited}"
+            )
         indices = (old.flatten() != new.flatten()).nonzero().flatten()
         if len(indices):
             changes[name] = Change(indices, old.flatten()[indices], new.flatten()[indices], tuple(old.shape))
@@ -79,14 +78,6 @@ def export_patch(base: str | Path, edited: str | Path, provenance: dict[str, Any
     if not changes:
         raise LceError(f"{base} and {edited}: have the same weights; there is nothing to put in a patch")
     return Patch.create(changes, originals, {"target": str(base), "edited": str(edited), **(provenance or {})})
-
-
-def _tensor_names(folder: Path) -> set[str]:
-    names: set[str] = set()
-    for path in weight_files(folder):
-        with safe_open(path, framework="pt") as file:
-            names |= set(file.keys())
-    return names
 
 
 def describe(patch: Patch, size: int) -> str:

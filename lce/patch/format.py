@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lce.checkpoint import combined, digest
+from lce.checkpoint import combined, digest, read_record
 from lce.diff import check_positions
 from lce.edits import Change, Changes, write_values_
 from lce.errors import LceError
@@ -88,20 +87,15 @@ class Patch:
         Raises:
             LceError: the file is missing, damaged, no patch, of a later version, or contradicts itself.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                record = json.loads((file.metadata() or {}).get("lce", "null"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError) as error:
-            raise LceError(f"patch {path}: cannot be read ({error})") from error
+        record, tensors = read_record(path)
         try:
             return cls._parse(record, tensors)
         except LceError as error:
             raise LceError(f"{path}: {error}") from error
 
     @classmethod
-    def _parse(cls, record: Any, tensors: dict[str, Tensor]) -> Patch:
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
+    def _parse(cls, record: dict[str, Any], tensors: dict[str, Tensor]) -> Patch:
+        if record.get("format") != FORMAT:
             raise LceError("is no lce patch")
         if record.get("version") != FORMAT_VERSION:
             raise LceError(f"has format version {record.get('version')}; this lce reads version {FORMAT_VERSION}")
@@ -187,6 +181,8 @@ def _check_change(change: Change, where: str) -> None:
     if not change.new.dtype.is_floating_point or change.new.dtype != change.old.dtype:
         raise LceError(f"{where}: old and new values have dtypes {change.old.dtype} and {change.new.dtype}")
     if change.new.shape != change.indices.shape or change.old.shape != change.indices.shape:
-        raise LceError(f"{where}: has {len(change.indices)} indices, {change.old.numel()} old and {change.new.numel()} new values")
+        raise LceError(
+            f"{where}: has {len(change.indices)} indices, {change.old.numel()} old and {change.new.numel()} new values"
+        )
     if not bool(torch.isfinite(change.new).all() and torch.isfinite(change.old).all()):
         raise LceError(f"{where}: holds a value that is not finite")

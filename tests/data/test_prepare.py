@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,9 +19,9 @@ from lce.paths import EXAMPLES
 SPECIFICATION = str(Path(__file__).parents[2] / "configs/bias/gender.yaml")
 
 
-def settings(folder: Path, *files: Path, **changes: object) -> DataSettings:
+def settings(folder: Path, *files: Path, **changes: Any) -> DataSettings:
     corpus = CorpusSettings(source="files", files=[str(file) for file in files])
-    return DataSettings(**{"folder": str(folder), "corpus": corpus, "specification": SPECIFICATION} | changes)  # type: ignore[arg-type]
+    return DataSettings(**{"folder": str(folder), "corpus": corpus, "specification": SPECIFICATION} | changes)
 
 
 def test_variants_differ_in_swapped_terms_only(tmp_path: Path, sentences_file: Path) -> None:

@@ -62,17 +62,17 @@ def test_crows_pairs_against_the_literal_scorer(bundled: Bundled, benchmarks: Pa
     with path.open(encoding="utf-8", newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if row["bias_type"] == "gender"][:EXAMPLES]
     scorer = CrowsPairsScorer(read_pairs(path, "gender")[:EXAMPLES], bundled[1])
-    logs = log_probabilities(bundled[0], scorer.queries, scorer.pad_id, 2048, "")
-    for row, (direction, (more, less, more_shared, less_shared)) in zip(rows, scorer.groups, strict=True):
-        expected = literal_crows_pairs(bundled, row["sent_more"], row["sent_less"])
-        got = [logs[more].mean(), logs[less].mean(), logs[more_shared].sum(), logs[less_shared].sum()]
-        assert [value.item() for value in got] == pytest.approx(expected, abs=1e-4)
-        assert direction == row["stereo_antistereo"]
-    metrics = scorer.score(bundled[0], tokens_per_batch=512)
-    for metric, place in zip(metrics, (0, 2), strict=True):
-        scores = [literal_crows_pairs(bundled, row["sent_more"], row["sent_less"])[place : place + 2] for row in rows]
-        preferred = sum(round(more, 3) > round(less, 3) for more, less in scores)
-        assert metric.compute().item() == pytest.approx(100 * preferred / len(rows))
+    literal = [literal_crows_pairs(bundled, row["sent_more"], row["sent_less"]) for row in rows]
+    kinds = ((scorer.changed, torch.mean, scorer.bias_bench, 0), (scorer.shared, torch.sum, scorer.original, 2))
+    for pairs, aggregate, measure, place in kinds:
+        for sides, expected in zip(pairs, literal, strict=True):
+            got = [
+                aggregate(log_probabilities(bundled[0], queries, scorer.pad_id, 2048, "")).item() for queries in sides
+            ]
+            assert got == pytest.approx(expected[place : place + 2], abs=1e-4)
+        preferred = sum(round(scores[place], 3) > round(scores[place + 1], 3) for scores in literal)
+        assert measure(bundled[0], 512).compute().item() == pytest.approx(100 * preferred / len(rows))
+    assert scorer.directions == [row["stereo_antistereo"] for row in rows]
 
 
 def literal_stereoset(bundled: Bundled, item: dict) -> dict[str, float]:
