@@ -12,6 +12,8 @@ from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
     BertTokenizer,
+    DebertaV2Config,
+    DebertaV2ForMaskedLM,
     DistilBertConfig,
     DistilBertForMaskedLM,
     ElectraConfig,
@@ -34,6 +36,9 @@ ARCHITECTURES = {
     "albert": lambda: AlbertForMaskedLM(AlbertConfig(**SMALL, embedding_size=8)),
     "distilbert": lambda: DistilBertForMaskedLM(
         DistilBertConfig(vocab_size=50, dim=16, n_layers=2, n_heads=2, hidden_dim=32)
+    ),
+    "deberta": lambda: DebertaV2ForMaskedLM(
+        DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"], max_relative_positions=8)
     ),
     "modernbert": lambda: ModernBertForMaskedLM(ModernBertConfig(**SMALL, pad_token_id=0)),
 }
