@@ -193,7 +193,8 @@ def edit(values: Namespace) -> None:
 def evaluate(values: Namespace) -> None:
     """Measure bias and perplexity of a masked language model: WEAT, StereoSet, CrowS-Pairs."""
     from lce.data.prepare import prepare_examples
-    from lce.editing import Evaluator
+    from lce.editing import save_config
+    from lce.evaluation import Evaluator
     from lce.files import write_json
     from lce.models import load_masked_lm
     from lce.tables import print_scores
@@ -205,6 +206,7 @@ def evaluate(values: Namespace) -> None:
     print_scores(values.model, scores)
     if settings.output:
         write_json(settings.output, {"model": values.model, "scores": scores})
+        save_config(Path(settings.output).with_suffix(".yaml"), settings, trainer_options)
         print(settings.output)
 
 

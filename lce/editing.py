@@ -10,25 +10,23 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tqdm import tqdm
 
 from lce import diff
-from lce.callbacks import EditCallback
-from lce.checkpoint import fingerprint, resolve
+from lce.checkpoint import resolve
 from lce.config import Settings
-from lce.data.module import ROLES, evaluation_loader
+from lce.data.module import ROLES
 from lce.diff import Selection
 from lce.edits import LINEAR, Changes, edit
 from lce.errors import LceError
+from lce.evaluation import Evaluator
 from lce.figures import alpha_curves, heat_map
 from lce.files import read_json, replaced_file, write_json
-from lce.metrics.suite import BiasSuite, Scores
-from lce.models import MaskedLanguageModel, load_masked_lm, prunable_parameters
+from lce.metrics.suite import Scores
+from lce.models import load_masked_lm, prunable_parameters
 from lce.patch import Patch
-from lce.paths import RESULT, SCORES, level_folder, variant_folder
-from lce.pruning import encoded_examples
+from lce.paths import RESULT, level_folder, variant_folder
 from lce.seeds import derive
 from lce.subnetwork import Subnetwork, load_subnetwork, read_record
 
@@ -36,48 +34,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
-
-EVALUATION_BATCH = 32
-"""Held-out sentences per batch; sorted by length, they hold little padding."""
-
-
-class Evaluator:
-    """Scores models that share one tokenizer, all on the same sentences with the same masks."""
-
-    def __init__(self, settings: Settings, trainer_options: Mapping[str, Any], tokenizer: Any) -> None:
-        texts = encoded_examples(settings, None, tokenizer, evaluation=True)
-        self.sentences = evaluation_loader(texts, tokenizer, EVALUATION_BATCH, settings.train.mask_probability)
-        self.suite = BiasSuite(settings.evaluation, tokenizer, settings.data.downloads)
-        self.options = dict(trainer_options)
-        self.kept_scores = Path(settings.experiment) / SCORES
-        self.measure = [asdict(part) for part in (settings.evaluation, settings.data)] + [
-            settings.train.max_length,
-            settings.train.mask_probability,
-        ]
-
-    def __call__(
-        self,
-        model: PreTrainedModel,
-        changes: Changes | None = None,
-        logger: TensorBoardLogger | None = None,
-        **options: Any,
-    ) -> Scores:
-        """Scores of ``model`` with ``changes`` applied for the while; the ``options`` are those of `EditCallback`."""
-        callback = EditCallback(changes, self.suite, **options)
-        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-        trainer = Trainer(
-            **(self.options | quiet), logger=logger or False, callbacks=[callback], use_distributed_sampler=False
-        )
-        trainer.validate(MaskedLanguageModel(model), self.sentences, verbose=False)
-        return callback.scores
-
-    def unedited(self, model: PreTrainedModel) -> Scores:
-        """As calling it, but the scores of the same weights by the same measure are kept in the run and read again."""
-        key = derive(fingerprint(dict(model.named_parameters())), str(self.measure))
-        path = self.kept_scores / f"{key:016x}.json"
-        if not path.exists():
-            write_json(path, self(model))
-        return dict(read_json(path))
 
 
 def find_model(name: str, settings: Settings) -> Path:
@@ -126,7 +82,7 @@ def run_localize(settings: Settings) -> tuple[Path, Selection]:
     path = Path(settings.output) if settings.output else default
     selection.save(path)
     heat_map(selection, path.with_suffix(".png"))
-    _save_config(path.with_suffix(".yaml"), settings)
+    save_config(path.with_suffix(".yaml"), settings)
     return path, selection
 
 
@@ -151,9 +107,10 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
             log.info("%s exists already; nothing to do", result_file)
             return result_file
         raise LceError(f"{folder}: holds the result of other settings or models; remove it or name another --output")
-    planned = {alpha: _plan(settings, pair, alpha) for alpha in alphas}
+    first = next(alpha for alpha in alphas if alpha)
+    edit(settings.strategy, pair.selection, pair.target, pair.reference, first)  # refused before anything is written
     folder.mkdir(parents=True, exist_ok=True)
-    _save_config(folder / "config.yaml", settings)
+    save_config(folder / "config.yaml", settings, trainer_options)
     common = {
         "target": pair.target.folder,
         "reference": pair.reference.folder,
@@ -163,21 +120,13 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
         "seed": settings.seed,
         "selected": {"count": pair.selection.count, "share": pair.selection.share},
     }
-    edits = _measure(settings, trainer_options, pair, planned, folder, common)
+    edits = _measure(settings, trainer_options, pair, alphas, folder, common)
     heat_map(pair.selection, folder / "selection.png")
     if len(edits) > 1:
         alpha_curves(edits, folder / "alpha.png")
     scores = edits[0] if len(edits) == 1 else {"edits": edits}
     write_json(result_file, {**common, **scores, "identity": _identity(identity)})
     return result_file
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The changes of one edit and of its uninformed controls; no changes where α = 0."""
-
-    changes: Changes
-    controls: list[Changes]
 
 
 def _checked_alphas(settings: Settings) -> list[float]:
@@ -187,29 +136,18 @@ def _checked_alphas(settings: Settings) -> list[float]:
     return alphas
 
 
-def _plan(settings: Settings, pair: Comparison, alpha: float) -> Plan:
-    if alpha == 0:
-        return Plan({}, [])
-    changes = edit(settings.strategy, pair.selection, pair.target, pair.reference, alpha)
-    draws = (
-        diff.uninformed(pair.selection, pair.target, pair.reference, settings.strategy, derive(settings.seed, draw))
-        for draw in range(settings.uninformed_draws)
-    )
-    return Plan(changes, [edit(settings.strategy, draw, pair.target, pair.reference, alpha) for draw in draws])
-
-
 def _measure(
     settings: Settings,
     trainer_options: Mapping[str, Any],
     pair: Comparison,
-    planned: dict[float, Plan],
+    alphas: list[float],
     folder: Path,
     common: dict[str, Any],
 ) -> list[dict[str, Any]]:
     evaluate = Evaluator(settings, trainer_options, pair.tokenizer)
     logger = TensorBoardLogger(folder, name=None, version="logs")
-    total = 2 + sum(bool(plan.changes) + len(plan.controls) for plan in planned.values())
-    with tqdm(total=total, desc="Evaluations") as bar:
+    edits = []
+    with tqdm(total=2 + sum(map(bool, alphas)) * (1 + settings.uninformed_draws), desc="Evaluations") as bar:
 
         def scored(title: str, score: Callable[..., Scores], *arguments: Any, **options: Any) -> Scores:
             bar.set_postfix_str(title)
@@ -219,29 +157,34 @@ def _measure(
 
         reference = scored("reference", evaluate.unedited, load_masked_lm(pair.reference.folder)[0])
         before = scored("target", evaluate.unedited, pair.model)
-        edits = []
-        for alpha, plan in planned.items():
-            title = f"α = {alpha:g}"
-            after = before
-            if plan.changes:
-                after = scored(title, evaluate, pair.model, plan.changes, logger, alpha=alpha, tag="edited")
-            controls = [
-                scored(f"{title}, uninformed", evaluate, pair.model, changes, with_original=draw == 0)
-                for draw, changes in enumerate(plan.controls)
-            ]
+        for alpha in alphas:
+            changes: Changes = {}
+            after, controls, title = before, [], f"α = {alpha:g}"
+            if alpha:
+                changes = edit(settings.strategy, pair.selection, pair.target, pair.reference, alpha)
+                after = scored(title, evaluate, pair.model, changes, logger, alpha=alpha, tag="edited")
+                for draw in range(settings.uninformed_draws):
+                    control = _control(settings, pair, alpha, draw)
+                    options = {"with_original": draw == 0}
+                    controls.append(scored(f"{title}, uninformed", evaluate, pair.model, control, **options))
             scores = {name: _row(name, before, after, controls, reference) for name in before}
-            patch = _write_patch(
-                pair, plan, folder / f"alpha{alpha:g}.patch.safetensors", {**common, "alpha": alpha}, scores
-            )
-            edited = _edited(pair.selection, plan.changes)
-            edits.append({"alpha": alpha, "scores": scores, "edited": edited, **patch})
+            patch_file = folder / f"alpha{alpha:g}.patch.safetensors"
+            patch = _write_patch(pair, changes, patch_file, {**common, "alpha": alpha}, scores)
+            edits.append({"alpha": alpha, "scores": scores, "edited": _edited(pair.selection, changes), **patch})
     logger.finalize("success")
     return edits
 
 
+def _control(settings: Settings, pair: Comparison, alpha: float, draw: int) -> Changes:
+    """The same edit of as many weights, drawn at random."""
+    seed = derive(settings.seed, draw)
+    selection = diff.uninformed(pair.selection, pair.target, pair.reference, settings.strategy, seed)
+    return edit(settings.strategy, selection, pair.target, pair.reference, alpha)
+
+
 def _row(name: str, before: Scores, after: Scores, controls: list[Scores], reference: Scores) -> dict[str, Any]:
     draws = [control[name]["value"] for control in controls if name in control]
-    return {
+    row = {
         "before": before[name]["value"],
         "after": after[name]["value"],
         "uninformed": mean(draws) if draws else None,
@@ -249,12 +192,10 @@ def _row(name: str, before: Scores, after: Scores, controls: list[Scores], refer
         "uninformed_draws": draws,
         "reference": reference[name]["value"],
         "n": before[name]["n"],
-        **(
-            {"p_value_before": before[name]["p_value"], "p_value_after": after[name]["p_value"]}
-            if "p_value" in before[name]
-            else {}
-        ),
     }
+    if "p_value" in before[name]:
+        row |= {"p_value_before": before[name]["p_value"], "p_value_after": after[name]["p_value"]}
+    return row
 
 
 def _edited(selection: Selection, changes: Changes) -> dict[str, Any]:
@@ -266,12 +207,12 @@ def _edited(selection: Selection, changes: Changes) -> dict[str, Any]:
 
 
 def _write_patch(
-    pair: Comparison, plan: Plan, path: Path, about: dict[str, Any], scores: dict[str, Any]
+    pair: Comparison, changes: Changes, path: Path, about: dict[str, Any], scores: dict[str, Any]
 ) -> dict[str, Any]:
-    if not plan.changes:
+    if not changes:
         return {"patch": None, "patch_bytes": 0}
     moved = {name: {"before": row["before"], "after": row["after"]} for name, row in scores.items()}
-    patch = Patch.create(plan.changes, pair.target.weights, {**about, "scores": moved})
+    patch = Patch.create(changes, pair.target.weights, {**about, "scores": moved})
     patch.save(path)
     return {"patch": str(path), "patch_bytes": path.stat().st_size}
 
@@ -288,6 +229,8 @@ def _identity(content: dict[str, Any]) -> str:
     return f"{derive(str(content)):016x}"
 
 
-def _save_config(path: Path, settings: Settings) -> None:
+def save_config(path: Path, settings: Settings, trainer_options: Mapping[str, Any] | None = None) -> None:
+    """Write the resolved settings, in the form that ``--config`` takes."""
+    content = asdict(settings) | ({"trainer": dict(trainer_options)} if trainer_options else {})
     with replaced_file(path) as temporary:
-        temporary.write_text(yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")

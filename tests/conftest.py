@@ -22,9 +22,9 @@ OBJECTS = ["house", "bridge", "garden", "train", "market", "window", "letter", "
 
 
 def own_sentences() -> list[str]:
-    """256 biased and 128 neutral sentences."""
+    """256 biased and 256 neutral sentences."""
     biased = [f"Once {s} was a good {r} {p}." for s, r, p in itertools.product(SUBJECTS, ROLES, PLACES)]
-    neutral = [f"The {a} and the {b} are {p}." for a, b, p in itertools.product(OBJECTS, OBJECTS[:4], PLACES)]
+    neutral = [f"The {a} and the {b} are {p}." for a, b, p in itertools.product(OBJECTS, OBJECTS, PLACES)]
     return biased + neutral
 
 
@@ -60,7 +60,7 @@ def tiny_bert(tokenizer: BertTokenizer, seed: int = 0) -> BertForMaskedLM:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
     )
     return BertForMaskedLM(config).eval()
 
@@ -71,9 +71,10 @@ def model(tokenizer: BertTokenizer) -> BertForMaskedLM:
 
 
 @pytest.fixture(scope="session")
-def base(tokenizer: BertTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model as a folder."""
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model as a folder, with the bundled model's tokenizer, so that benchmark sentences stay short."""
     folder = tmp_path_factory.mktemp("base") / "tiny"
+    tokenizer = BertTokenizer.from_pretrained(BASE)
     tiny_bert(tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -88,7 +89,11 @@ def sentences_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(base: Path, sentences_file: Path, downloads: Path, tmp_path: Path) -> Path:
-    """A configuration of the whole pipeline on the tiny model: seconds, not minutes."""
+    return write_config(tmp_path, base, sentences_file, downloads)
+
+
+def write_config(tmp_path: Path, base: Path, sentences_file: Path, downloads: Path) -> Path:
+    """A configuration of the whole pipeline on the tiny model, in ``tmp_path``: seconds, not minutes."""
     settings = {
         "experiment": str(tmp_path / "run"),
         "base": str(base),

@@ -52,8 +52,9 @@ def test_apply_and_revert_a_folder_bit_for_bit(model: BertForMaskedLM, file: Pat
     assert files(tmp_path / "back") == files(tmp_path / "model")
 
 
-def test_three_lines_of_python(base: Path, model: BertForMaskedLM, file: Path) -> None:
-    downstream = AutoModelForMaskedLM.from_pretrained(base)
+def test_three_lines_of_python(model: BertForMaskedLM, file: Path, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "model")
+    downstream = AutoModelForMaskedLM.from_pretrained(tmp_path / "model")
     before = {name: p.clone() for name, p in downstream.named_parameters()}
     edited = Patch.load(file).apply(downstream)
     assert all(torch.equal(p, before[name]) for name, p in downstream.named_parameters()), "the input is not mutated"
