@@ -68,7 +68,7 @@ edit: $(call trained,$(TARGET) $(REFERENCE)) | $(INSTALLED) ## edit the target, 
 	$(BIN)/lce edit $(SETTINGS) $(EDIT)
 
 evaluate: $(DATA)/report.json | $(INSTALLED) ## measure MODEL (by default the bundled one)
-	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) --config $(CONFIG) --data.folder $(DATA)
+	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) $(SETTINGS)
 
 tensorboard: | $(INSTALLED) ## look at the curves of all runs
 	$(BIN)/tensorboard --logdir runs

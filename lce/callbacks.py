@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 
 from lce.edits import Changes, write_values_
 from lce.masks import Mask
@@ -28,11 +29,13 @@ class MaskCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         parameters = dict(_checked(pl_module).model.named_parameters())
+        self.mask_sparsity = self.mask.sparsity
         self.pruned = [(parameters[name], ~kept.to(pl_module.device)) for name, kept in self.mask.kept.items()]
         self._clear()
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._clear()
+        pl_module.log("train/sparsity", self.mask_sparsity, batch_size=1)
 
     @torch.no_grad()
     def _clear(self) -> None:
@@ -81,8 +84,7 @@ class EditCallback(Callback):
         self.scores = self.suite.score(module.model, self.with_original)
         self.scores["perplexity"] = {"value": float(module.perplexity.compute()), "n": tokens}
         if self.tag and trainer.logger:
-            values = {f"{self.tag}/{name}": score["value"] for name, score in self.scores.items()}
-            trainer.logger.log_metrics(values, step=round(100 * self.alpha))
+            log_scores(trainer.logger, self.tag, self.alpha, self.scores)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore()
@@ -94,3 +96,9 @@ class EditCallback(Callback):
         if self._is_applied:
             write_values_(self._parameters, self.changes, "old")
             self._is_applied = False
+
+
+def log_scores(logger: Logger, tag: str, alpha: float, scores: Scores) -> None:
+    """Log ``scores`` under ``tag`` at step 100 · α, because TensorBoard counts in whole steps."""
+    values = {f"{tag}/{name}": score["value"] for name, score in scores.items()}
+    logger.log_metrics(values, step=round(100 * alpha))

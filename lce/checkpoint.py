@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lce.errors import LceError
+from lce.files import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -47,7 +48,10 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / SINGLE]
     if not (folder / INDEX).exists():
         raise LceError(f"{folder}: holds neither {SINGLE} nor {INDEX}; lce works on safetensors checkpoints")
-    names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+    index = read_json(folder / INDEX)
+    if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
+        raise LceError(f"{folder / INDEX}: is no index of a sharded checkpoint; it has no weight_map")
+    names = sorted(set(map(str, index["weight_map"].values())))
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
             raise LceError(f"{folder / INDEX}: names {name!r}, which is no file of this folder")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from argparse import SUPPRESS, ArgumentError
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ SHOWN = {
     "train": COMMON | {"variant", "sparsities", "sparsity", "train", "output"},
     "localize": COMMON - {"base", "trainer"} | MODELS,
     "edit": COMMON - {"base"} | MODELS | {"strategy", "alpha", "uninformed_draws", "evaluation", "train"},
-    "evaluate": {"data", "evaluation", "train", "trainer", "output", "seed"},
+    "evaluate": {"experiment", "data", "evaluation", "train", "trainer", "output", "seed"},
 }
 """Per command, the settings that matter to it and that its help shows; a configuration may hold them all."""
 
@@ -32,7 +33,8 @@ MANAGED = {
     "logger", "callbacks", "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "val_check_interval",
     "check_val_every_n_epoch", "num_sanity_val_steps", "enable_checkpointing", "enable_model_summary",
     "use_distributed_sampler", "default_root_dir", "reload_dataloaders_every_n_epochs", "overfit_batches",
-    "fast_dev_run", "model_registry", "limit_test_batches", "limit_predict_batches", "barebones", "plugins",
+    "fast_dev_run", "model_registry", "limit_test_batches", "limit_val_batches",
+    "limit_predict_batches", "barebones", "plugins",
     "inference_mode", "profiler", "benchmark", "detect_anomaly", "sync_batchnorm", "limit_train_batches",
     "enable_progress_bar", "deterministic", "enable_autolog_hparams",
 }  # fmt: skip
@@ -161,7 +163,8 @@ def train(values: Namespace) -> None:
     from lce.pruning import iterative_magnitude_pruning
 
     settings, trainer_options = _settings(values)
-    prepare_examples(settings.data)
+    if int(os.environ.get("RANK", 0)) == 0:
+        prepare_examples(settings.data)
     print(iterative_magnitude_pruning(settings, trainer_options))
 
 
@@ -193,21 +196,22 @@ def edit(values: Namespace) -> None:
 def evaluate(values: Namespace) -> None:
     """Measure bias and perplexity of a masked language model: WEAT, StereoSet, CrowS-Pairs."""
     from lce.data.prepare import prepare_examples
-    from lce.editing import save_config
     from lce.evaluation import Evaluator
-    from lce.files import write_json
+    from lce.files import save_config, write_json
     from lce.models import load_masked_lm
     from lce.tables import print_scores
 
     settings, trainer_options = _settings(values)
     prepare_examples(settings.data)
     model, tokenizer = load_masked_lm(values.model)
-    scores = Evaluator(settings, trainer_options, tokenizer)(model)
+    evaluate = Evaluator(settings, trainer_options, tokenizer)
+    scores = evaluate(model)
+    name = Path(values.model).resolve().name if Path(values.model).is_dir() else values.model.replace("/", "--")
+    output = Path(settings.output or Path(settings.experiment) / "evaluations" / f"{name}.json")
+    write_json(output, {"model": values.model, "scores": scores})
+    save_config(output.with_suffix(".yaml"), asdict(settings) | {"trainer": trainer_options})
     print_scores(values.model, scores)
-    if settings.output:
-        write_json(settings.output, {"model": values.model, "scores": scores})
-        save_config(Path(settings.output).with_suffix(".yaml"), settings, trainer_options)
-        print(settings.output)
+    print(output)
 
 
 def patch(values: Namespace) -> None:

@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -24,8 +23,6 @@ from lce.files import replaced_file
 from lce.ranking import largest, smallest
 from lce.seeds import generator
 from lce.subnetwork import Subnetwork
-
-Localization = Literal["mask", "value"]
 
 
 @dataclass(frozen=True)
@@ -87,12 +84,16 @@ class Selection:
     def load(cls, path: Path) -> Selection:
         """Read a selection; LceError if it is missing, damaged, or not what it says."""
         record, indices = read_record(path)
-        if record.pop("kind", None) != "selection" or set(indices) != set(record["shapes"]):
+        shapes = record.get("shapes")
+        about = [record.get(key) for key in ("localization", "target", "reference")]
+        if record.get("kind") != "selection" or not isinstance(shapes, dict) or set(indices) != set(shapes):
             raise LceError(f"{path}: is no selection")
-        shapes = {name: tuple(shape) for name, shape in record.pop("shapes").items()}
+        if not all(isinstance(value, str) for value in about):
+            raise LceError(f"{path}: does not say which models it was made for")
+        shapes = {name: tuple(shape) for name, shape in shapes.items()}
         for name, positions in indices.items():
             check_positions(positions, shapes[name], f"{path}: {name}")
-        return cls(indices=indices, shapes=shapes, **record)
+        return cls(indices, shapes, *map(str, about))
 
 
 def check_positions(positions: Tensor, shape: tuple[int, ...], where: str) -> None:
@@ -117,7 +118,7 @@ def mask_based(target: Subnetwork, reference: Subnetwork) -> Selection:
     Raises:
         LceError: the two do not fit, one of them was never pruned, or their masks are the same.
     """
-    _check_pair(target, reference)
+    check_pair(target, reference)
     for subnetwork in (target, reference):
         if not subnetwork.has_mask or not subnetwork.mask.pruned:
             raise LceError(
@@ -140,7 +141,7 @@ def value_based(target: Subnetwork, reference: Subnetwork, k: float) -> Selectio
     Raises:
         LceError: the two do not fit, are the same, or ``k`` is out of range.
     """
-    _check_pair(target, reference)
+    check_pair(target, reference)
     both = {name: kept & reference.mask.kept[name] for name, kept in target.mask.kept.items()}
     available = sum(int(mask.sum()) for mask in both.values())
     count = k if isinstance(k, int) else round(k * available)
@@ -191,7 +192,8 @@ def _selection(marks: Mapping[str, Tensor], target: Subnetwork, reference: Subne
     )
 
 
-def _check_pair(target: Subnetwork, reference: Subnetwork) -> None:
+def check_pair(target: Subnetwork, reference: Subnetwork) -> None:
+    """Raises LceError if the two have different parameters, or are the same."""
     if {n: w.shape for n, w in target.weights.items()} != {n: w.shape for n, w in reference.weights.items()}:
         raise LceError(f"{target.folder} and {reference.folder}: have different architectures and cannot be compared")
     if target.fingerprint == reference.fingerprint:

@@ -5,30 +5,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from tqdm import tqdm
 
 from lce import diff
-from lce.checkpoint import resolve
+from lce.callbacks import log_scores
+from lce.checkpoint import fingerprint, resolve
 from lce.config import Settings
 from lce.data.module import ROLES
 from lce.diff import Selection
-from lce.edits import LINEAR, Changes, edit
+from lce.edits import LINEAR, Changes, changed_values, edit
 from lce.errors import LceError
 from lce.evaluation import Evaluator
 from lce.figures import alpha_curves, heat_map
-from lce.files import read_json, replaced_file, write_json
+from lce.files import read_json, save_config, write_json
 from lce.metrics.suite import Scores
 from lce.models import load_masked_lm, prunable_parameters
 from lce.patch import Patch
-from lce.paths import RESULT, level_folder, variant_folder
+from lce.paths import CONFIG, RESULT, level_folder, variant_folder
 from lce.seeds import derive
 from lce.subnetwork import Subnetwork, load_subnetwork, read_record
+from lce.training import numerics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,6 +56,7 @@ class Comparison:
     """A target model with its subnetwork, the reference's subnetwork, and what was selected between them."""
 
     model: PreTrainedModel
+    reference_model: PreTrainedModel
     tokenizer: Any
     target: Subnetwork
     reference: Subnetwork
@@ -63,14 +66,19 @@ class Comparison:
 def compare(settings: Settings) -> Comparison:
     """Load target and reference, and localise (or read the given selection)."""
     folders = [find_model(name, settings) for name in (settings.target, settings.reference)]
-    model, tokenizer = load_masked_lm(folders[0])
-    parameters = prunable_parameters(model)
-    target, reference = (load_subnetwork(folder, parameters) for folder in folders)
+    (model, tokenizer), (reference_model, reference_tokenizer) = map(load_masked_lm, folders)
+    target, reference = (
+        load_subnetwork(folder, prunable_parameters(part))
+        for folder, part in zip(folders, (model, reference_model), strict=True)
+    )
+    diff.check_pair(target, reference)
+    if tokenizer.get_vocab() != reference_tokenizer.get_vocab():
+        raise LceError(f"{folders[0]} and {folders[1]}: have different vocabularies and cannot be compared")
     if settings.selection:
         selection = Selection.load(Path(settings.selection))
     else:
         selection = diff.localize(settings.localization, target, reference, settings.k)
-    return Comparison(model, tokenizer, target, reference, selection)
+    return Comparison(model, reference_model, tokenizer, target, reference, selection)
 
 
 def run_localize(settings: Settings) -> tuple[Path, Selection]:
@@ -82,7 +90,7 @@ def run_localize(settings: Settings) -> tuple[Path, Selection]:
     path = Path(settings.output) if settings.output else default
     selection.save(path)
     heat_map(selection, path.with_suffix(".png"))
-    save_config(path.with_suffix(".yaml"), settings)
+    save_config(path.with_suffix(".yaml"), asdict(settings))
     return path, selection
 
 
@@ -100,7 +108,12 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
         Path(settings.experiment) / f"seed-{settings.seed}" / "edits" / _name(settings, pair.selection, edited=True)
     )
     folder = Path(settings.output) if settings.output else default
-    identity = asdict(settings) | {"models": [pair.target.fingerprint, pair.reference.fingerprint]}
+    identity = asdict(settings) | {
+        "alpha": alphas,
+        "models": [pair.target.fingerprint, pair.reference.fingerprint],
+        "selection": fingerprint(pair.selection.indices),
+        "trainer": numerics(trainer_options),
+    }
     result_file = folder / RESULT
     if result_file.exists():
         if read_json(result_file).get("identity") == _identity(identity):
@@ -110,7 +123,7 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
     first = next(alpha for alpha in alphas if alpha)
     edit(settings.strategy, pair.selection, pair.target, pair.reference, first)  # refused before anything is written
     folder.mkdir(parents=True, exist_ok=True)
-    save_config(folder / "config.yaml", settings, trainer_options)
+    save_config(folder / CONFIG, asdict(settings) | {"trainer": dict(trainer_options)})
     common = {
         "target": pair.target.folder,
         "reference": pair.reference.folder,
@@ -130,7 +143,11 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
 
 
 def _checked_alphas(settings: Settings) -> list[float]:
-    alphas = list(dict.fromkeys(settings.alpha)) if settings.strategy in LINEAR else [1.0]
+    if settings.strategy not in LINEAR:
+        return [1.0]
+    alphas = list(dict.fromkeys(settings.alpha))
+    if not all(map(isfinite, alphas)):
+        raise LceError(f"alpha: expected finite numbers, got {alphas}")
     if not any(alphas):
         raise LceError("alpha: 0 changes nothing; give at least one other value")
     return alphas
@@ -155,18 +172,21 @@ def _measure(
             bar.update()
             return scores
 
-        reference = scored("reference", evaluate.unedited, load_masked_lm(pair.reference.folder)[0])
+        reference = scored("reference", evaluate.unedited, pair.reference_model)
         before = scored("target", evaluate.unedited, pair.model)
         for alpha in alphas:
-            changes: Changes = {}
-            after, controls, title = before, [], f"α = {alpha:g}"
-            if alpha:
-                changes = edit(settings.strategy, pair.selection, pair.target, pair.reference, alpha)
+            changes = edit(settings.strategy, pair.selection, pair.target, pair.reference, alpha) if alpha else {}
+            title = f"α = {alpha:g}"
+            if changes:
                 after = scored(title, evaluate, pair.model, changes, logger, alpha=alpha, tag="edited")
-                for draw in range(settings.uninformed_draws):
-                    control = _control(settings, pair, alpha, draw)
-                    options = {"with_original": draw == 0}
-                    controls.append(scored(f"{title}, uninformed", evaluate, pair.model, control, **options))
+            else:
+                after = before
+                log_scores(logger, "edited", alpha, before)
+            controls = [] if changes else [before]
+            for draw in range(settings.uninformed_draws if changes else 0):
+                control = _control(settings, pair, alpha, draw)
+                options = {"with_original": draw == 0}
+                controls.append(scored(f"{title}, uninformed", evaluate, pair.model, control, **options))
             scores = {name: _row(name, before, after, controls, reference) for name in before}
             patch_file = folder / f"alpha{alpha:g}.patch.safetensors"
             patch = _write_patch(pair, changes, patch_file, {**common, "alpha": alpha}, scores)
@@ -179,7 +199,7 @@ def _control(settings: Settings, pair: Comparison, alpha: float, draw: int) -> C
     """The same edit of as many weights, drawn at random."""
     seed = derive(settings.seed, draw)
     selection = diff.uninformed(pair.selection, pair.target, pair.reference, settings.strategy, seed)
-    return edit(settings.strategy, selection, pair.target, pair.reference, alpha)
+    return changed_values(settings.strategy, selection, pair.target, pair.reference, alpha)
 
 
 def _row(name: str, before: Scores, after: Scores, controls: list[Scores], reference: Scores) -> dict[str, Any]:
@@ -218,19 +238,17 @@ def _write_patch(
 
 
 def _name(settings: Settings, selection: Selection, edited: bool = False) -> str:
-    short = derive(str(asdict(settings)), selection.target, selection.reference) % 16**6
     parts = [Path(settings.target).name, Path(settings.reference).name, selection.localization]
+    varying = asdict(settings)
     if edited:
-        parts += [settings.strategy, *([f"alpha{settings.alpha[0]:g}"] if len(settings.alpha) == 1 else ["alphas"])]
+        parts.append(settings.strategy)
+        if settings.strategy in LINEAR:
+            parts.append(f"alpha{settings.alpha[0]:g}" if len(settings.alpha) == 1 else "alphas")
+        else:
+            del varying["alpha"]
+    short = derive(str(varying), selection.target, selection.reference) % 16**6
     return "-".join([*parts, f"{short:06x}"])
 
 
 def _identity(content: dict[str, Any]) -> str:
     return f"{derive(str(content)):016x}"
-
-
-def save_config(path: Path, settings: Settings, trainer_options: Mapping[str, Any] | None = None) -> None:
-    """Write the resolved settings, in the form that ``--config`` takes."""
-    content = asdict(settings) | ({"trainer": dict(trainer_options)} if trainer_options else {})
-    with replaced_file(path) as temporary:
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -21,11 +21,10 @@ from lce.subnetwork import Subnetwork
 
 
 class SelectedValues(NamedTuple):
-    """The selected weights of one parameter, all of shape (n,): both values, who keeps them, what was pruned."""
+    """The selected weights of one parameter, all of shape (n,)."""
 
     target: Tensor
     reference: Tensor
-    kept_by_target: Tensor
     kept_by_reference: Tensor
     target_before_pruning: Tensor
 
@@ -74,8 +73,18 @@ def edit(strategy: str, selection: Selection, target: Subnetwork, reference: Sub
 
     Raises:
         LceError: the strategy is unknown or makes no sense for the selection, the selection was made for
-            other models, or no weight would change.
+            other models, α leads out of the numbers' range, or no weight would change.
     """
+    changes = changed_values(strategy, selection, target, reference, alpha)
+    if not changes:
+        raise LceError(f"the edit ({strategy}, α = {alpha:g}) would change no weight of {target.folder}")
+    return changes
+
+
+def changed_values(
+    strategy: str, selection: Selection, target: Subnetwork, reference: Subnetwork, alpha: float = 1.0
+) -> Changes:
+    """As `edit`, but for a random selection, in which nothing may change."""
     if strategy not in STRATEGIES:
         raise LceError(f"strategy: unknown {strategy!r}; known are {', '.join(STRATEGIES)}")
     if strategy == "mask-switch" and not selection.localization.endswith("mask"):
@@ -88,12 +97,12 @@ def edit(strategy: str, selection: Selection, target: Subnetwork, reference: Sub
     for name, indices in selection.indices.items():
         values = _selected(name, indices, target, reference)
         new = STRATEGIES[strategy](values, alpha).to(values.target.dtype)
+        if not bool(torch.isfinite(new).all()):
+            raise LceError(f"alpha: {alpha:g} gives values in {name} that are not finite")
         changed = new != values.target
         if changed.any():
             shape = selection.shapes[name]
             changes[name] = Change(indices[changed], values.target[changed], new[changed], shape)
-    if not changes:
-        raise LceError(f"the edit ({strategy}, α = {alpha:g}) would change no weight of {target.folder}")
     return changes
 
 
@@ -101,7 +110,6 @@ def _selected(name: str, indices: Tensor, target: Subnetwork, reference: Subnetw
     return SelectedValues(
         target=target.weights[name].flatten()[indices],
         reference=reference.weights[name].flatten()[indices],
-        kept_by_target=target.mask.kept[name].flatten()[indices],
         kept_by_reference=reference.mask.kept[name].flatten()[indices],
         target_before_pruning=target.values_before_pruning(name)[indices],
     )

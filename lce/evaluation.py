@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from lce.models import MaskedLanguageModel
 from lce.paths import SCORES
 from lce.pruning import encoded_examples
 from lce.seeds import derive
+from lce.training import numerics
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import TensorBoardLogger
@@ -36,11 +38,15 @@ class Evaluator:
         texts = encoded_examples(settings, None, tokenizer, evaluation=True)
         self.sentences = evaluation_loader(texts, tokenizer, EVALUATION_BATCH, settings.train.mask_probability)
         self.suite = BiasSuite(settings.evaluation, tokenizer, settings.data.downloads)
-        self.options = dict(trainer_options)
+        self.options = dict(trainer_options) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
         self.kept_scores = Path(settings.experiment) / SCORES
-        self.measure = [asdict(part) for part in (settings.evaluation, settings.data)] + [
-            settings.train.max_length,
+        self.measure = [
+            version("lce"),
+            asdict(settings.evaluation),
+            self.suite.weat.sets,
+            fingerprint({"ids": texts.ids, "offsets": texts.offsets}),
             settings.train.mask_probability,
+            numerics(trainer_options),
         ]
 
     def __call__(

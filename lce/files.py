@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 
 from lce.errors import LceError
+
+MADE_WITH = "made-with.yaml"
 
 
 @contextmanager
@@ -39,8 +41,10 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise LceError(f"{path}: exists already; name a new folder or remove it first")
     path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        if not _is_running(int(stale.suffixes[-2].removeprefix("."))):
+            shutil.rmtree(stale, ignore_errors=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
@@ -49,6 +53,16 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -63,25 +77,38 @@ def read_json(path: str | Path) -> Any:
         raise LceError(f"{path}: cannot be read as JSON ({error})") from error
 
 
-def claim(folder: str | Path, settings: dict[str, Any]) -> None:
-    """Record in ``folder``/config.yaml the ``settings`` that all results in it share.
+def save_config(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write resolved settings as YAML, in the form that ``--config`` takes."""
+    with replaced_file(path) as temporary:
+        temporary.write_text(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def made_with(folder: str | Path) -> Any:
+    """What `claim` recorded in ``folder``; None if nothing."""
+    path = Path(folder) / MADE_WITH
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def claim(folder: str | Path, settings: dict[str, Any], results: Iterable[str]) -> None:
+    """Record in ``folder`` the ``settings`` that all results in it share.
+
+    Args:
+        results: glob patterns; while nothing in the folder matches one, it can be claimed anew.
 
     Raises:
         LceError: the folder holds results of other settings.
     """
-    path = Path(folder) / "config.yaml"
-    if path.exists():
-        recorded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    recorded = made_with(folder) or {}
+    if recorded == settings:
+        return
+    if recorded and any(True for pattern in results for _ in Path(folder).glob(pattern)):
         differing = [
             f"{key} was {recorded.get(key)!r}, now {settings.get(key)!r}"
             for key in sorted({*recorded, *settings})
             if recorded.get(key) != settings.get(key)
         ]
-        if differing:
-            raise LceError(
-                f"{folder}: holds results of other settings ({'; '.join(differing)}); "
-                "remove the folder or choose another one"
-            )
-        return
-    with replaced_file(path) as temporary:
-        temporary.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        raise LceError(
+            f"{folder}: holds results of other settings ({'; '.join(differing)}); "
+            "remove the folder or choose another one"
+        )
+    save_config(Path(folder) / MADE_WITH, settings)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -33,7 +34,7 @@ def load_masked_lm(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokeniz
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model, info = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise LceError(f"model {name}: cannot be loaded as a masked language model ({reason})") from error
     if missing := sorted(info["missing_keys"]):

@@ -1,8 +1,9 @@
 """All names of artefacts, in one place.
 
-data/<name>/             examples.parquet, report.json, config.yaml
+data/<name>/             examples.parquet, report.json, config.yaml, made-with.yaml
 runs/<name>/
     scores/              scores of unedited models, measured once
+        evaluations/         what `lce evaluate` measured
     seed-0/
         stereotypical/   sparsity-00/, sparsity-30/, … : one subnetwork each, and summary.json
         anti-stereotypical/
@@ -19,6 +20,7 @@ SENTENCES = "sentences.parquet"
 REPORT = "report.json"
 RESULT = "result.json"
 SCORES = "scores"
+CONFIG = "config.yaml"
 SUMMARY = "summary.json"
 SUBNETWORK = "subnetwork"
 """Folder, inside a saved model, with what plain transformers does not know of: mask, pruned values, record."""

@@ -20,9 +20,10 @@ from lce.data import wheels
 from lce.data.encoding import CHUNK, encode
 from lce.data.prepare import DataSettings, prepare_sentences
 from lce.errors import LceError
-from lce.files import claim, new_folder, write_json
+from lce.files import claim, new_folder, save_config, write_json
+from lce.paths import CONFIG
 from lce.seeds import derive
-from lce.training import OptimisationSettings, fit
+from lce.training import OptimisationSettings, fit, numerics
 
 if TYPE_CHECKING:
     from transformers import BertForMaskedLM, BertTokenizer
@@ -55,7 +56,9 @@ def pretrain(settings: PretrainSettings, trainer_options: dict[str, Any]) -> Pat
     """Train the base model; return the folder of the finished model (float16, safetensors)."""
     output = Path(settings.output)
     finished = output / "model"
-    claim(output, asdict(settings))
+    shared = asdict(settings) | {"trainer": numerics(trainer_options)}
+    claim(output, shared, results=("model", "checkpoints/*"))
+    save_config(output / CONFIG, asdict(settings) | {"trainer": trainer_options})
     if finished.exists():
         return finished
     table = pq.read_table(prepare_sentences(settings.data)).to_pydict()

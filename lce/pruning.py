@@ -27,13 +27,13 @@ from lce.data.cda import Variant
 from lce.data.encoding import EncodedTexts, encode
 from lce.data.module import read_examples
 from lce.errors import LceError
-from lce.files import claim, new_folder, write_json
+from lce.files import claim, made_with, new_folder, save_config, write_json
 from lce.masks import Mask, magnitude_prune
 from lce.models import load_masked_lm, prunable_parameters
-from lce.paths import EXAMPLES, MASK, PRUNED_VALUES, RECORD, SUBNETWORK, SUMMARY, level_folder, variant_folder
+from lce.paths import CONFIG, EXAMPLES, MASK, PRUNED_VALUES, RECORD, SUBNETWORK, SUMMARY, level_folder, variant_folder
 from lce.spec import load_specification
 from lce.subnetwork import load_subnetwork, pruned_values, read_record
-from lce.training import fit
+from lce.training import fit, numerics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,13 +49,12 @@ def iterative_magnitude_pruning(settings: Settings, trainer_options: dict[str, A
     """Make the dense model and all subnetworks of ``settings.variant``; return the summary file.
 
     Raises:
-        LceError: the sparsities make no schedule, several devices were asked for without a launcher, or the
-            folder holds subnetworks that were made with other settings.
+        LceError: the sparsities make no schedule, or the folder holds subnetworks made with other settings.
     """
-    _require_launcher(trainer_options)
     levels = schedule(settings)
     folder = variant_folder(settings.experiment, settings.seed, settings.variant)
-    claim(folder, _shared(settings, trainer_options))
+    claim(folder, _shared(settings, trainer_options), results=("sparsity-*", "rounds/*/checkpoints/*"))
+    save_config(folder / CONFIG, asdict(settings) | {"trainer": trainer_options})
     previous = None
     for i, sparsity in enumerate(levels):
         level = level_folder(folder, sparsity)
@@ -79,15 +78,6 @@ def schedule(settings: Settings) -> list[float]:
     if levels != sorted(set(levels)) or levels[-1] >= 1:
         raise LceError(f"sparsities: expected rising shares between 0 and 1, got {chosen}")
     return levels
-
-
-def _require_launcher(trainer_options: dict[str, Any]) -> None:
-    devices = trainer_options.get("devices", 1)
-    if devices not in (1, "1", [0]) and not {"LOCAL_RANK", "SLURM_PROCID"} & set(os.environ):
-        raise LceError(
-            f"trainer.devices: {devices} devices train one model in several processes, which a launcher starts: "
-            "torchrun --nproc-per-node N -m lce.cli train … --trainer.devices N"
-        )
 
 
 def train_level(
@@ -172,16 +162,12 @@ def _record(settings: Settings, levels: list[float], mask: Mask, perplexity: flo
 
 
 def _shared(settings: Settings, trainer_options: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a variant's subnetworks depend on, beside the sparsities before them."""
-    data = {key: value for key, value in asdict(settings.data).items() if key not in ("downloads", "processes")}
-    train = {
-        k: v for k, v in asdict(settings.train).items() if k not in ("workers", "validate_every", "checkpoint_every")
-    }
-    precision = str(trainer_options.get("precision"))
+    """What a variant's subnetworks depend on, beside the sparsities before them."""
+    free = ("workers", "validate_every", "checkpoint_every")
     return {
         "base": os.fspath(settings.base),
         "seed": settings.seed,
-        "data": data,
-        "train": train,
-        "precision": precision,
+        "data": made_with(settings.data.folder),
+        "train": {key: value for key, value in asdict(settings.train).items() if key not in free},
+        "trainer": numerics(trainer_options),
     }

@@ -101,7 +101,7 @@ def load_specification(path: str | Path) -> BiasSpecification:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LceError(f"bias specification {path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LceError(f"bias specification {path}: not valid YAML ({' '.join(str(error).split())})") from error
     try:
         return parse_specification(raw, default_name=path.stem)

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from lce.checkpoint import fingerprint, read_tensors
+from lce.checkpoint import fingerprint, read_file, read_tensors
 from lce.errors import LceError
 from lce.files import read_json
 from lce.masks import Mask
@@ -67,7 +66,7 @@ def load_subnetwork(folder: str | Path, names: Iterable[str]) -> Subnetwork:
     for name, kept in mask.kept.items():
         if torch.count_nonzero(weights[name][~kept]):
             raise LceError(f"{folder}: {name} has weights where its mask says pruned; it was changed after pruning")
-    before_pruning = load_file(extra / PRUNED_VALUES)
+    _, before_pruning = read_file(extra / PRUNED_VALUES)
     if any(len(before_pruning.get(name, ())) != int((~kept).sum()) for name, kept in mask.kept.items()):
         raise LceError(f"{extra / PRUNED_VALUES}: does not fit the mask beside it")
     return Subnetwork(str(folder), weights, mask, before_pruning)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lce.data.encoding import EncodedTexts
 from lce.data.module import MaskedTextModule
+from lce.errors import LceError
 from lce.models import MaskedLanguageModel
 
 if TYPE_CHECKING:
@@ -43,9 +46,15 @@ class OptimisationSettings:
     workers: int = 0
     """Processes that prepare batches; 0 prepares them in the main process."""
     validate_every: int | None = None
-    """Steps between evaluations on the held-out sentences; by default once, at the end."""
+    """Steps between evaluations on the held-out sentences, beside the one at the end; none by default."""
     checkpoint_every: int = 1000
     """Steps between checkpoints within a round, from which a killed run goes on."""
+
+
+def numerics(trainer_options: Mapping[str, Any]) -> dict[str, Any]:
+    """The Trainer's options on which results depend: all but where and how it runs."""
+    free = ("accelerator", "strategy", "devices", "num_nodes", "log_every_n_steps")
+    return {key: str(value) for key, value in trainer_options.items() if key not in free}
 
 
 class RoundProgressBar(TQDMProgressBar):
@@ -76,6 +85,8 @@ def fit(
     TensorBoard logs and checkpoints go to ``folder``; if it holds a checkpoint, training goes on from there
     and ends with the same weights as if it had never stopped.
     """
+    _check(settings, trainer_options, model)
+    model.train()
     module = MaskedLanguageModel(
         model,
         settings.learning_rate,
@@ -95,6 +106,7 @@ def fit(
         mask_probability=settings.mask_probability,
         workers=settings.workers,
     )
+    accumulated = trainer_options.get("accumulate_grad_batches") or 1
     checkpoint = ModelCheckpoint(
         dirpath=folder / "checkpoints",
         filename="last",
@@ -105,7 +117,7 @@ def fit(
     trainer = Trainer(
         **trainer_options,
         max_steps=settings.steps,
-        val_check_interval=min(settings.validate_every or settings.steps, settings.steps),
+        val_check_interval=(settings.validate_every or settings.steps + 1) * accumulated,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -116,4 +128,24 @@ def fit(
     )
     last = folder / "checkpoints" / "last.ckpt"
     trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    return trainer, float(trainer.callback_metrics["validation/perplexity"])
+    trainer.validate(module, data, verbose=False)
+    perplexity = float(trainer.callback_metrics["validation/perplexity"])
+    if trainer.logger:
+        trainer.logger.log_metrics({"validation/perplexity": perplexity}, step=settings.steps)
+    return trainer, perplexity
+
+
+def _check(settings: OptimisationSettings, trainer_options: dict[str, Any], model: PreTrainedModel) -> None:
+    """Raises LceError for settings that would fail late or without a clear reason."""
+    for name in ("steps", "batch_size", "checkpoint_every", "validate_every"):
+        if (value := getattr(settings, name)) is not None and value < 1:
+            raise LceError(f"train.{name}: expected a positive number, got {value}")
+    longest = getattr(model.config, "max_position_embeddings", settings.max_length)
+    if not 2 < settings.max_length <= longest:
+        raise LceError(f"train.max_length: the model takes up to {longest} tokens, got {settings.max_length}")
+    devices = trainer_options.get("devices", 1)
+    if devices not in (1, "1", [0]) and not {"LOCAL_RANK", "SLURM_PROCID"} & set(os.environ):
+        raise LceError(
+            f"trainer.devices: {devices} devices train one model in several processes, which a launcher starts: "
+            "torchrun --nproc-per-node N -m lce.cli train … --trainer.devices N"
+        )

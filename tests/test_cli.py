@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_config
+from conftest import BASE, write_config
 from transformers import AutoModelForMaskedLM
 
 from lce.cli import main
@@ -79,6 +79,7 @@ def test_several_alphas_in_one_process(trained: Path, capsys: pytest.CaptureFixt
     assert [one["alpha"] for one in edits] == [0, 0.5, -2]
     assert edits[0]["patch"] is None
     assert edits[0]["scores"]["weat8"]["after"] == edits[0]["scores"]["weat8"]["before"]
+    assert edits[0]["scores"]["weat8"]["uninformed"] == edits[0]["scores"]["weat8"]["before"]
     assert len({one["scores"]["weat8"]["after"] for one in edits}) == 3
     assert (path.parent / "alpha.png").exists()
     assert (path.parent / "selection.png").exists()
@@ -117,6 +118,8 @@ def test_localize_writes_a_selection_that_edit_takes(trained: Path, capsys: pyte
     ("options", "message"),
     [
         (["--alpha", "0"], "alpha: 0 changes nothing"),
+        (["--alpha", ".inf"], "expected finite numbers"),
+        (["--alpha", "1e39"], "not finite"),
         (["--reference", "stereotypical"], "are the same model"),
         (["--localization", "value", "--strategy", "mask-switch"], "needs a mask-based selection"),
         (["--localization", "layer"], "localization"),
@@ -137,6 +140,12 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     assert message in error
     assert len([line for line in error.splitlines() if line.startswith("lce: error:")]) == 1
     assert sorted(edits.glob("*")) == present
+
+
+def test_models_that_do_not_fit_are_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundled = ["--reference", str(BASE), "--localization", "value"]
+    assert main(edit(trained, *bundled)) == 2
+    assert "different architectures" in capsys.readouterr().err
 
 
 def test_unknown_keys_in_a_configuration_are_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

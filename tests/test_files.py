@@ -36,7 +36,9 @@ def test_a_failure_leaves_no_folder_and_an_existing_one_is_refused(tmp_path: Pat
 
 
 def test_a_folder_is_claimed_by_its_settings(tmp_path: Path) -> None:
-    claim(tmp_path, {"a": 1, "b": {"c": [2]}})
-    claim(tmp_path, {"a": 1, "b": {"c": [2]}})
+    claim(tmp_path, {"a": 0}, results=("*.json",))
+    claim(tmp_path, {"a": 1, "b": {"c": [2]}}, results=("*.json",))
+    write_json(tmp_path / "result.json", {})
+    claim(tmp_path, {"a": 1, "b": {"c": [2]}}, results=("*.json",))
     with pytest.raises(LceError, match="a was 1, now 2"):
-        claim(tmp_path, {"a": 2, "b": {"c": [2]}})
+        claim(tmp_path, {"a": 2, "b": {"c": [2]}}, results=("*.json",))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,8 @@ def test_results_of_other_settings_are_not_mixed(
 ) -> None:
     assert main(["train", "--config", str(config), "--train.steps", "13"]) == 2
     assert "holds results of other settings" in capsys.readouterr().err
+    assert main(["train", "--config", str(config), "--trainer.gradient_clip_val", "1"]) == 2
+    assert "gradient_clip_val" in capsys.readouterr().err
     assert main(["train", "--config", str(config), "--sparsities", "[0.4]"]) == 2
     assert "was reached by the sparsities [0.0, 0.2, 0.4]" in capsys.readouterr().err
 
@@ -122,8 +125,13 @@ def test_killed_and_run_again_ends_bit_identical(config: Path, moment: str) -> N
     assert weights(folder) == weights(whole / "seed-0/stereotypical")
 
 
-def test_two_processes_train_like_one(config: Path) -> None:
-    options = ["--config", str(config), "--sparsities", "[0.4]", "--train.learning_rate", "0.001"]
+def test_two_processes_train_like_one(config: Path, base: Path) -> None:
+    still = config.parent / "still"  # without dropout, whose pattern is each process's own
+    shutil.copytree(base, still)
+    about = json.loads((still / "config.json").read_text(encoding="utf-8"))
+    about |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (still / "config.json").write_text(json.dumps(about), encoding="utf-8")
+    options = ["--config", str(config), "--base", str(still), "--sparsities", "[0.4]", "--train.learning_rate", "0.001"]
     assert main(["train", *options]) == 0
     shared = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--experiment", str(config.parent / "two")]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -149,6 +157,28 @@ def test_two_processes_train_like_one(config: Path) -> None:
 def test_several_devices_need_a_launcher(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--config", str(config), "--trainer.devices", "2"]) == 2
     assert "torchrun" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("key", "value"), [("steps", "0"), ("batch_size", "-1"), ("max_length", "4096")])
+def test_impossible_training_is_refused_and_leaves_the_folder_free(
+    config: Path, key: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--config", str(config), f"--train.{key}", value]) == 2
+    assert f"train.{key}" in capsys.readouterr().err
+    assert main(["train", "--config", str(config), "--sparsities", "[0.4]"]) == 0
+
+
+def test_a_finished_round_that_was_killed_before_it_was_saved(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    options = ["--config", str(config), "--sparsities", "[0.4]", "--train.checkpoint_every", "12"]
+    with monkeypatch.context() as patched:
+        patched.setattr("lce.pruning.save_level", killed)
+        assert main(["train", *options]) == 130
+    assert main(["train", *options]) == 0
+    assert main(["train", *options, "--experiment", str(config.parent / "whole")]) == 0
+    assert weights(variant_folder(config)) == weights(config.parent / "whole/seed-0/stereotypical")
 
 
 @pytest.mark.parametrize("sparsities", ["[0.4, 0.2]", "[0.2, 1.0]", "[-0.1, 0.4]"])

@@ -6,6 +6,8 @@ a 63-bit identity per sentence is ever held in memory, so all of Wikipedia goes 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,19 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.compute as pc
 import sentencex
 
 from lce.data.cda import annotate, identity
 from lce.data.sources import CorpusSettings, load_documents
 from lce.errors import LceError
-from lce.files import claim, read_json, replaced_file, write_json
-from lce.paths import EXAMPLES, REPORT, SENTENCES
+from lce.files import claim, read_json, replaced_file, save_config, write_json
+from lce.paths import CONFIG, EXAMPLES, REPORT, SENTENCES
 from lce.spec import BiasSpecification, load_specification
 
 if TYPE_CHECKING:
     import datasets
 
 SHOWN_PAIRS = 5
+RESULTS = ("*.parquet",)
 
 
 @dataclass
@@ -65,19 +69,21 @@ def prepare_examples(settings: DataSettings) -> dict[str, Any]:
     """
     folder = Path(settings.folder)
     spec = load_specification(settings.specification)
-    claim(folder, _shared(settings))
+    if not settings.neutral_ratio >= 0:
+        raise LceError(f"data.neutral_ratio: expected 0 or more, got {settings.neutral_ratio}")
+    claim(folder, _shared(settings, spec), results=RESULTS)
     if (folder / REPORT).exists():
         return dict(read_json(folder / REPORT))
     sentences = _sentences(settings, spec)
     first = _first_of_each(sentences)
-    kind = np.asarray(sentences.data.column("kind").to_numpy())[first]
-    biased = first[kind == "biased"]
+    kind = sentences.data.column("kind")
+    biased, neutral = (first[pc.equal(kind, name).to_numpy()[first]] for name in ("biased", "neutral"))
     if not len(biased):
         raise LceError(
             f"data: none of the {len(first):,} sentences holds exactly one target and one attribute term of "
             f"{settings.specification}; give more text or other terms"
         )
-    neutral = _sampled(sentences, first[kind == "neutral"])
+    neutral = _sampled(sentences, neutral)
     wanted = round(settings.neutral_ratio * len(biased))
     roles = {
         "biased": biased,
@@ -91,6 +97,7 @@ def prepare_examples(settings: DataSettings) -> dict[str, Any]:
     with replaced_file(folder / EXAMPLES) as temporary:
         examples.to_parquet(temporary)
     report = _report(examples, spec, total=len(sentences), distinct=len(first))
+    save_config(folder / CONFIG, {"data": asdict(settings)})
     write_json(folder / REPORT, report)
     return report
 
@@ -98,18 +105,26 @@ def prepare_examples(settings: DataSettings) -> dict[str, Any]:
 def prepare_sentences(settings: DataSettings) -> Path:
     """Write every distinct sentence of the corpus (``text``, ``evaluation``), for pretraining; return the file."""
     path = Path(settings.folder) / SENTENCES
-    claim(path.parent, _shared(settings))
+    spec = load_specification(settings.specification)
+    claim(path.parent, _shared(settings, spec), results=RESULTS)
     if not path.exists():
-        sentences = _sentences(settings, load_specification(settings.specification))
+        sentences = _sentences(settings, spec)
         distinct = sentences.select(_first_of_each(sentences)).select_columns(["text", "evaluation"])
         with replaced_file(path) as temporary:
             distinct.to_parquet(temporary)
     return path
 
 
-def _shared(settings: DataSettings) -> dict[str, Any]:
-    """The settings that the prepared files depend on."""
-    return {key: value for key, value in asdict(settings).items() if key not in ("folder", "downloads", "processes")}
+def _shared(settings: DataSettings, spec: BiasSpecification) -> dict[str, Any]:
+    """What the prepared files depend on: the settings, and the content of the files that they name."""
+    shared = {key: value for key, value in asdict(settings).items() if key not in ("folder", "downloads", "processes")}
+    files = {name: _file_digest(Path(name)) for name in settings.corpus.files if Path(name).is_file()}
+    return shared | {"specification": json.loads(json.dumps(asdict(spec))), "files": files}
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _sentences(settings: DataSettings, spec: BiasSpecification) -> datasets.Dataset:

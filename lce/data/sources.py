@@ -75,7 +75,11 @@ def _from_hub(settings: CorpusSettings, cache: Path) -> datasets.Dataset:
 
     options = {"name": settings.hub_config, "revision": settings.hub_revision, "split": "train"}
     if not settings.streaming:
-        return datasets.load_dataset(settings.hub_name, cache_dir=str(cache), **options)
+        try:
+            return datasets.load_dataset(settings.hub_name, cache_dir=str(cache), **options)
+        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise LceError(f"data set {settings.hub_name}: the hub does not give it ({reason})") from error
     if settings.limit is None:
         raise LceError("data.corpus.streaming: needs data.corpus.limit, the number of documents to read")
     return datasets.Dataset.from_generator(
@@ -104,12 +108,17 @@ def _from_files(settings: CorpusSettings, cache: Path) -> datasets.Dataset:
         if not path.is_file() or not path.stat().st_size:
             raise LceError(f"{path}: {'is empty' if path.is_file() else 'no such file'}")
         options = {"split": "train", "cache_dir": str(cache)}
-        part = datasets.load_dataset(FORMATS[path.suffix], data_files=str(path.resolve()), **options)
+        try:
+            part = datasets.load_dataset(FORMATS[path.suffix], data_files=str(path.resolve()), **options)
+        except (datasets.exceptions.DatasetsError, ValueError) as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise LceError(f"{path}: cannot be read as {FORMATS[path.suffix]} ({reason})") from error
         if path.suffix == ".txt" and settings.text_column != "text":
             part = part.rename_column("text", settings.text_column)
         if settings.text_column not in part.column_names:
             raise LceError(f"{path}: no column {settings.text_column!r}; there are {part.column_names}")
-        parts.append(part.select_columns([settings.text_column]))
+        column = settings.text_column
+        parts.append(part.select_columns([column]).cast_column(column, datasets.Value("string")))
     return datasets.concatenate_datasets(parts)
 
 

@@ -71,7 +71,7 @@ def word_queries(context: str, word: str, tokenizer: PreTrainedTokenizerBase) ->
 class StereoSet(Metric):
     """SS in percent: per target term the share of examples that prefer the stereotype, then the mean over terms.
 
-    ``score_names`` lists the states that `scores` computes: SS, LM and ICAT.
+    `scores` gives LM and ICAT too.
     """
 
     higher_is_better = None

@@ -57,7 +57,10 @@ def load_word_sets(name: str | Path) -> WordSets:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in SETS_FOLDER.glob("*.yaml")))
         raise LceError(f"weat: neither a file nor a known test: {name!r}; known are {known}")
-    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LceError(f"weat {path}: not valid YAML ({' '.join(str(error).split())})") from error
     keys = ("x", "y", "a", "b")
     if not isinstance(raw, dict) or set(raw) != set(keys):
         raise LceError(f"weat {path}: expected exactly the lists x, y, a and b")

@@ -71,13 +71,20 @@ def export_patch(base: str | Path, edited: str | Path, provenance: dict[str, Any
             raise LceError(
                 f"{name}: {old.dtype} {tuple(old.shape)} in {base}, {new.dtype} {tuple(new.shape)} in {edited}"
             )
-        indices = (old.flatten() != new.flatten()).nonzero().flatten()
+        indices = (_bits(old) != _bits(new)).nonzero().flatten()
         if len(indices):
             changes[name] = Change(indices, old.flatten()[indices], new.flatten()[indices], tuple(old.shape))
             originals[name] = old
     if not changes:
         raise LceError(f"{base} and {edited}: have the same weights; there is nothing to put in a patch")
     return Patch.create(changes, originals, {"target": str(base), "edited": str(edited), **(provenance or {})})
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """Flat, as integers: 0.0 and -0.0 differ."""
+    flat = tensor.flatten()
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return flat.view(integers[flat.element_size()]) if flat.is_floating_point() else flat
 
 
 def describe(patch: Patch, size: int) -> str:

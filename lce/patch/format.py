@@ -102,6 +102,10 @@ class Patch:
         if missing := REQUIRED - set(record):
             raise LceError(f"its metadata lacks {sorted(missing)}")
         parameters = record["parameters"]
+        if not isinstance(parameters, dict) or not all(map(_is_described, parameters.values())):
+            raise LceError("its metadata does not give shape and sha256 of every parameter")
+        if not isinstance(record["provenance"], dict):
+            raise LceError("its provenance is no mapping")
         expected = {f"{part}/{name}" for name in parameters for part in ("indices", "new", "old")}
         if different := sorted(expected ^ set(tensors)):
             raise LceError(f"its tensors are not those of its metadata ({', '.join(different[:3])})")
@@ -170,6 +174,10 @@ class Patch:
                 if torch.equal(found, change.new if present == "old" else change.old):
                     hint = " (the patch is applied already)" if present == "old" else " (the patch is not applied)"
                 raise LceError(f"the model's {name} has other values; it is {reason}{hint}")
+
+
+def _is_described(about: Any) -> bool:
+    return isinstance(about, dict) and isinstance(about.get("shape"), list) and isinstance(about.get("sha256"), str)
 
 
 def _check_change(change: Change, where: str) -> None:

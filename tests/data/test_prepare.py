@@ -88,11 +88,28 @@ def test_made_once_and_never_mixed(tmp_path: Path, sentences_file: Path) -> None
         prepare_examples(settings(tmp_path, sentences_file, neutral_ratio=2.0))
 
 
+def test_changed_content_is_noticed(tmp_path: Path) -> None:
+    text, specification = tmp_path / "text.txt", tmp_path / "spec.yaml"
+    text.write_text("\n".join(own_sentences()), encoding="utf-8")
+    specification.write_text(Path(SPECIFICATION).read_text(encoding="utf-8"), encoding="utf-8")
+    own = settings(tmp_path / "data", text, specification=str(specification))
+    prepare_examples(own)
+    with text.open("a", encoding="utf-8") as more:
+        more.write("\nOne more sentence about the river.")
+    with pytest.raises(LceError, match="files was"):
+        prepare_examples(own)
+    text.write_text("\n".join(own_sentences()), encoding="utf-8")
+    specification.write_text(specification.read_text(encoding="utf-8").replace("physics", "botany"), encoding="utf-8")
+    with pytest.raises(LceError, match="specification was"):
+        prepare_examples(own)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.pdf", "x", "unknown ending"),
         ("empty.txt", "", "is empty"),
+        ("broken.jsonl", "{no json", "cannot be read as json"),
         ("missing.txt", None, "no such file"),
         ("a.csv", "other\nx\n", "no column 'text'"),
         ("plain.txt", "The sky is blue over the hills.", "exactly one target and one attribute"),
