@@ -39,7 +39,8 @@ def heat_map(selection: Selection, path: Path) -> None:
             colour = "white" if value > 0.6 * brightest else "black"
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, label="selected [% of weights]")
-    axes.set_title(f"{selection.localization}: {selection.count:,} weights, {selection.share:.2%} of all", fontsize=10)
+    title = f"{selection.localization}-based: {selection.count:,} weights, {selection.share:.2%} of all"
+    axes.set_title(title, fontsize=10)
     _save(figure, path)
 
 
