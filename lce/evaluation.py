@@ -13,13 +13,12 @@ from lightning import Trainer
 from lce.callbacks import EditCallback
 from lce.checkpoint import fingerprint
 from lce.config import Settings
-from lce.data.module import evaluation_loader
+from lce.data.module import encoded_examples, evaluation_loader
 from lce.edits import Changes
 from lce.files import read_json, write_json
 from lce.metrics.suite import BiasSuite, Scores
 from lce.models import MaskedLanguageModel
 from lce.paths import SCORES
-from lce.pruning import encoded_examples
 from lce.seeds import derive
 from lce.training import numerics
 
@@ -35,7 +34,7 @@ class Evaluator:
     """Scores models that share one tokenizer, all on the same sentences with the same masks."""
 
     def __init__(self, settings: Settings, trainer_options: Mapping[str, Any], tokenizer: Any) -> None:
-        texts = encoded_examples(settings, None, tokenizer, evaluation=True)
+        texts = encoded_examples(settings.data, None, True, tokenizer, settings.train.max_length)
         self.sentences = evaluation_loader(texts, tokenizer, EVALUATION_BATCH, settings.train.mask_probability)
         self.suite = BiasSuite(settings.evaluation, tokenizer, settings.data.downloads)
         self.options = dict(trainer_options) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}

@@ -23,15 +23,12 @@ from safetensors.torch import save_file
 
 from lce.callbacks import MaskCallback
 from lce.config import Settings
-from lce.data.cda import Variant
-from lce.data.encoding import EncodedTexts, encode
-from lce.data.module import read_examples
+from lce.data.module import encoded_examples
 from lce.errors import LceError
 from lce.files import claim, made_with, new_folder, save_config, write_json
 from lce.masks import Mask, magnitude_prune
 from lce.models import load_masked_lm, prunable_parameters
-from lce.paths import CONFIG, EXAMPLES, MASK, PRUNED_VALUES, RECORD, SUBNETWORK, SUMMARY, level_folder, variant_folder
-from lce.spec import load_specification
+from lce.paths import CONFIG, MASK, PRUNED_VALUES, RECORD, SUBNETWORK, SUMMARY, level_folder, variant_folder
 from lce.subnetwork import load_subnetwork, pruned_values, read_record
 from lce.training import fit, numerics
 
@@ -93,8 +90,10 @@ def train_level(
         trained = load_subnetwork(previous, parameters)
         mask = magnitude_prune(trained.weights, trained.mask, sparsity)
         before_pruning = {name: trained.values_before_pruning(name) for name in parameters}
-    train = encoded_examples(settings, settings.variant, tokenizer, evaluation=False)
-    held_out = encoded_examples(settings, settings.variant, tokenizer, evaluation=True)
+    train, held_out = (
+        encoded_examples(settings.data, settings.variant, side, tokenizer, settings.train.max_length)
+        for side in (False, True)
+    )
     rounds = level.parent / "rounds" / level.name
     title = f"{settings.variant}, {sparsity:.0%} sparse"
     trainer, perplexity = fit(
@@ -115,15 +114,6 @@ def train_level(
         save_level(level, model, tokenizer, mask, before_pruning, record)
         shutil.rmtree(rounds / "checkpoints", ignore_errors=True)
     trainer.strategy.barrier()
-
-
-def encoded_examples(
-    settings: Settings, variant: Variant | None, tokenizer: PreTrainedTokenizerBase, evaluation: bool
-) -> EncodedTexts:
-    """One side of the split as it stands in ``variant``, or (None) as its authors wrote it."""
-    spec = load_specification(settings.data.specification)
-    examples = read_examples(Path(settings.data.folder) / EXAMPLES, variant, evaluation)
-    return encode(*examples, tokenizer, spec, settings.train.max_length)
 
 
 def save_level(

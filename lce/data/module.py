@@ -12,9 +12,12 @@ from torch.utils.data import DataLoader, Sampler
 
 from lce.data.batches import Batch, EvaluationBatches, MaskedBatches, TrainingBatches
 from lce.data.cda import Annotation, Kind, Variant, render
-from lce.data.encoding import EncodedTexts
+from lce.data.encoding import EncodedTexts, encode
 from lce.data.masking import MaskedBatch, MaskingCollator, MaskingProbabilities, masking_probabilities
+from lce.data.prepare import DataSettings
 from lce.errors import LceError
+from lce.paths import EXAMPLES
+from lce.spec import load_specification
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,6 +48,19 @@ def read_examples(path: str | Path, variant: Variant | None, evaluation: bool) -
     if not texts:
         raise LceError(f"{path}: no {'evaluation' if evaluation else 'training'} sentences of role {', '.join(roles)}")
     return texts, sources
+
+
+def encoded_examples(
+    settings: DataSettings,
+    variant: Variant | None,
+    evaluation: bool,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> EncodedTexts:
+    """One side of the prepared split as it stands in ``variant``, or (None) as its authors wrote it, encoded."""
+    spec = load_specification(settings.specification)
+    examples = read_examples(Path(settings.folder) / EXAMPLES, variant, evaluation)
+    return encode(*examples, tokenizer, spec, max_length)
 
 
 class MaskedTextModule(L.LightningDataModule):

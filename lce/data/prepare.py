@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
-import sentencex
 
 from lce.data.cda import annotate, identity
 from lce.data.sources import CorpusSettings, load_documents
@@ -180,6 +179,8 @@ def split_and_annotate(
     seed: int,
 ) -> dict[str, list[Any]]:
     """One batch of documents → the columns of `_features`, a row per sentence of ``words`` = (least, most) words."""
+    import sentencex
+
     rows: dict[str, list[Any]] = {name: [] for name in _features()}
     for document in documents["text"]:
         for sentence in sentencex.segment(language, document or ""):
