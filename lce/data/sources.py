@@ -61,11 +61,9 @@ def load_documents(settings: CorpusSettings, downloads: Path, cache: Path) -> da
         documents = _from_hub(settings, cache)
     else:
         documents = _from_files(settings, cache)
-    if settings.text_column not in documents.column_names and settings.source != "fairness":
-        raise LceError(
-            f"data.corpus.text_column: no column {settings.text_column!r}; there are {documents.column_names}"
-        )
     column = "text" if settings.source == "fairness" else settings.text_column
+    if column not in documents.column_names:
+        raise LceError(f"data.corpus.text_column: no column {column!r}; there are {documents.column_names}")
     documents = documents.select_columns([column]).rename_columns({column: "text"} if column != "text" else {})
     return documents.select(range(min(settings.limit or len(documents), len(documents))))
 
@@ -73,20 +71,20 @@ def load_documents(settings: CorpusSettings, downloads: Path, cache: Path) -> da
 def _from_hub(settings: CorpusSettings, cache: Path) -> datasets.Dataset:
     import datasets
 
-    options = {"name": settings.hub_config, "revision": settings.hub_revision, "split": "train"}
-    if not settings.streaming:
-        try:
-            return datasets.load_dataset(settings.hub_name, cache_dir=str(cache), **options)
-        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise LceError(f"data set {settings.hub_name}: the hub does not give it ({reason})") from error
-    if settings.limit is None:
+    if settings.streaming and settings.limit is None:
         raise LceError("data.corpus.streaming: needs data.corpus.limit, the number of documents to read")
-    return datasets.Dataset.from_generator(
-        _streamed,
-        gen_kwargs={"name": settings.hub_name, "options": options, "limit": settings.limit},
-        cache_dir=str(cache),
-    )
+    options = {"name": settings.hub_config, "revision": settings.hub_revision, "split": "train"}
+    try:
+        if not settings.streaming:
+            return datasets.load_dataset(settings.hub_name, cache_dir=str(cache), **options)
+        return datasets.Dataset.from_generator(
+            _streamed,
+            gen_kwargs={"name": settings.hub_name, "options": options, "limit": settings.limit},
+            cache_dir=str(cache),
+        )
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise LceError(f"data set {settings.hub_name}: the hub does not give it ({reason})") from error
 
 
 def _streamed(name: str, options: dict[str, str | None], limit: int) -> Iterator[dict[str, str]]:

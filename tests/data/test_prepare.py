@@ -129,6 +129,13 @@ def test_streaming_needs_a_limit(tmp_path: Path) -> None:
         prepare_examples(settings(tmp_path, corpus=corpus))
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_data_set_that_the_hub_does_not_give_is_named(tmp_path: Path, streaming: bool) -> None:
+    corpus = CorpusSettings(source="hub", hub_name="no-such-owner/no-such-set", streaming=streaming, limit=5)
+    with pytest.raises(LceError, match="no-such-owner/no-such-set: the hub does not give it"):
+        prepare_examples(settings(tmp_path, corpus=corpus))
+
+
 def test_the_real_corpora(tmp_path: Path, benchmarks: Path) -> None:
     real = settings(tmp_path, corpus=CorpusSettings(), downloads=str(benchmarks.parent), processes=2)
     report = prepare_examples(real)
