@@ -101,12 +101,16 @@ def claim(folder: str | Path, settings: dict[str, Any], results: Iterable[str]) 
     recorded = made_with(folder) or {}
     if recorded == settings:
         return
-    if recorded and any(True for pattern in results for _ in Path(folder).glob(pattern)):
-        differing = [
-            f"{key} was {recorded.get(key)!r}, now {settings.get(key)!r}"
-            for key in sorted({*recorded, *settings})
-            if recorded.get(key) != settings.get(key)
-        ]
+    if any(True for pattern in results for _ in Path(folder).glob(pattern)):
+        differing = (
+            ["no settings are recorded"]
+            if not recorded
+            else [
+                f"{key} was {recorded.get(key)!r}, now {settings.get(key)!r}"
+                for key in sorted({*recorded, *settings})
+                if recorded.get(key) != settings.get(key)
+            ]
+        )
         raise LceError(
             f"{folder}: holds results of other settings ({'; '.join(differing)}); "
             "remove the folder or choose another one"

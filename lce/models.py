@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from lce.data.masking import MaskedBatch
 from lce.errors import LceError
+from lce.kernels import OneDnnLinear
 from lce.metrics.perplexity import Perplexity
 from lce.seeds import derive
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 def load_masked_lm(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A masked language model in float32 and its tokenizer, from a folder or by its name on the hub.
+
+    The tokenizer's ``model_max_length`` is at most what the model takes.
 
     Raises:
         LceError: nothing of this name can be loaded, it is no masked language model, its tokenizer has no
@@ -47,7 +50,35 @@ def load_masked_lm(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokeniz
         raise LceError(
             f"model {name}: its tokenizer has {len(tokenizer):,} tokens, the model only {model.config.vocab_size:,}"
         )
+    tokenizer.model_max_length = min(tokenizer.model_max_length, longest_input(model))
     return model, tokenizer
+
+
+def longest_input(model: PreTrainedModel) -> int:
+    """The number of tokens that ``model`` takes, special ones included.
+
+    RoBERTa and its kin count positions from behind the padding's, so theirs is less than their configuration says.
+    """
+    positions = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    reserved = positions.padding_idx if isinstance(positions, nn.Embedding) else None
+    longest: int = getattr(model.config, "max_position_embeddings", 0) or 10**9
+    return longest if reserved is None else longest - reserved - 1
+
+
+def layer_stacks(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
+    """The stacks of the encoder's layers, by name."""
+    modules = model.base_model.named_modules()
+    return {f"{model.base_model_prefix}.{name}": stack for name, stack in modules if isinstance(stack, nn.ModuleList)}
+
+
+def compile_layers(model: PreTrainedModel) -> None:
+    """Compile the encoder's layers in place, for sentences of any length.
+
+    All but the last one, in which `masked_logits` changes from batch to batch which positions go on.
+    """
+    for stack in layer_stacks(model).values():
+        for layer in stack[:-1]:
+            layer.compile(dynamic=True)
 
 
 def prunable_parameters(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -56,8 +87,7 @@ def prunable_parameters(model: PreTrainedModel) -> dict[str, Tensor]:
     These are the linear modules inside a stack of layers. Biases, normalisation, embeddings, pooler and
     language-modelling head stay out (Lutz et al. 2024, appendix E).
     """
-    stacks = [name for name, module in model.base_model.named_modules() if isinstance(module, nn.ModuleList)]
-    inside = tuple(f"{model.base_model_prefix}.{name}." for name in stacks)
+    inside = tuple(f"{name}." for name in layer_stacks(model))
     return {
         f"{name}.weight": module.weight
         for name, module in model.named_modules()
@@ -82,7 +112,8 @@ def masked_logits(model: PreTrainedModel, input_ids: Tensor, attention_mask: Ten
 
     handle = _last_mixing_of_positions(model).register_forward_hook(gather)
     try:
-        logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask).logits
+        with OneDnnLinear():
+            logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask).logits
     finally:
         handle.remove()
     return logits.squeeze(0)
@@ -122,7 +153,7 @@ class MaskedLanguageModel(L.LightningModule):
         self.model = model
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.steps, self.warmup_steps, self.seed = steps, warmup_steps, seed
-        self.perplexity = Perplexity()
+        self.perplexity = Perplexity("perplexity")
         for pattern in freeze or []:
             matching = [parameter for name, parameter in model.named_parameters() if re.search(pattern, name)]
             if not matching:
@@ -131,28 +162,25 @@ class MaskedLanguageModel(L.LightningModule):
                 parameter.requires_grad_(False)
 
     def forward(self, batch: MaskedBatch) -> Tensor:
-        """Summed cross-entropy over the masked positions."""
+        """Cross-entropy at each of the M masked positions, shape (M,)."""
         logits = masked_logits(self.model, batch.input_ids, batch.attention_mask, batch.positions)
-        return cross_entropy(logits.float(), batch.labels, reduction="sum")
+        return cross_entropy(logits.float(), batch.labels, reduction="none")
 
     def on_train_batch_start(self, batch: MaskedBatch, batch_idx: int) -> None:
         part = batch_idx % self.trainer.accumulate_grad_batches
         torch.manual_seed(derive(self.seed, "dropout", self.global_step, part, self.global_rank))
 
     def training_step(self, batch: MaskedBatch, batch_idx: int) -> Tensor:
-        count = batch.labels.numel()
-        loss = self(batch) / self._mean_count(count)
-        self.log("train/loss", loss, prog_bar=True, batch_size=max(count, 1))
+        loss: Tensor = self(batch).sum() / batch.mean_count
+        self.log("train/loss", loss, prog_bar=True, batch_size=max(batch.labels.numel(), 1))
         return loss
 
-    def _mean_count(self, count: int) -> Tensor:
-        """Masked tokens per process, so that averaged gradients are those of the whole batch."""
-        counts = self.all_gather(torch.tensor(float(count), device=self.device))
-        assert isinstance(counts, Tensor), "a tensor is gathered into a tensor"
-        return counts.mean().clamp(min=1)
-
     def validation_step(self, batch: MaskedBatch, batch_idx: int) -> None:
-        self.perplexity.update(self(batch), batch.labels.numel())
+        losses = self(batch)
+        row = batch.positions // batch.input_ids.shape[1]
+        per_sentence = losses.new_zeros(len(batch.items)).index_add(0, row, losses)
+        tokens = row.bincount(minlength=len(batch.items))
+        self.perplexity.update(item=batch.items, loss=per_sentence, tokens=tokens)
         is_training = self.trainer.state.fn == "fit"
         self.log("validation/perplexity", self.perplexity, prog_bar=True, logger=is_training, on_epoch=True)
 

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lce.data.encoding import EncodedTexts
 from lce.data.module import MaskedTextModule
 from lce.errors import LceError
-from lce.models import MaskedLanguageModel
+from lce.models import MaskedLanguageModel, compile_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,7 +28,7 @@ class OptimisationSettings:
     steps: int = 13881
     """Optimiser steps of one round."""
     batch_size: int = 64
-    """Sentences per step, over all devices."""
+    """Sentences per step, over all devices, and over the parts that trainer.accumulate_grad_batches makes of it."""
     learning_rate: float = 1e-5
     """Highest learning rate; it falls linearly to zero."""
     warmup_steps: int = 0
@@ -43,6 +43,8 @@ class OptimisationSettings:
     """Average probability of masking a token."""
     max_length: int = 128
     """Longer sentences are cut [tokens]."""
+    compile: bool = False
+    """Compile the encoder's layers (torch.compile): pays on a GPU in long trainings, not on a processor."""
     workers: int = 0
     """Processes that prepare batches; 0 prepares them in the main process."""
     validate_every: int | None = None
@@ -87,6 +89,8 @@ def fit(
     """
     _check(settings, trainer_options, model)
     model.train()
+    if settings.compile:
+        compile_layers(model)
     module = MaskedLanguageModel(
         model,
         settings.learning_rate,
@@ -143,6 +147,9 @@ def _check(settings: OptimisationSettings, trainer_options: dict[str, Any], mode
     longest = getattr(model.config, "max_position_embeddings", settings.max_length)
     if not 2 < settings.max_length <= longest:
         raise LceError(f"train.max_length: the model takes up to {longest} tokens, got {settings.max_length}")
+    shares = int(os.environ.get("WORLD_SIZE", 1)) * (trainer_options.get("accumulate_grad_batches") or 1)
+    if settings.batch_size < shares:
+        raise LceError(f"train.batch_size: {settings.batch_size} sentences cannot be divided into {shares} shares")
     devices = trainer_options.get("devices", 1)
     if devices not in (1, "1", [0]) and not {"LOCAL_RANK", "SLURM_PROCID"} & set(os.environ):
         raise LceError(

@@ -130,13 +130,57 @@ def test_killed_and_run_again_ends_bit_identical(config: Path, moment: str) -> N
     assert weights(folder) == weights(whole / "seed-0/stereotypical")
 
 
-def test_two_processes_train_like_one(config: Path, base: Path) -> None:
-    still = config.parent / "still"  # without dropout, whose pattern is each process's own
-    shutil.copytree(base, still)
-    about = json.loads((still / "config.json").read_text(encoding="utf-8"))
+@pytest.fixture
+def still(config: Path, base: Path) -> list[str]:
+    """Options of a training without dropout, whose pattern is each process's and each part's own."""
+    folder = config.parent / "still"
+    shutil.copytree(base, folder)
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     about |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (still / "config.json").write_text(json.dumps(about), encoding="utf-8")
-    options = ["--config", str(config), "--base", str(still), "--sparsities", "[0.4]", "--train.learning_rate", "0.001"]
+    (folder / "config.json").write_text(json.dumps(about), encoding="utf-8")
+    options = ["--config", str(config), "--base", str(folder), "--sparsities", "[0.4]"]
+    return [*options, "--train.learning_rate", "0.001"]
+
+
+def dense_weights(experiment: Path) -> dict[str, torch.Tensor]:
+    return load_file(experiment / "seed-0/stereotypical/sparsity-00/model.safetensors")
+
+
+def assert_like_one(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+
+
+@pytest.mark.parametrize(
+    "divided",
+    [
+        pytest.param(["--trainer.accumulate_grad_batches", "3"], id="in parts"),
+        pytest.param(["--train.compile", "true"], id="compiled", marks=needs_compiler),
+    ],
+)
+def test_a_step_means_the_same_however_it_is_computed(config: Path, still: list[str], divided: list[str]) -> None:
+    assert main(["train", *still]) == 0
+    assert main(["train", *still, "--experiment", str(config.parent / "divided"), *divided]) == 0
+    assert_like_one(dense_weights(config.parent / "run"), dense_weights(config.parent / "divided"))
+
+
+def test_bf16_mixed_precision_trains(config: Path, still: list[str]) -> None:
+    mixed = config.parent / "mixed"
+    assert main(["train", *still, "--experiment", str(mixed), "--trainer.precision", "bf16-mixed"]) == 0
+    assert main(["train", *still]) == 0
+    perplexities = [
+        json.loads((run / "seed-0/stereotypical/summary.json").read_text(encoding="utf-8"))["levels"][0]["perplexity"]
+        for run in (config.parent / "run", mixed)
+    ]
+    assert perplexities[1] == pytest.approx(perplexities[0], rel=0.01)
+    assert perplexities[1] != perplexities[0]
+
+
+def test_two_processes_train_like_one(config: Path, still: list[str]) -> None:
+    options = still
     assert main(["train", *options]) == 0
     shared = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--experiment", str(config.parent / "two")]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -152,11 +196,7 @@ def test_two_processes_train_like_one(config: Path, base: Path) -> None:
     ]
     for one, two in zip(*records, strict=True):
         assert two["perplexity"] == pytest.approx(one["perplexity"], rel=1e-5)
-    one, two = (
-        load_file(config.parent / run / "seed-0/stereotypical/sparsity-00/model.safetensors") for run in ("run", "two")
-    )
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, atol=1e-6, rtol=1e-5)
+    assert_like_one(dense_weights(config.parent / "run"), dense_weights(config.parent / "two"))
 
 
 def test_several_devices_need_a_launcher(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +15,14 @@ from lce.seeds import generator
 WINDOW = 50
 """Batches that are sorted by length together: wide enough to save padding, narrow enough to stay random."""
 
-Batch = tuple[int, list[int]]
-"""Epoch, and the texts' indices."""
+
+class Batch(NamedTuple):
+    """A share of a step's batch: of ``texts`` (indices), every ``shares``-th one from number ``share`` on."""
+
+    epoch: int
+    texts: list[int]
+    share: int = 0
+    shares: int = 1
 
 
 def shuffled_batches(sizes: Tensor, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -37,27 +44,35 @@ class TrainingBatches(Sampler[Batch]):
     """The batches of steps ``start`` to ``steps``, over as many epochs as that takes.
 
     Its length counts all steps, those before ``start`` too, because that is what a resumed Trainer counts.
-    ``batch_size`` counts sentences over all processes: process ``rank`` of ``world`` takes every world-th
-    sentence of each batch, so a step means the same however many devices share it.
+    ``batch_size`` counts the sentences of a step: its batch is shared by the ``world`` processes, and in each
+    by ``parts`` whose gradients are accumulated, so a step means the same however it is divided.
     """
 
     def __init__(
-        self, sizes: Tensor, batch_size: int, seed: int, steps: int, start: int = 0, rank: int = 0, world: int = 1
+        self,
+        sizes: Tensor,
+        batch_size: int,
+        seed: int,
+        steps: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        parts: int = 1,
     ) -> None:
         self.sizes, self.batch_size, self.seed = sizes, batch_size, seed
-        self.steps, self.start, self.rank, self.world = steps, start, rank, world
+        self.steps, self.start, self.rank, self.world, self.parts = steps, start, rank, world, parts
 
     def __len__(self) -> int:
-        return self.steps
+        return self.steps * self.parts
 
     def __iter__(self) -> Iterator[Batch]:
         step, epoch = 0, 0
         while True:
-            for batch in shuffled_batches(self.sizes, self.batch_size, self.seed, epoch):
+            for texts in shuffled_batches(self.sizes, self.batch_size, self.seed, epoch):
                 if step == self.steps:
                     return
-                if step >= self.start:
-                    yield epoch, batch[self.rank :: self.world]
+                for part in range(self.parts if step >= self.start else 0):
+                    yield Batch(epoch, texts, part * self.world + self.rank, self.parts * self.world)
                 step += 1
             epoch += 1
 
@@ -72,11 +87,11 @@ class EvaluationBatches(Sampler[Batch]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return ((0, batch) for batch in self.batches)
+        return (Batch(0, texts) for texts in self.batches)
 
 
 class MaskedBatches(Dataset[MaskedBatch]):
-    """A data set indexed by whole batches, so that the collator sees which epoch and texts it is given."""
+    """A data set indexed by batches, so that the collator sees which epoch and texts it is given."""
 
     def __init__(self, collator: MaskingCollator) -> None:
         self.collator = collator

@@ -27,13 +27,17 @@ class MaskedBatch(NamedTuple):
     """A padded batch of B sentences of at most L tokens with M masked positions.
 
     ``input_ids`` and ``attention_mask`` are (B, L); ``positions`` (M,) are flat indices into B · L, and
-    ``labels`` (M,) the original tokens there.
+    ``labels`` (M,) the original tokens there. ``items`` (B,) are the sentences' places in the corpus. Where the batch
+    is one share of a step's, ``mean_count`` (scalar) is the mean of M over all shares: summed losses divided by
+    it average to the mean loss of the whole step.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     positions: Tensor
     labels: Tensor
+    items: Tensor
+    mean_count: Tensor
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,9 @@ class MaskingCollator:
         self.mask_id = tokenizer.mask_token_id
         self.pad_id = tokenizer.pad_token_id
 
-    def __call__(self, epoch: int, indices: Sequence[int]) -> MaskedBatch:
+    def __call__(self, epoch: int, step: Sequence[int], share: int = 0, shares: int = 1) -> MaskedBatch:
+        """The ``share`` of the sentences of a ``step``, one of ``shares``."""
+        indices = step[share::shares]
         texts = [self.corpus[index] for index in indices]
         length = max(len(ids) for ids, _ in texts)
         input_ids = torch.full((len(texts), length), self.pad_id, dtype=torch.int64)
@@ -98,7 +104,17 @@ class MaskingCollator:
             attention_mask[row, : len(ids)] = 1
             positions.append(chosen + row * length)
             labels.append(ids[chosen])
-        return MaskedBatch(input_ids, attention_mask, torch.cat(positions), torch.cat(labels).long())
+        count = sum(map(len, labels))
+        for index in set(step) - set(indices):
+            count += len(self.mask(*self.corpus[index], epoch, index)[1])
+        return MaskedBatch(
+            input_ids,
+            attention_mask,
+            torch.cat(positions),
+            torch.cat(labels).long(),
+            items=torch.tensor(indices),
+            mean_count=torch.tensor(max(count, 1) / shares),
+        )
 
     def mask(self, ids: Tensor, is_term: Tensor, epoch: int, index: int) -> tuple[Tensor, Tensor]:
         """``ids`` (length,) with the masking applied, and the chosen positions in ascending order."""

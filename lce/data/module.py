@@ -63,6 +63,32 @@ def encoded_examples(
     return encode(*examples, tokenizer, spec, max_length)
 
 
+UNBOUNDED = 2**20
+"""Length that stands for a tokenizer without any limit [tokens]."""
+
+
+def read_text(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> tuple[EncodedTexts, list[str]]:
+    """The sentences of a text file, one a line, encoded and as they are; empty lines are skipped.
+
+    Raises:
+        LceError: the file is missing, empty or no UTF-8 text, or a sentence is longer than the model.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LceError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
+        raise LceError(f"{path}: holds no text; expected one sentence a line")
+    sentences = [line for _, line in numbered]
+    longest = min(tokenizer.model_max_length, UNBOUNDED)
+    encoded = encode(sentences, sentences, tokenizer, None, max_length=longest + 1)
+    for (number, _), size in zip(numbered, encoded.offsets.diff().tolist(), strict=True):
+        if size > longest:
+            raise LceError(f"{path}, line {number}: is longer than the {longest:,} tokens that the model takes")
+    return encoded, sentences
+
+
 class MaskedTextModule(L.LightningDataModule):
     """Batches of masked sentences.
 
@@ -70,7 +96,7 @@ class MaskedTextModule(L.LightningDataModule):
         train: encoded training sentences.
         evaluation: encoded held-out sentences.
         tokenizer: gives the mask token, and the ordinary tokens that replace some of the masked ones.
-        batch_size: sentences per step, over all devices.
+        batch_size: sentences per step, over all devices and accumulated parts.
         seed: seed of order and masking.
         steps: optimiser steps that the training batches last for.
         term_probability: probability of masking a token of a specification term.
@@ -99,15 +125,15 @@ class MaskedTextModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[MaskedBatch]:
         trainer = self._trainer()
-        accumulated = trainer.accumulate_grad_batches
         batches = TrainingBatches(
             self.collator.corpus.sizes,
             self.batch_size,
             self.seed,
-            steps=self.steps * accumulated,
-            start=trainer.global_step * accumulated,
+            steps=self.steps,
+            start=trainer.global_step,
             rank=trainer.global_rank,
             world=trainer.world_size,
+            parts=trainer.accumulate_grad_batches,
         )
         return _loader(self.collator, batches, self.workers)
 

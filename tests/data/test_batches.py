@@ -20,20 +20,23 @@ def test_a_resumed_run_sees_the_rest() -> None:
     whole = list(TrainingBatches(SIZES, 10, seed=0, steps=250))
     assert len(whole) == 250
     assert list(TrainingBatches(SIZES, 10, seed=0, steps=250, start=130)) == whole[130:]
-    assert {epoch for epoch, _ in whole} == {0, 1, 2}
+    assert {batch.epoch for batch in whole} == {0, 1, 2}
 
 
-def test_processes_share_every_batch() -> None:
+def test_processes_and_parts_share_every_batch() -> None:
     whole = list(TrainingBatches(SIZES, 10, seed=0, steps=20))
-    parts = [list(TrainingBatches(SIZES, 10, seed=0, steps=20, rank=rank, world=2)) for rank in (0, 1)]
-    for (_, batch), (_, even), (_, odd) in zip(whole, *parts, strict=True):
-        assert sorted(batch) == sorted(even + odd)
+    each = [list(TrainingBatches(SIZES, 10, seed=0, steps=20, rank=rank, world=2, parts=2)) for rank in (0, 1)]
+    for step, batch in enumerate(whole):
+        shares = [batches[2 * step + part] for batches in each for part in (0, 1)]
+        assert all(share.texts == batch.texts for share in shares)
+        taken = [share.texts[share.share :: share.shares] for share in shares]
+        assert sorted(i for texts in taken for i in texts) == sorted(batch.texts)
 
 
 def test_a_corpus_smaller_than_a_batch_still_trains() -> None:
-    assert [len(batch) for _, batch in TrainingBatches(SIZES[:4], 10, seed=0, steps=3)] == [4, 4, 4]
+    assert [len(batch.texts) for batch in TrainingBatches(SIZES[:4], 10, seed=0, steps=3)] == [4, 4, 4]
 
 
 def test_evaluation_sees_everything_once() -> None:
     parts = [list(EvaluationBatches(SIZES, 30, rank, 2)) for rank in (0, 1)]
-    assert sorted(i for part in parts for _, batch in part for i in batch) == list(range(1000))
+    assert sorted(i for part in parts for batch in part for i in batch.texts) == list(range(1000))

@@ -88,3 +88,14 @@ def test_a_batch_is_padded_and_labelled(tokenizer: BertTokenizer, corpus: Encode
     alone = collator(3, [300])
     assert torch.equal(alone.input_ids[0], batch.input_ids[1, : alone.input_ids.shape[1]]), "company does not matter"
     assert not torch.equal(collator(4, indices).input_ids, batch.input_ids), "another epoch masks other tokens"
+
+
+def test_shares_of_a_step_average_to_its_mean_loss(tokenizer: BertTokenizer, corpus: EncodedTexts) -> None:
+    collator = MaskingCollator(corpus, tokenizer, MaskingProbabilities(0.5, 0.2), seed=1)
+    step = list(range(300, 321))
+    whole = collator(0, step)
+    shares = [collator(0, step, share, 4) for share in range(4)]
+    assert sum(len(share.labels) for share in shares) == len(whole.labels)
+    assert all(share.mean_count == len(whole.labels) / 4 for share in shares)
+    assert whole.mean_count == len(whole.labels)
+    assert sorted(i for share in shares for i in share.items.tolist()) == step
