@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from copy import deepcopy
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -10,10 +12,9 @@ from lightning.pytorch.loggers import Logger
 
 from lce.edits import Changes, write_values_
 from lce.masks import Mask
+from lce.metrics.items import ItemMetric
+from lce.metrics.suite import BiasSuite, Scores, all_scores
 from lce.models import MaskedLanguageModel
-
-if TYPE_CHECKING:
-    from lce.metrics.suite import BiasSuite, Scores
 
 
 def _checked(module: LightningModule) -> MaskedLanguageModel:
@@ -51,10 +52,11 @@ class EditCallback(Callback):
         suite: bias benchmarks to run on top of the evaluation's own perplexity.
         alpha: strength of the edit. TensorBoard counts in whole steps, so it logs at step 100 · α.
         tag: heading of the logged scores; nothing is logged without one.
-        with_original: measure the original CrowS-Pairs too, which is the bulk of the work.
+        leave_out: names of metrics that are not measured.
 
     Attributes:
-        scores: all scores, after the evaluation.
+        metrics: all metrics, after the evaluation.
+        scores: their scores.
     """
 
     def __init__(
@@ -63,13 +65,14 @@ class EditCallback(Callback):
         suite: BiasSuite,
         alpha: float = 0.0,
         tag: str | None = None,
-        with_original: bool = True,
+        leave_out: Collection[str] = (),
     ) -> None:
         self.changes = changes or {}
         self.suite = suite
         self.alpha = alpha
         self.tag = tag
-        self.with_original = with_original
+        self.leave_out = leave_out
+        self.metrics: list[ItemMetric] = []
         self.scores: Scores = {}
         self._is_applied = False
 
@@ -80,9 +83,11 @@ class EditCallback(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = _checked(pl_module)
-        tokens = int(module.perplexity.tokens)
-        self.scores = self.suite.score(module.model, self.with_original)
-        self.scores["perplexity"] = {"value": float(module.perplexity.compute()), "n": tokens}
+        with trainer.precision_plugin.val_step_context():
+            self.metrics = self.suite.measure(module.model, self.leave_out)
+        if "perplexity" in self.suite.settings.metrics:
+            self.metrics.append(deepcopy(module.perplexity))
+        self.scores = all_scores(self.metrics)
         if self.tag and trainer.logger:
             log_scores(trainer.logger, self.tag, self.alpha, self.scores)
 

@@ -8,7 +8,7 @@ import sys
 import warnings
 from argparse import SUPPRESS, ArgumentError
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,12 @@ def _add_experiment(parser: ArgumentParser, name: str) -> None:
 
     if name == "evaluate":
         parser.add_argument("model", type=str, help="folder of a masked language model, or its name on the hub")
+        parser.add_argument(
+            "--against", type=str | None, help="another model, to compare with on the same items by paired tests"
+        )
+        parser.add_argument(
+            "--limit", type=int | None, help="measure only the first so many items of each benchmark, for a try"
+        )
     parser.add_argument(
         "--config", action=ActionConfigFile, help=f"YAML file with settings; without one, {DEFAULT_CONFIG}"
     )
@@ -103,7 +109,7 @@ def _add_experiment(parser: ArgumentParser, name: str) -> None:
     )  # fmt: skip
     _add_trainer(parser)
     for action in parser._actions:
-        if action.dest.split(".")[0] not in SHOWN[name] | {"help", "config", "model"}:
+        if action.dest.split(".")[0] not in SHOWN[name] | {"help", "config", "model", "against", "limit"}:
             action.help = SUPPRESS
 
 
@@ -194,24 +200,18 @@ def edit(values: Namespace) -> None:
 
 
 def evaluate(values: Namespace) -> None:
-    """Measure bias and perplexity of a masked language model: WEAT, StereoSet, CrowS-Pairs."""
-    from lce.data.prepare import prepare_examples
-    from lce.evaluation import Evaluator
-    from lce.files import save_config, write_json
-    from lce.models import load_masked_lm
-    from lce.tables import print_scores
+    """Measure bias and perplexity of a masked language model, alone or against another one."""
+    from lce.evaluation import run_evaluate
+    from lce.files import read_json
+    from lce.tables import print_evaluation
 
     settings, trainer_options = _settings(values)
-    prepare_examples(settings.data)
-    model, tokenizer = load_masked_lm(values.model)
-    evaluate = Evaluator(settings, trainer_options, tokenizer)
-    scores = evaluate(model)
-    name = Path(values.model).resolve().name if Path(values.model).is_dir() else values.model.replace("/", "--")
-    output = Path(settings.output or Path(settings.experiment) / "evaluations" / f"{name}.json")
-    write_json(output, {"model": values.model, "scores": scores})
-    save_config(output.with_suffix(".yaml"), asdict(settings) | {"trainer": trainer_options})
-    print_scores(values.model, scores)
-    print(output)
+    if values.limit is not None:
+        settings.evaluation.limit = values.limit
+    path = run_evaluate(settings, trainer_options, values.model, values.against)
+    print_evaluation(read_json(path))
+    print(path.with_suffix("") / "report.html")
+    print(path)
 
 
 def patch(values: Namespace) -> None:

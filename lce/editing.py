@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LEFT_OUT_OF_FURTHER_DRAWS = ("crows_pairs_original", "pseudo_perplexity")
+"""Metrics that take longer than all others together: of the uninformed edits, only the first is measured by them."""
+
 
 def find_model(name: str, settings: Settings) -> Path:
     """The folder of a target or reference: a variant of this experiment at its sparsity, a folder, or a hub model."""
@@ -185,8 +188,8 @@ def _measure(
             controls = [] if changes else [before]
             for draw in range(settings.uninformed_draws if changes else 0):
                 control = _control(settings, pair, alpha, draw)
-                options = {"with_original": draw == 0}
-                controls.append(scored(f"{title}, uninformed", evaluate, pair.model, control, **options))
+                left_out = LEFT_OUT_OF_FURTHER_DRAWS if draw else ()
+                controls.append(scored(f"{title}, uninformed", evaluate, pair.model, control, leave_out=left_out))
             scores = {name: _row(name, before, after, controls, reference) for name in before}
             patch_file = folder / f"alpha{alpha:g}.patch.safetensors"
             patch = _write_patch(pair, changes, patch_file, {**common, "alpha": alpha}, scores)
@@ -206,7 +209,9 @@ def _row(name: str, before: Scores, after: Scores, controls: list[Scores], refer
     draws = [control[name]["value"] for control in controls if name in control]
     row = {
         "before": before[name]["value"],
+        "before_interval": before[name]["interval"],
         "after": after[name]["value"],
+        "after_interval": after[name]["interval"],
         "uninformed": mean(draws) if draws else None,
         "uninformed_std": stdev(draws) if len(draws) > 1 else None,
         "uninformed_draws": draws,

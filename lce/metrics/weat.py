@@ -1,171 +1,230 @@
-"""WEAT: do two sets of target words X and Y differ in their association with two sets of attributes A and B?
+"""WEAT and SEAT: do two sets of targets X and Y differ in their association with two sets of attributes A and B?
 
 s(w) = mean_a cos(w, a) − mean_b cos(w, b); effect size = (mean_X s − mean_Y s) / std_{X∪Y} s, the standard
-deviation with n − 1 (Caliskan et al. 2017). For a contextual encoder each word is fed alone, "[CLS] word
-[SEP]", its vector is taken at every layer (mean over its sub-tokens), and the effect size is averaged over the
-layers (Vulić et al. 2020). Positive is stereotypical.
+deviation with n − 1 (Caliskan et al. 2017). Positive is stereotypical.
+WEAT of a contextual encoder feeds each word alone, "[CLS] word [SEP]", takes its vector at every layer (mean over its
+sub-tokens), and averages the effect size over the layers (Vulić et al. 2020).
+SEAT feeds sentences and takes the mean over all tokens of the last layer, special ones included (May et al. 2019,
+in the code of bias-bench).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
-from math import comb
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
-from torchmetrics import Metric
 
 from lce.errors import LceError
-from lce.metrics.scoring import evaluating, padded
-from lce.seeds import generator
+from lce.kernels import OneDnnLinear
+from lce.metrics import significance
+from lce.metrics.items import DRAWS, ItemMetric, Items, Score, random
+from lce.metrics.scoring import TokenBudget, check_length, evaluating, padded
+from lce.metrics.seat import sentences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-EXACT_PARTITIONS = 100_000
-"""Up to so many partitions the permutation test is exact; beyond, it draws as many."""
+LISTS = ("x", "y", "a", "b")
+ENCODINGS = ("words", "sentences", "templates")
 
 
 @dataclass(frozen=True)
-class WordSets:
-    """The four word sets of a test."""
+class AssociationTest:
+    """The four sets of texts of a test, and whether they are encoded as WEAT's words or as SEAT's sentences."""
 
     name: str
     x: tuple[str, ...]
     y: tuple[str, ...]
     a: tuple[str, ...]
     b: tuple[str, ...]
+    protocol: Literal["weat", "seat"] = "weat"
 
 
-SETS_FOLDER = Path(__file__).parent / "weat"
+TESTS_FOLDER = Path(__file__).parent / "weat"
 
 
-def load_word_sets(name: str | Path) -> WordSets:
-    """A built-in test (weat6, weat7, weat8) by name, or a YAML file with the lists x, y, a and b.
+def load_test(name: str | Path) -> AssociationTest:
+    """A built-in test by name (weat6 to weat8, seat6 to seat8b), or a YAML file with the lists x, y, a and b.
+
+    ``encoding`` in the file says what the lists hold: ``words`` (WEAT, the default), ``sentences`` (SEAT), or words
+    for SEAT's ``templates``, of whose sentences those ``left_out`` are not used.
 
     Raises:
-        LceError: there is no such test, a list is missing or holds no words, or X and Y differ in size.
+        LceError: there is no such test, a list is missing, empty or holds a text twice, or X and Y differ in size.
     """
-    path = SETS_FOLDER / f"{name}.yaml"
+    path = TESTS_FOLDER / f"{name}.yaml"
     if not path.exists():
         path = Path(name)
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in SETS_FOLDER.glob("*.yaml")))
-        raise LceError(f"weat: neither a file nor a known test: {name!r}; known are {known}")
+        known = ", ".join(sorted(p.stem for p in TESTS_FOLDER.glob("*.yaml")))
+        raise LceError(f"evaluation.weat: neither a file nor a known test: {name!r}; known are {known}")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LceError(f"weat {path}: not valid YAML ({' '.join(str(error).split())})") from error
-    keys = ("x", "y", "a", "b")
-    if not isinstance(raw, dict) or set(raw) != set(keys):
-        raise LceError(f"weat {path}: expected exactly the lists x, y, a and b")
-    for key in keys:
-        if not isinstance(raw[key], list) or not raw[key] or not all(isinstance(w, str) for w in raw[key]):
-            raise LceError(f"weat {path}: {key} must be a list of words")
-    if len(raw["x"]) != len(raw["y"]):
-        raise LceError(f"weat {path}: x and y must have the same size, got {len(raw['x'])} and {len(raw['y'])}")
-    return WordSets(path.stem, *(tuple(raw[key]) for key in keys))
+        raise LceError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(raw, dict) or not set(LISTS) <= set(raw) <= {*LISTS, "encoding", "left_out"}:
+        raise LceError(f"{path}: expected the lists x, y, a and b, and at most encoding and left_out beside them")
+    encoding = raw.get("encoding", "words")
+    if encoding not in ENCODINGS:
+        raise LceError(f"{path}: encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}")
+    for key in LISTS:
+        if not isinstance(raw[key], list) or not raw[key] or not all(isinstance(w, str) and w for w in raw[key]):
+            raise LceError(f"{path}: {key} must be a list of {'words' if encoding != 'sentences' else encoding}")
+    texts = {key: tuple(raw[key]) for key in LISTS}
+    if encoding == "templates":
+        texts = {key: sentences(words, raw.get("left_out", ())) for key, words in texts.items()}
+    for key, values in texts.items():
+        if len(set(values)) < len(values):
+            twice = next(value for value in values if values.count(value) > 1)
+            raise LceError(f"{path}: {key} holds {twice!r} twice")
+    if len(texts["x"]) != len(texts["y"]):
+        sizes = f"{len(texts['x'])} and {len(texts['y'])}"
+        raise LceError(f"{path}: x and y must have the same size, got {sizes}")
+    return AssociationTest(path.stem, **texts, protocol="weat" if encoding == "words" else "seat")
 
 
-def associations(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """s(w) of all words of X, then Y, over their standard deviation.
+class Weat(ItemMetric):
+    """Effect size, averaged over the layers that count.
 
-    Args:
-        x, y, a, b: vectors of shape (layers, words, width).
-
-    Returns:
-        Shape (layers, |X| + |Y|); the difference of the means over X and Y is the effect size of each layer.
+    Columns: cosines of each target with every attribute of A and of B at every layer; shape (targets, layers, n).
     """
-    words, a, b = (normalize(v.double(), dim=-1) for v in (torch.cat([x, y], 1), a, b))
-    s = (words @ a.mT).mean(-1) - (words @ b.mT).mean(-1)
-    return s / s.std(-1, keepdim=True)
 
-
-def effect_size(standardised: Tensor, size_x: int) -> Tensor:
-    """mean_X − mean_Y over the last dimension."""
-    return standardised[..., :size_x].mean(-1) - standardised[..., size_x:].mean(-1)
-
-
-def p_value(standardised: Tensor, size_x: int) -> float:
-    """One-sided permutation test of the mean effect size: share of equal-sized partitions that reach it.
-
-    The standard deviation is the same for all partitions, so the mean over layers can be taken first.
-    """
-    scores = standardised.mean(0)
-    n = len(scores)
-    if comb(n, size_x) <= EXACT_PARTITIONS:
-        first = torch.tensor(list(combinations(range(n), size_x)))
-    else:
-        random = generator("weat permutations")
-        first = torch.rand(EXACT_PARTITIONS, n, generator=random).argsort(-1)[:, :size_x]
-    sums = scores[first].sum(-1)
-    observed = scores[:size_x].sum()
-    return float((sums >= observed - 1e-12).double().mean())
-
-
-class Weat(Metric):
-    """Effect size, averaged over layers."""
-
-    higher_is_better = None
-    is_differentiable = False
-    full_state_update = False
-    effects: Tensor
-    tests: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("effects", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="mean")
-        self.add_state("tests", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="mean")
-
-    def update(self, standardised: Tensor, size_x: int) -> None:
-        """Add one test's associations, as `associations` gives them."""
-        self.effects += effect_size(standardised, size_x).mean()
-        self.tests += 1
+    columns = ("item", "is_x", "cosines_a", "cosines_b")
 
     def compute(self) -> Tensor:
-        return self.effects / self.tests
+        return torch.tensor(_effect_sizes(*_split(_associations(self.rows()), self.rows()["is_x"])).mean())
+
+    def rows(self) -> Items:
+        return super().items()
+
+    def items(self) -> Items:
+        """Each target's number, whether it is in X, and its standardised association, averaged over layers."""
+        rows = self.rows()
+        return {"item": rows["item"], "is_x": rows["is_x"], "association": _standardised(_associations(rows)).mean(-1)}
+
+    def among(self, numbers: Any) -> Self:
+        return self
+
+    def scores(self) -> dict[str, Score]:
+        """The effect size with its one-sided permutation p-value; words of all four sets are resampled."""
+        rows = self.rows()
+        is_x, s = rows["is_x"], _associations(rows)
+        layers = _effect_sizes(*_split(s, is_x))
+        standardised = self.items()["association"]
+        details = {
+            "p_value": significance.is_greater(standardised[is_x], standardised[~is_x]),
+            "layers": layers.tolist(),
+        }
+        n = len(is_x) + rows["cosines_a"].shape[-1] + rows["cosines_b"].shape[-1]
+        return {self.name: Score(float(layers.mean()), n, self._draws(rows), details)}
+
+    def _draws(self, rows: Items) -> NDArray[Any]:
+        source = random()
+        a, b = (_resampled_mean(rows[key], source) for key in ("cosines_a", "cosines_b"))
+        targets = [np.flatnonzero(rows["is_x"] == side) for side in (True, False)]
+        chosen = [side[source.integers(len(side), size=(DRAWS, len(side)))] for side in targets]
+        s = a - b
+        each = np.arange(DRAWS)[:, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            draws: NDArray[Any] = _effect_sizes(*(s[each, rows] for rows in chosen)).mean(-1)
+        return draws
+
+    def tests(self, other: Self) -> dict[str, list[dict[str, Any]]]:
+        signs = np.where(self.items()["is_x"], 1.0, -1.0)
+        values = (signs * metric.items()["association"] for metric in (self, other))
+        return {self.name: [significance.paired_permutation(*values)]}
+
+
+def _resampled_mean(cosines: NDArray[Any], source: np.random.Generator) -> NDArray[Any]:
+    """Mean over resampled attributes: (targets, layers, n) to (draws, targets, layers)."""
+    n = cosines.shape[-1]
+    weights = source.multinomial(n, np.full(n, 1 / n), size=DRAWS) / n
+    return np.moveaxis(cosines @ weights.T, -1, 0)
+
+
+def _associations(rows: Items) -> NDArray[Any]:
+    """s(w) of every target at every layer, shape (targets, layers)."""
+    s: NDArray[Any] = rows["cosines_a"].mean(-1) - rows["cosines_b"].mean(-1)
+    return s
+
+
+def _standardised(s: NDArray[Any]) -> NDArray[Any]:
+    """s(w) over its standard deviation; the difference of its means over X and Y is the effect size."""
+    result: NDArray[Any] = s / s.std(0, ddof=1)
+    return result
+
+
+def _split(s: NDArray[Any], is_x: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
+    return s[is_x], s[~is_x]
+
+
+def _effect_sizes(x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
+    """Effect size of each layer, from s(w) of shape (…, targets, layers)."""
+    spread = np.concatenate([x, y], -2).std(-2, ddof=1)
+    sizes: NDArray[Any] = (x.mean(-2) - y.mean(-2)) / spread
+    return sizes
+
+
+def cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Cosines of all pairs of vectors, (layers, n, width) and (layers, m, width) to (n, layers, m), in float64."""
+    return (normalize(first.double(), dim=-1) @ normalize(second.double(), dim=-1).mT).transpose(0, 1)
 
 
 class WeatScorer:
-    """The words of a test, tokenized once, to be shown to any number of models."""
+    """The texts of a test, tokenized once, to be shown to any number of models."""
 
-    def __init__(self, sets: WordSets, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.sets = sets
+    def __init__(self, test: AssociationTest, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.test = test
         self.pad_id = tokenizer.pad_token_id
-        self.words = list(dict.fromkeys([*sets.x, *sets.y, *sets.a, *sets.b]))
-        encoded = tokenizer(self.words, return_special_tokens_mask=True)
-        self.ids = encoded["input_ids"]
-        self.special = encoded["special_tokens_mask"]
+        self.texts = list(dict.fromkeys([*test.x, *test.y, *test.a, *test.b]))
+        encoded = tokenizer(self.texts, return_special_tokens_mask=True)
+        self.ids: list[list[int]] = encoded["input_ids"]
+        for text, ids in zip(self.texts, self.ids, strict=True):
+            check_length(ids, tokenizer, f"{test.name}, {text!r}")
+        special = encoded["special_tokens_mask"] if test.protocol == "weat" else [[0] * len(ids) for ids in self.ids]
+        self.counted: list[list[int]] = [[1 - s for s in marks] for marks in special]
+        """Per text, which tokens its vector is the mean of."""
 
-    @property
-    def n(self) -> int:
-        return len(self.words)
+    def vectors(self, model: PreTrainedModel, budget: TokenBudget) -> Tensor:
+        """Vectors of all texts at the layers that count, shape (layers, texts, width)."""
+        found: dict[int, Tensor] = {}
 
-    def vectors(self, model: PreTrainedModel) -> Tensor:
-        """Vectors of all words at all layers, shape (layers, words, width)."""
-        ids, attention = padded(self.ids, self.pad_id, model.device)
-        own = torch.zeros_like(ids)
-        for row, special in enumerate(self.special):
-            own[row, : len(special)] = 1 - torch.tensor(special, device=ids.device)
+        def work(batch: list[int]) -> None:
+            ids, attention = padded([self.ids[i] for i in batch], self.pad_id, model.device)
+            counted, _ = padded([self.counted[i] for i in batch], 0, model.device)
+            with OneDnnLinear():
+                output = model.base_model(input_ids=ids, attention_mask=attention, output_hidden_states=True)
+            layers = output.hidden_states[1:] if self.test.protocol == "weat" else (output.last_hidden_state,)
+            weights = (counted / counted.sum(-1, keepdim=True)).unsqueeze(-1)
+            means = (torch.stack(tuple(layers)).float() * weights).sum(2).cpu()
+            found.update(zip(batch, means.unbind(1), strict=True))
+
         with evaluating(model):
-            output = model.base_model(input_ids=ids, attention_mask=attention, output_hidden_states=True)
-            states = torch.stack(output.hidden_states[1:]).float()
-            weights = (own / own.sum(-1, keepdim=True)).unsqueeze(-1)
-            return (states * weights).sum(2).cpu().clone()
+            budget.run([len(ids) for ids in self.ids], model.device, work)
+        return torch.stack([found[i] for i in range(len(self.ids))], 1).clone()
 
-    def score(self, model: PreTrainedModel) -> tuple[Weat, float]:
-        """The metric of ``model`` and its p-value."""
-        vectors = self.vectors(model)
-        index = {word: i for i, word in enumerate(self.words)}
+    def score(self, model: PreTrainedModel, budget: TokenBudget) -> Weat:
+        """The metric of ``model``."""
+        vectors = self.vectors(model, budget)
+        place = {text: i for i, text in enumerate(self.texts)}
         x, y, a, b = (
-            vectors[:, [index[w] for w in words]] for words in (self.sets.x, self.sets.y, self.sets.a, self.sets.b)
+            vectors[:, [place[text] for text in texts]]
+            for texts in (self.test.x, self.test.y, self.test.a, self.test.b)
         )
-        standardised = associations(x, y, a, b)
-        metric = Weat()
-        metric.update(standardised, len(self.sets.x))
-        return metric, p_value(standardised, len(self.sets.x))
+        targets = torch.cat([x, y], 1)
+        metric = Weat(self.test.name, {"target": [*self.test.x, *self.test.y]})
+        size = targets.shape[1]
+        metric.update(
+            item=torch.arange(size),
+            is_x=torch.arange(size) < x.shape[1],
+            cosines_a=cosines(targets, a),
+            cosines_b=cosines(targets, b),
+        )
+        return metric

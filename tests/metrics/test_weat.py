@@ -4,13 +4,26 @@ from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
 
+import literal
 import pytest
 import torch
 from conftest import BASE
 
 from lce.errors import LceError
-from lce.metrics.weat import Weat, WeatScorer, associations, effect_size, load_word_sets, p_value
+from lce.metrics.items import differences
+from lce.metrics.scoring import TokenBudget
+from lce.metrics.seat import sentences
+from lce.metrics.weat import Weat, WeatScorer, cosines, load_test
 from lce.models import load_masked_lm
+
+
+def weat(x: torch.Tensor, y: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> Weat:
+    """The metric of vectors of shape (layers, words, width)."""
+    targets = torch.cat([x, y], 1)
+    metric = Weat("own")
+    number = torch.arange(targets.shape[1])
+    metric.update(item=number, is_x=number < x.shape[1], cosines_a=cosines(targets, a), cosines_b=cosines(targets, b))
+    return metric
 
 
 def layer(*rows: tuple[float, float]) -> torch.Tensor:
@@ -19,64 +32,99 @@ def layer(*rows: tuple[float, float]) -> torch.Tensor:
 
 def test_a_case_worked_by_hand() -> None:
     """With a = (1, 0) and b = (0, 1): s = cos − sin of the angle, i.e. 1, 0 for X and 0, −1 for Y, but for (3, 4)."""
-    x, y = layer((2, 0), (1, 1)), layer((3, 4), (0, 5))
-    standardised = associations(x, y, layer((1, 0)), layer((0, 1)))
+    score = weat(layer((2, 0), (1, 1)), layer((3, 4), (0, 5)), layer((1, 0)), layer((0, 1))).scores()["own"]
     s = [1.0, 0.0, 0.6 - 0.8, -1.0]
-    expected = (mean(s[:2]) - mean(s[2:])) / stdev(s)
-    assert effect_size(standardised, 2).item() == pytest.approx(expected)
+    assert score.value == pytest.approx((mean(s[:2]) - mean(s[2:])) / stdev(s))
     reached = [sum(s[i] for i in first) >= s[0] + s[1] - 1e-9 for first in combinations(range(4), 2)]
-    assert p_value(standardised, 2) == pytest.approx(sum(reached) / 6)
-    metric = Weat()
-    metric.update(standardised, 2)
-    assert metric.compute().item() == pytest.approx(expected)
+    assert score.details["p_value"] == pytest.approx(sum(reached) / 6)
+    assert score.n == 6
 
 
 def test_swapping_the_sets_turns_the_sign() -> None:
     random = torch.Generator().manual_seed(0)
     x, y, a, b = (torch.randn(3, 5, 8, generator=random) for _ in range(4))
-    effect = effect_size(associations(x, y, a, b), 5)
-    torch.testing.assert_close(effect_size(associations(y, x, a, b), 5), -effect)
-    torch.testing.assert_close(effect_size(associations(x, y, b, a), 5), -effect)
+    effect = weat(x, y, a, b).compute()
+    torch.testing.assert_close(weat(y, x, a, b).compute(), -effect)
+    torch.testing.assert_close(weat(x, y, b, a).compute(), -effect)
 
 
-def test_against_the_definition_on_the_bundled_model() -> None:
+def test_two_models_are_compared_word_by_word() -> None:
+    random = torch.Generator().manual_seed(0)
+    x, y, a, b = (torch.randn(3, 5, 8, generator=random) for _ in range(4))
+    metric, opposite = weat(x, y, a, b), weat(x, y, b, a)
+    row = differences(metric, opposite)["own"]
+    assert row["value"] == pytest.approx(2 * metric.compute().item())
+    signed = [z * sign for z, sign in zip(metric.items()["association"], [1] * 5 + [-1] * 5, strict=True)]
+    observed = abs(sum(signed))
+    flips = [abs(sum(v * (1 if bits >> i & 1 else -1) for i, v in enumerate(signed))) for bits in range(2**10)]
+    expected = sum(flip >= observed - 1e-9 for flip in flips) / 2**10
+    assert row["tests"][0]["p_value"] == pytest.approx(expected), "2^10 exchanges, all of them tried"
+    assert differences(metric, metric)["own"]["tests"][0]["p_value"] == 1
+
+
+@pytest.mark.parametrize("name", ["weat6", "weat7", "weat8", "seat6b", "seat8"])
+def test_against_the_definition_on_the_bundled_model(name: str) -> None:
     model, tokenizer = load_masked_lm(BASE)
-    sets = load_word_sets("weat8")
-
-    def vectors(word: str) -> list[torch.Tensor]:
-        encoded = tokenizer(word, return_tensors="pt")
-        with torch.no_grad():
-            states = model.bert(**encoded, output_hidden_states=True).hidden_states
-        return [state[0, 1:-1].mean(0) for state in states[1:]]
-
-    words = {word: vectors(word) for group in (sets.x, sets.y, sets.a, sets.b) for word in group}
-    effects = []
-    for i in range(model.config.num_hidden_layers):
-
-        def s(word: str, i: int = i) -> float:
-            def close(group: tuple[str, ...]) -> float:
-                return mean(torch.cosine_similarity(words[word][i], words[w][i], dim=0).item() for w in group)
-
-            return close(sets.a) - close(sets.b)
-
-        x, y = [s(w) for w in sets.x], [s(w) for w in sets.y]
-        effects.append((mean(x) - mean(y)) / stdev(x + y))
-    metric, p = WeatScorer(sets, tokenizer).score(model)
-    assert metric.compute().item() == pytest.approx(mean(effects), abs=1e-4)
-    assert 0 < p < 0.05
+    test = load_test(name)
+    score = WeatScorer(test, tokenizer).score(model.eval(), TokenBudget(300)).scores()[name]
+    assert score.details["layers"] == pytest.approx(literal.association(model, tokenizer, test), abs=1e-4)
+    assert score.value == pytest.approx(mean(score.details["layers"]))
+    assert 0 < score.details["p_value"] < 1
 
 
-def test_own_word_sets(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("seat6", (64, 64, 101, 112)),
+        ("seat6b", (80, 80, 101, 112)),
+        ("seat7", (72, 72, 80, 80)),
+        ("seat7b", (72, 72, 64, 64)),
+        ("seat8", (56, 56, 80, 80)),
+        ("seat8b", (56, 56, 64, 64)),
+    ],
+)
+def test_seat_sets_have_the_published_sizes(name: str, sizes: tuple[int, ...]) -> None:
+    test = load_test(name)
+    assert tuple(map(len, (test.x, test.y, test.a, test.b))) == sizes
+
+
+def test_seat_sentences_of_every_kind_of_word() -> None:
+    ends = {
+        "boy": ("This is a boy.", "Boys are people."),
+        "office": ("This is an office.", "Offices are things."),
+        "child": ("This is a child.", "Children are things."),
+        "business": ("This is a business.", "Businesses are things."),
+        "family": ("This is a family.", "Families are things."),
+        "NASA": ("This is NASA.", "It is NASA."),
+        "professional": ("This is professional.", "They are professional."),
+        "Ann": ("This is Ann.", "The person's name is Ann."),
+        "she": ("She is here.", "She is a person."),
+        "him": ("It is him.", "That is him."),
+        "hers": ("This is hers.", "Hers is here."),
+    }
+    for word, (first, last) in ends.items():
+        made = sentences([word])
+        assert (made[0], made[-1]) == (first, last)
+
+
+def test_own_tests(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text("x: [sun]\ny: [moon]\na: [day]\nb: [night]\n", encoding="utf-8")
-    assert load_word_sets(path).x == ("sun",)
+    assert load_test(path).x == ("sun",)
+    path.write_text("encoding: sentences\nx: [The sun.]\ny: [A moon.]\na: [By day.]\nb: [At night.]", encoding="utf-8")
+    assert load_test(path).protocol == "seat"
+    path.write_text("encoding: templates\nx: [Sue]\ny: [Tom]\na: [day]\nb: [he]\nleft_out: [Sue is here.]\n")
+    with pytest.raises(LceError, match="same size, got 7 and 8"):
+        load_test(path)
     for text, message in (
-        ("x: [sun]", "exactly the lists"),
-        ("x: [sun]\ny: []\na: [day]\nb: [night]", "y must be a list"),
+        ("x: [sun]", "expected the lists"),
+        ("x: [sun]\ny: []\na: [day]\nb: [night]", "y must be a list of words"),
         ("x: [sun]\ny: [a, b]\na: [day]\nb: [night]", "same size"),
+        ("x: [sun, sun]\ny: [a, b]\na: [day]\nb: [night]", "x holds 'sun' twice"),
+        ("encoding: poems\nx: [sun]\ny: [a]\na: [day]\nb: [night]", "encoding must be one of words, sentences"),
     ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(LceError, match=message):
-            load_word_sets(path)
-    with pytest.raises(LceError, match="known are weat6, weat7, weat8"):
-        load_word_sets("weat99")
+            load_test(path)
+    with pytest.raises(LceError, match=r"known are seat6, seat6b, .*, weat8"):
+        load_test("weat99")
