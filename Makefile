@@ -22,7 +22,7 @@ VARIANTS := stereotypical anti-stereotypical neutral
 SUMMARY = $(RUN)/seed-$(SEED)/$(1)/summary$(if $(SPARSITY),-$(SPARSITY)).json
 trained = $(foreach variant,$(filter $(VARIANTS),$(1)),$(call SUMMARY,$(variant)))
 
-.PHONY: help install data pretrain train-ref localize edit evaluate tensorboard test lint format clean
+.PHONY: help install data pretrain train-ref localize edit evaluate tensorboard test test-hub bench lint format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -32,7 +32,7 @@ help: ## list the targets
 	@echo "Variables: CONFIG=$(CONFIG) SEED=$(SEED) TARGET=$(TARGET) REFERENCE=$(REFERENCE)"
 	@echo "  ALPHA=2 (several: ALPHA='0 1 2 4'), STRATEGY=interpolation|extrapolation|pruning|mask-switch,"
 	@echo "  LOCALIZATION=mask|value, K=0.1 (share) or 5000 (count), SPARSITY=0.3, VARIANT=neutral (train-ref),"
-	@echo "  MODEL=folder or hub name (evaluate), VENV=$(VENV), PYTHON=$(PYTHON)"
+	@echo "  MODEL, AGAINST=folder or hub name, LIMIT=20 (evaluate), VENV=$(VENV), PYTHON=$(PYTHON)"
 
 install: $(INSTALLED) ## make the virtual environment
 
@@ -67,14 +67,23 @@ localize: $(call trained,$(TARGET) $(REFERENCE)) | $(INSTALLED) ## select the we
 edit: $(call trained,$(TARGET) $(REFERENCE)) | $(INSTALLED) ## edit the target, measure, write the patch: the main job
 	$(BIN)/lce edit $(SETTINGS) $(EDIT)
 
-evaluate: $(DATA)/report.json | $(INSTALLED) ## measure MODEL (by default the bundled one)
-	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) $(SETTINGS)
+evaluate: | $(INSTALLED) ## measure MODEL (by default the bundled one), or compare it: AGAINST=another
+	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) $(SETTINGS) \
+		$(if $(AGAINST),--against $(AGAINST)) $(if $(LIMIT),--limit $(LIMIT))
 
 tensorboard: | $(INSTALLED) ## look at the curves of all runs
 	$(BIN)/tensorboard --logdir runs
 
 test: | $(INSTALLED) ## run all tests, on real data too
 	$(BIN)/python -m pytest
+
+test-hub: | $(INSTALLED) ## compare with published scores; needs the Hugging Face hub
+	$(BIN)/python -m pytest -m hub
+
+bench: $(DATA)/report.json | $(INSTALLED) ## measure speed against the literal protocol, Trainer and torch (15 minutes)
+	$(BIN)/python tests/benchmarks/evaluation.py
+	$(BIN)/python tests/benchmarks/training.py
+	$(BIN)/python tests/benchmarks/pruning.py
 
 lint: | $(INSTALLED) ## check style, format and types
 	$(BIN)/ruff check .

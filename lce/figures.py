@@ -53,7 +53,7 @@ CURVES = {
 
 
 def alpha_curves(edits: Sequence[dict[str, Any]], path: Path) -> None:
-    """One panel a score: the edited target over α, the uninformed edits, and target and reference as lines."""
+    """One panel a score: the edited target over α with its interval, the uninformed edits, target and reference."""
     from matplotlib.figure import Figure
 
     edits = sorted(edits, key=lambda edit: edit["alpha"])
@@ -64,6 +64,8 @@ def alpha_curves(edits: Sequence[dict[str, Any]], path: Path) -> None:
     for axes, (name, label) in zip(panels, shown.items(), strict=True):
         scores = [edit["scores"][name] for edit in edits]
         axes.plot(alphas, [score["after"] for score in scores], "o-", color="tab:blue", label="edited")
+        ends = [score["after_interval"] or (score["after"], score["after"]) for score in scores]
+        axes.fill_between(alphas, *zip(*ends, strict=True), color="tab:blue", alpha=0.12, label="95 % interval")
         drawn = [(alpha, score) for alpha, score in zip(alphas, scores, strict=True) if score["uninformed"] is not None]
         axes.errorbar(
             [alpha for alpha, _ in drawn],

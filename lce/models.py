@@ -190,7 +190,10 @@ class MaskedLanguageModel(L.LightningModule):
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, eps=1e-8)
+        # The fused kernel is several times faster, but does not go with the gradient scaling of 16-bit floats.
+        scaled = self._trainer is not None and str(self._trainer.precision).startswith("16")
+        fused = self.device.type in ("cpu", "cuda") and not scaled
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, eps=1e-8, fused=fused)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(self.warmup_steps, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,13 @@ def test_what_is_no_masked_language_model_is_refused(tmp_path: Path, tokenizer: 
     tokenizer.save_pretrained(tmp_path / "classifier")
     with pytest.raises(LceError, match="is no masked language model"):
         load_masked_lm(tmp_path / "classifier")
+    BertForMaskedLM(BertConfig(**{**SMALL, "vocab_size": len(tokenizer)})).save_pretrained(tmp_path / "maskless")
+    tokenizer.save_pretrained(tmp_path / "maskless")
+    about = json.loads((tmp_path / "maskless/tokenizer_config.json").read_text(encoding="utf-8"))
+    about["mask_token"] = None
+    (tmp_path / "maskless/tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
+    with pytest.raises(LceError, match="its tokenizer has no mask token"):
+        load_masked_lm(tmp_path / "maskless")
     BertForMaskedLM(BertConfig(**SMALL)).save_pretrained(tmp_path / "small")
     tokenizer.save_pretrained(tmp_path / "small")
     with pytest.raises(LceError, match="tokens, the model only 50"):

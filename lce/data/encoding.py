@@ -23,7 +23,7 @@ class EncodedTexts:
 
     ``ids`` and ``is_term`` have one entry per token (int32, bool), ``offsets`` one per text and one more
     (int64); text i is ``ids[offsets[i]:offsets[i + 1]]``, special tokens included. ``sizes`` (int64) are what
-    batches are bucketed by: the length of the source sentence, which counterfactual variants share.
+    batches are bucketed by: the tokens of the source sentence, which counterfactual variants share.
     """
 
     ids: Tensor
@@ -54,9 +54,12 @@ def encode(
     ids: list[int] = []
     marks: list[bool] = []
     offsets = [0]
+    sizes: list[int] = []
     for start in range(0, len(texts), CHUNK):
-        chunk = list(texts[start : start + CHUNK])
+        chunk, originals = list(texts[start : start + CHUNK]), list(sources[start : start + CHUNK])
         encoded = tokenizer(chunk, truncation=True, max_length=max_length, return_offsets_mapping=True)
+        unchanged = encoded if chunk == originals else tokenizer(originals, truncation=True, max_length=max_length)
+        sizes += map(len, unchanged["input_ids"])
         for text, tokens, spans in zip(chunk, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             ids += tokens
             marks += _term_tokens(text, spans, spec) if spec else [False] * len(tokens)
@@ -65,7 +68,7 @@ def encode(
         ids=torch.tensor(ids, dtype=torch.int32),
         is_term=torch.tensor(marks, dtype=torch.bool),
         offsets=torch.tensor(offsets),
-        sizes=torch.tensor([len(source) for source in sources]),
+        sizes=torch.tensor(sizes),
     )
 
 

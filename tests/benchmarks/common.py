@@ -1,0 +1,69 @@
+"""What the benchmarks share: a machine described, a table printed, numbers kept."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+Result = TypeVar("Result")
+BUNDLED = ROOT / "checkpoints/lce-bert-mini"
+
+
+def machine(device: torch.device) -> str:
+    """The processor or card, its threads, and the rate of its float32 matrix products as measured now [GFLOP/s]."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "processor")
+        name = f"{model}, {torch.get_num_threads()} threads"
+    return f"{name}; torch {torch.__version__}; matrix products {matrix_rate(device) / 1e9:,.0f} GFLOP/s"
+
+
+def matrix_rate(device: torch.device, size: int = 2048) -> float:
+    """Floating-point operations per second of a large float32 product, by the faster route."""
+    from lce.kernels import OneDnnLinear
+
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+
+    def product() -> None:
+        torch.nn.functional.linear(a, b).sum().item()
+
+    with OneDnnLinear():
+        fast = min(timed(product)[0] for _ in range(5))
+    return 2 * size**3 / min(fast, *(timed(product)[0] for _ in range(5)))
+
+
+def timed(work: Callable[[], Result]) -> tuple[float, Result]:
+    """Wall time of ``work`` [s], and what it gives."""
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def models() -> dict[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
+    """The bundled model, and one of bert-base's shape with random weights, both with the bundled tokenizer."""
+    from lce.models import load_masked_lm
+
+    bundled, tokenizer = load_masked_lm(BUNDLED)
+    torch.manual_seed(0)
+    return {"bundled": (bundled, tokenizer), "bert-base shape": (BertForMaskedLM(BertConfig()), tokenizer)}
+
+
+def report(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading != headings[0] else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=120).print(table)

@@ -1,0 +1,100 @@
+"""CrowS-Pairs and StereoSet (gender) against the literal protocol: one masked position of one sentence at a time,
+full-vocabulary logits over the whole sequence, as bias-bench does. The scores of both must agree to 1e-4.
+
+The original CrowS-Pairs metric, ten times as many inputs, is measured on every tenth pair. Last comes one whole
+evaluation of the bundled model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from common import BUNDLED, ROOT, machine, models, report, timed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import literal  # isort: skip  (common adds its folder to the path)
+from lce.data import wheels
+from lce.metrics.crows_pairs import CrowsPairs, CrowsPairsScorer, read_pairs
+from lce.metrics.scoring import TokenBudget
+from lce.metrics.stereoset import StereoSetScorer, read_examples
+from lce.metrics.suite import PAIRS, BiasSuite, EvaluationSettings, all_scores
+from lce.models import load_masked_lm
+
+DOWNLOADS = ROOT / "data/downloads"
+Job = tuple[str, Callable[[], list[float]], Callable[[], list[float]]]
+"""What is measured, the literal protocol's scores, and lce's, each made anew with its tokenization."""
+
+
+def pair_scores(metric: CrowsPairs) -> list[float]:
+    items = metric.items()
+    return [float(score) for pair in zip(items["more"], items["less"], strict=True) for score in pair]
+
+
+def jobs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Job]:
+    root = wheels.fetch(wheels.BENCHMARKS, DOWNLOADS)
+    pairs = read_pairs(root / PAIRS, "gender")
+    examples = read_examples(root / "StereoSet/data/dev.json", "gender")
+
+    def literal_pairs(chosen: list, changed: bool) -> list[float]:
+        scored = (literal.crows_pairs(model, tokenizer, (pair.more, pair.less), changed) for pair in chosen)
+        return [score for scores in scored for score in scores]
+
+    def literal_words() -> list[float]:
+        scores = []
+        for example in examples:
+            for word in example.words:
+                logs = literal.stereoset(model, tokenizer, example.context, word)
+                scores.append(sum(map(math.exp, logs)) / len(logs))
+        return scores
+
+    def own_words() -> list[float]:
+        items = StereoSetScorer(examples, tokenizer).score(model, TokenBudget()).items()
+        columns = (items["stereotype"], items["anti_stereotype"], items["unrelated"])
+        return [float(score) for scores in zip(*columns, strict=True) for score in scores]
+
+    return [
+        (
+            "CrowS-Pairs (bias-bench), 262 pairs",
+            lambda: literal_pairs(pairs, changed=True),
+            lambda: pair_scores(CrowsPairsScorer(pairs, tokenizer).bias_bench(model, TokenBudget())),
+        ),
+        (
+            "CrowS-Pairs (original), 27 pairs",
+            lambda: literal_pairs(pairs[::10], changed=False),
+            lambda: pair_scores(CrowsPairsScorer(pairs[::10], tokenizer).original(model, TokenBudget())),
+        ),
+        ("StereoSet dev, 255 examples", literal_words, own_words),
+    ]
+
+
+def compare(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
+    rows = []
+    for title, by_protocol, by_lce in jobs(model.eval(), tokenizer):
+        timed(by_lce)
+        own, own_scores = timed(by_lce)
+        peer, scores = timed(by_protocol)
+        worst = max(abs(a - b) for a, b in zip(scores, own_scores, strict=True))
+        assert worst < 1e-4, f"{title}: scores differ by {worst}"
+        rows.append([f"{name}: {title}", f"{peer:.1f} s", f"{own:.2f} s", f"{peer / own:.1f}", f"{worst:.0e}"])
+        print(" | ".join(rows[-1]), flush=True)
+    return rows
+
+
+def whole_evaluation() -> list[str]:
+    """WEAT, StereoSet and both CrowS-Pairs metrics, with intervals and p-values, of the bundled model."""
+    model, tokenizer = load_masked_lm(BUNDLED)
+    took, _ = timed(lambda: all_scores(BiasSuite(EvaluationSettings(), tokenizer, DOWNLOADS).measure(model)))
+    return ["bundled: all four bias metrics, whole", "", f"{took:.2f} s", "", ""]
+
+
+def main() -> None:
+    print(machine(torch.device("cpu")))
+    rows = [row for name, (model, tokenizer) in models().items() for row in compare(name, model, tokenizer)]
+    headings = ["evaluation, float32", "literal", "lce", "ratio", "largest difference"]
+    report("evaluation against the literal protocol", headings, [*rows, whole_evaluation()])
+
+
+if __name__ == "__main__":
+    main()
