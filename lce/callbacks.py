@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from copy import deepcopy
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from lce.edits import Changes, write_values_
+from lce.errors import LceError
 from lce.masks import Mask
 from lce.metrics.items import ItemMetric
 from lce.metrics.suite import BiasSuite, Scores, all_scores
@@ -73,7 +75,6 @@ class EditCallback(Callback):
         self.tag = tag
         self.leave_out = leave_out
         self.metrics: list[ItemMetric] = []
-        self.scores: Scores = {}
         self._is_applied = False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,10 +87,15 @@ class EditCallback(Callback):
         with trainer.precision_plugin.val_step_context():
             self.metrics = self.suite.measure(module.model, self.leave_out)
         if "perplexity" in self.suite.settings.metrics:
+            if not module.perplexity.items()["tokens"].any():
+                raise LceError("perplexity: no token of these few sentences is masked; measure it on more of them")
             self.metrics.append(deepcopy(module.perplexity))
-        self.scores = all_scores(self.metrics)
         if self.tag and trainer.logger:
             log_scores(trainer.logger, self.tag, self.alpha, self.scores)
+
+    @cached_property
+    def scores(self) -> Scores:
+        return all_scores(self.metrics)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore()

@@ -17,13 +17,14 @@ from lightning import Trainer
 from lce.callbacks import EditCallback
 from lce.checkpoint import fingerprint
 from lce.config import Settings
-from lce.data.encoding import EncodedTexts, encode
-from lce.data.module import evaluation_loader, read_examples, read_text
+from lce.data.encoding import encode
+from lce.data.module import UNBOUNDED, evaluation_loader, read_examples, read_text
 from lce.data.prepare import prepare_examples
 from lce.edits import Changes
 from lce.errors import LceError
 from lce.files import read_json, replaced_file, save_config, write_json
 from lce.metrics.items import ItemMetric, differences
+from lce.metrics.scoring import PROCESSOR_TOKENS
 from lce.metrics.suite import BiasSuite, Scores, all_scores
 from lce.models import MaskedLanguageModel, load_masked_lm
 from lce.paths import CONFIG, EXAMPLES, SCORES
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import TensorBoardLogger
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-EVALUATION_BATCH = 32
-"""Held-out sentences per batch; sorted by length, they hold little padding."""
+DTYPES = {"bf16-true": "bfloat16", "16-true": "float16", "64-true": "float64"}
+"""Type of the weights by the Trainer's precision, where it is not float32."""
 LIBRARIES = ("lce", "torch", "transformers", "tokenizers", "lightning", "numpy", "scipy")
 
 
@@ -47,17 +48,20 @@ class Evaluator:
         self, settings: Settings, trainer_options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase
     ) -> None:
         self.settings = settings
-        texts, self.texts = _sentences(settings, tokenizer)
-        self.loader = evaluation_loader(texts, tokenizer, EVALUATION_BATCH, settings.train.mask_probability)
-        self.suite = BiasSuite(settings.evaluation, tokenizer, settings.data.downloads, (texts, self.texts))
+        self.sentences, self.max_length = _sentences(settings, tokenizer)
+        suited = self.sentences or [tokenizer.mask_token]  # Lightning validates nothing without a batch
+        texts = encode(suited, suited, tokenizer, None, self.max_length)
+        batch = max(1, (settings.evaluation.tokens_per_batch or PROCESSOR_TOKENS) // int(texts.sizes.max()))
+        self.loader = evaluation_loader(texts, tokenizer, batch, settings.train.mask_probability)
+        self.suite = BiasSuite(settings.evaluation, tokenizer, settings.data.downloads, self.sentences, self.max_length)
+        if self.sentences:
+            self.suite.data["sentences"] = fingerprint({"ids": texts.ids, "offsets": texts.offsets})
         self.options = dict(trainer_options) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
         self.kept_scores = Path(settings.experiment) / SCORES
         self.measure = [
             version("lce"),
             asdict(settings.evaluation),
-            self.suite.weat_tests,
             self.suite.data,
-            fingerprint({"ids": texts.ids, "offsets": texts.offsets}),
             settings.train.mask_probability,
             numerics(trainer_options),
         ]
@@ -70,26 +74,30 @@ class Evaluator:
         **options: Any,
     ) -> Scores:
         """Scores of ``model`` with ``changes`` applied for the while; the ``options`` are those of `EditCallback`."""
-        return all_scores(self.metrics(model, changes, logger, **options))
+        return self._run(model, changes, logger, **options).scores
 
-    def metrics(
+    def metrics(self, model: PreTrainedModel) -> list[ItemMetric]:
+        """The metrics of ``model`` with all their items."""
+        metrics = self._run(model).metrics
+        for metric in metrics:
+            if metric.name == "perplexity":
+                metric.texts = {"sentence": self.sentences}
+        return metrics
+
+    def _run(
         self,
         model: PreTrainedModel,
         changes: Changes | None = None,
         logger: TensorBoardLogger | None = None,
         **options: Any,
-    ) -> list[ItemMetric]:
-        """As calling it, but the metrics with all their items."""
+    ) -> EditCallback:
         callback = EditCallback(changes, self.suite, **options)
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
         trainer = Trainer(
             **(self.options | quiet), logger=logger or False, callbacks=[callback], use_distributed_sampler=False
         )
         trainer.validate(MaskedLanguageModel(model), self.loader, verbose=False)
-        for metric in callback.metrics:
-            if metric.name == "perplexity":
-                metric.texts = {"sentence": self.texts}
-        return callback.metrics
+        return callback
 
     def unedited(self, model: PreTrainedModel) -> Scores:
         """As calling it, but the scores of the same weights by the same measure are kept in the run and read again."""
@@ -107,35 +115,31 @@ class Evaluator:
         return {
             **asdict(self.settings.evaluation),
             "mask_probability": self.settings.train.mask_probability,
-            "sentences": len(self.texts),
+            "sentences": len(self.sentences),
+            "max_length": self.max_length,
             "tokens_per_batch": self.suite.budget.tokens,
             "data_sha256": self.suite.data,
             "odd_items": {name: items for name, items in self.suite.odd.items() if items},
             "device": torch.cuda.get_device_name(device)
             if device.type == "cuda"
             else f"{device} ({platform.machine()})",
-            "dtype": "float32",
+            "dtype": DTYPES.get(str(precision), "float32"),
             "precision": str(precision),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         }
 
 
-def _sentences(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> tuple[EncodedTexts, list[str]]:
-    """The sentences that perplexity is measured on, encoded and as they are."""
+def _sentences(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], int]:
+    """The sentences that perplexities are measured on, and the tokens at which they are cut; none if none is asked."""
     about = settings.evaluation
+    longest = min(tokenizer.model_max_length, UNBOUNDED)
     if not any("perplexity" in metric for metric in about.metrics):
-        placeholder = [tokenizer.mask_token]  # Lightning validates nothing without a batch
-        return encode(placeholder, placeholder, tokenizer, None, max_length=8), placeholder
+        return [], longest
     if about.text:
-        encoded, texts = read_text(about.text, tokenizer)
-    else:
-        prepare_examples(settings.data)
-        texts, _ = read_examples(Path(settings.data.folder) / EXAMPLES, None, True)
-        encoded = encode(texts, texts, tokenizer, None, settings.train.max_length)
-    if about.limit:
-        texts = texts[: about.limit]
-        encoded = encode(texts, texts, tokenizer, None, settings.train.max_length)
-    return encoded, texts
+        return read_text(about.text, tokenizer)[: about.limit], longest
+    prepare_examples(settings.data)
+    texts, _ = read_examples(Path(settings.data.folder) / EXAMPLES, None, True)
+    return texts[: about.limit], min(settings.train.max_length, longest)
 
 
 def run_evaluate(settings: Settings, trainer_options: Mapping[str, Any], name: str, against: str | None) -> Path:
@@ -144,35 +148,45 @@ def run_evaluate(settings: Settings, trainer_options: Mapping[str, Any], name: s
     In a folder of the same name beside it are report.html, and one parquet file of items per metric.
 
     Raises:
-        LceError: a model or the data cannot be used, or the two models have different vocabularies.
+        LceError: a model or the data cannot be used, the two models have different vocabularies, or the output is
+            to be no .json file.
     """
+    if settings.output and not settings.output.endswith(".json"):
+        raise LceError(f"output: expected the name of a .json file, got {settings.output}")
     model, tokenizer = load_masked_lm(name)
-    evaluator = Evaluator(settings, trainer_options, tokenizer)
-    metrics = evaluator.metrics(model)
-    result: dict[str, Any] = {"model": _about(name, model), "scores": all_scores(metrics)}
-    others: list[ItemMetric] = []
+    result: dict[str, Any] = {"model": _about(name, model)}
+    models = [model]
     if against:
         other, other_tokenizer = load_masked_lm(against)
         if other_tokenizer.get_vocab() != tokenizer.get_vocab():
             raise LceError(f"{name} and {against}: have different vocabularies; token scores cannot be compared")
-        others = evaluator.metrics(other)
-        pairs = zip(metrics, others, strict=True)
-        result |= {
-            "against": {**_about(against, other), "weights_differing": differing_weights(model, other)},
-            "scores_against": all_scores(others),
-            "differences": {name: row for pair in pairs for name, row in differences(*pair).items()},
-        }
+        tokenizer.model_max_length = min(tokenizer.model_max_length, other_tokenizer.model_max_length)
+        result["against"] = {**_about(against, other), "weights_differing": differing_weights(model, other)}
+        models.append(other)
+    evaluator = Evaluator(settings, trainer_options, tokenizer)
+    metrics, *others = (evaluator.metrics(one) for one in models)
+    result["scores"] = all_scores(metrics)
+    if others:
+        pairs = zip(metrics, others[0], strict=True)
+        result["scores_against"] = all_scores(others[0])
+        result["differences"] = {key: row for pair in pairs for key, row in differences(*pair).items()}
     result["measured_with"] = evaluator.provenance()
-    sides = [result[side] for side in ("model", "against") if side in result]
-    title = "-against-".join(f"{_short(side['name'])}-{side['fingerprint'][:6]}" for side in sides)
-    path = Path(settings.output or Path(settings.experiment) / "evaluations" / f"{title}.json")
+    path = Path(settings.output or _default_output(settings, result))
     folder = path.with_suffix("")
     save_config(folder / CONFIG, asdict(settings) | {"trainer": dict(trainer_options)})
     for i, metric in enumerate(metrics):
-        _write_items(folder / f"{metric.name}.parquet", metric, others[i] if others else None)
-    write_report(folder / "report.html", result, metrics, others)
+        _write_items(folder / f"{metric.name}.parquet", metric, others[0][i] if others else None)
     write_json(path, result)
+    write_report(folder / "report.html", result, metrics, others[0] if others else [])
     return path
+
+
+def _default_output(settings: Settings, result: dict[str, Any]) -> Path:
+    """A name for each model, or pair of them, and each way of measuring them."""
+    sides = [result[side] for side in ("model", "against") if side in result]
+    parts = [f"{_short(side['name'])}-{side['fingerprint'][:6]}" for side in sides]
+    way = derive(str(asdict(settings.evaluation)), result["measured_with"]["precision"]) % 16**6
+    return Path(settings.experiment) / "evaluations" / f"{'-against-'.join(parts)}-{way:06x}.json"
 
 
 def _about(name: str, model: PreTrainedModel) -> dict[str, Any]:

@@ -67,7 +67,8 @@ def _is_running(process: int) -> bool:
 
 def write_json(path: str | Path, content: Any) -> None:
     with replaced_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:

@@ -29,17 +29,18 @@ class OneDnnLinear(TorchFunctionMode):
     """While active, every linear map of float32 tensors on the processor goes through oneDNN, gradients too."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not torch.compiler.is_compiling() and func is torch.nn.functional.linear and _applies(*args[:2]):
-            return _linear(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if not torch.compiler.is_compiling() and func is torch.nn.functional.linear and _applies(*args, **kwargs):
+            return _linear(*args, **kwargs)
+        return func(*args, **kwargs)
 
 
-def _applies(x: Tensor, weight: Tensor, *_: Any) -> bool:
+def _applies(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     return (
         has_onednn()
-        and x.dtype == weight.dtype == torch.float32
-        and x.device.type == weight.device.type == "cpu"
-        and x.numel() > 0
+        and input.dtype == weight.dtype == torch.float32
+        and input.device.type == weight.device.type == "cpu"
+        and input.numel() > 0
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -50,8 +51,8 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return result
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
-    return _Linear.apply(x, weight, bias)
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    return _Linear.apply(input, weight, bias)
 
 
 class _Linear(torch.autograd.Function):

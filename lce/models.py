@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import lightning as L
 import torch
@@ -76,6 +77,7 @@ def compile_layers(model: PreTrainedModel) -> None:
 
     All but the last one, in which `masked_logits` changes from batch to batch which positions go on.
     """
+    _GATHERED_AFTER[model] = _latest_mixing_of_positions(model)  # tried now, not on compiled layers
     for stack in layer_stacks(model).values():
         for layer in stack[:-1]:
             layer.compile(dynamic=True)
@@ -102,28 +104,71 @@ def masked_logits(model: PreTrainedModel, input_ids: Tensor, attention_mask: Ten
     which costs as much as the layers of a small encoder. Keeping only the asked positions from there on gives the
     same logits and saves the rest, in training too.
     """
+    if model not in _GATHERED_AFTER:
+        _GATHERED_AFTER[model] = _latest_mixing_of_positions(model)
+    return _logits_at(model, _GATHERED_AFTER[model], input_ids, attention_mask, positions)
+
+
+_GATHERED_AFTER: WeakKeyDictionary[PreTrainedModel, str | None] = WeakKeyDictionary()
+"""Per model, the module behind which only the asked positions go on; None if only the logits can be gathered."""
+
+
+def _logits_at(
+    model: PreTrainedModel, module: str | None, input_ids: Tensor, attention_mask: Tensor, positions: Tensor
+) -> Tensor:
+    """As `masked_logits`, keeping the asked positions behind ``module``, or (None) those of the logits."""
 
     def gather(module: nn.Module, arguments: Any, output: Any) -> Any:
-        kept = output[0].flatten(0, 1)[positions].unsqueeze(0)
+        states = output if isinstance(output, Tensor) else output[0]
+        kept = states.flatten(0, 1)[positions].unsqueeze(0)
+        if isinstance(output, Tensor):
+            return kept
         if isinstance(output, tuple):
             return kept, *output[1:]
         output["last_hidden_state"] = kept
         return output
 
-    handle = _last_mixing_of_positions(model).register_forward_hook(gather)
+    handle = model.get_submodule(module).register_forward_hook(gather) if module else None
     try:
         with OneDnnLinear():
             logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask).logits
     finally:
-        handle.remove()
-    return logits.squeeze(0)
+        if handle:
+            handle.remove()
+    return logits.squeeze(0) if handle else logits.flatten(0, 1)[positions]
 
 
-def _last_mixing_of_positions(model: PreTrainedModel) -> nn.Module:
-    """The last layer's attention where the architecture is laid out like BERT's, else the whole encoder."""
-    layers = getattr(getattr(model.base_model, "encoder", None), "layer", None)
-    attention = getattr(layers[-1], "attention", None) if isinstance(layers, nn.ModuleList) else None
-    return attention if isinstance(attention, nn.Module) else model.base_model
+def _latest_mixing_of_positions(model: PreTrainedModel) -> str | None:
+    """The latest module after which each position goes its own way: last attention, encoder, or (None) neither.
+
+    Architectures differ in what they do with the output of a module, so each choice is tried on a small batch, and
+    taken if the logits are those of the whole model.
+    """
+    layers = f"{model.base_model_prefix}.encoder.layer"
+    modules = dict(model.named_modules())
+    last = next((f"{layers}.{i}.attention" for i in range(999, -1, -1) if f"{layers}.{i}" in modules), None)
+    input_ids = torch.arange(12, device=model.device).view(2, 6) % model.config.vocab_size
+    attention_mask = torch.ones_like(input_ids)
+    attention_mask[1, 4:] = 0
+    positions = torch.tensor([1, 4, 8], device=model.device)
+    tolerance = 1e-4 if model.dtype == torch.float32 else 3e-2
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            whole = _logits_at(model, None, input_ids, attention_mask, positions)
+            for module in (last, model.base_model_prefix):
+                if module not in modules:
+                    continue
+                try:
+                    found = _logits_at(model, module, input_ids, attention_mask, positions)
+                except (RuntimeError, IndexError, TypeError, ValueError, AttributeError, KeyError):
+                    continue
+                if found.shape == whole.shape and (found - whole).abs().max() <= tolerance * whole.abs().max():
+                    return module
+    finally:
+        model.train(training)
+    return None
 
 
 class MaskedLanguageModel(L.LightningModule):
@@ -190,9 +235,10 @@ class MaskedLanguageModel(L.LightningModule):
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        # The fused kernel is several times faster, but does not go with the gradient scaling of 16-bit floats.
-        scaled = self._trainer is not None and str(self._trainer.precision).startswith("16")
-        fused = self.device.type in ("cpu", "cuda") and not scaled
+        # The fused kernel is several times faster, but in mixed precision Lightning cannot clip gradients before it.
+        trainer = self._trainer
+        clipped = trainer is not None and trainer.gradient_clip_val and str(trainer.precision).endswith("mixed")
+        fused = self.device.type in ("cpu", "cuda") and not clipped
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, eps=1e-8, fused=fused)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(self.warmup_steps, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

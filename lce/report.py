@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from lce.files import replaced_file
 from lce.metrics.items import ItemMetric
 from lce.metrics.stereoset import StereoSet
-from lce.tables import interval_text, label, p_text
+from lce.tables import interval_text, label, number_text, p_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,14 +28,14 @@ def write_report(
 ) -> None:
     """Write the page about ``result``; ``others`` are the metrics of the model compared with, if there is one."""
     environment = Environment(loader=PackageLoader("lce", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"label": label, "interval": interval_text, "p": p_text}
+    environment.filters |= {"label": label, "interval": interval_text, "number": number_text, "p": p_text}
     names = [result[key]["name"] for key in ("model", "against") if key in result]
     figures = [("Scores and their 95 % intervals", _intervals(result, names))]
     sides = [metrics, others] if others else [metrics]
     if layers := _layers(result, names):
         figures.append(("Association by layer", layers))
     if terms := _terms([metric for side in sides for metric in side if isinstance(metric, StereoSet)], names):
-        figures.append(("StereoSet by target term", terms))
+        figures.append((f"StereoSet by target term (of many, the {SHOWN_TERMS} with most examples)", terms))
     drawn = [(title, _svg(figure)) for title, figure in figures]
     page = environment.get_template("report.html").render(result=result, figures=drawn)
     with replaced_file(path) as temporary:
@@ -48,7 +48,7 @@ def _intervals(result: dict[str, Any], names: Sequence[str]) -> Figure:
 
     scores = result["scores"]
     associations = [name for name in scores if "layers" in scores[name]]
-    perplexities = [name for name in scores if "perplexity" in name]
+    perplexities = [name for name in scores if "sentences" in scores[name]]
     percents = [name for name in scores if name not in (*associations, *perplexities)]
     panels = [
         (title, group)
@@ -80,8 +80,8 @@ def _legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
 
 
 def _points(axes: Axes, scores: Sequence[dict[str, Any]], shift: float, colour: str, name: str) -> None:
-    values = [score["value"] for score in scores]
-    ends = [score["interval"] or (score["value"], score["value"]) for score in scores]
+    values = [float("nan") if score["value"] is None else score["value"] for score in scores]
+    ends = [score["interval"] or (v, v) for score, v in zip(scores, values, strict=True)]
     spans = [
         [max(0.0, v - low) for v, (low, _) in zip(values, ends, strict=True)],
         [max(0.0, high - v) for v, (_, high) in zip(values, ends, strict=True)],
@@ -100,7 +100,7 @@ def _layers(result: dict[str, Any], names: Sequence[str]) -> Figure | None:
     figure = Figure(figsize=(min(10.0, 3.6 * len(tests)), 2.8 + 0.3 * len(names)), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(tests), squeeze=False)[0], tests, strict=True):
         for side, key in enumerate(("scores", "scores_against")[: len(names)]):
-            layers = result[key][name]["layers"]
+            layers = [float("nan") if size is None else size for size in result[key][name]["layers"]]
             axes.plot(range(1, len(layers) + 1), layers, "o-", color=COLOURS[side], label=names[side])
         axes.axhline(0, color="black", linewidth=1, linestyle=":")
         axes.set_xlabel("layer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,14 @@ def print_evaluation(result: dict[str, Any]) -> None:
     title = result["model"]["name"] + (f" against {against['name']}" if against else "")
     table = Table(title=f"{title} ({measured['bias_type']}{limited})", title_justify="left")
     compared = ["against", "difference", "95 % interval"] if against else []
-    for heading in ("", "score", "95 % interval", *compared, "p", "n"):
+    for heading in ("", "score", "95 % interval", *compared, "p, paired" if against else "p", "n"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, score in result["scores"].items():
-        row = [label(name), f"{score['value']:.2f}", interval_text(score["interval"])]
+        row = [label(name), number_text(score["value"]), interval_text(score["interval"])]
         if against:
             difference = result["differences"][name]
             p_value = difference["tests"][0]["p_value"] if difference["tests"] else None
-            row += [f"{result['scores_against'][name]['value']:.2f}", f"{difference['value']:+.2f}"]
+            row += [number_text(result["scores_against"][name]["value"]), number_text(difference["value"], "+.2f")]
             row.append(interval_text(difference["interval"]))
         else:
             p_value = score.get("p_value")
@@ -87,8 +88,13 @@ def label(name: str) -> str:
     """How people write the ``name`` of a score."""
     if name in LABELS:
         return LABELS[name]
-    kind, number = name[:4], name[4:]
-    return f"{kind.upper()} {number}" if kind in ("weat", "seat") else name
+    known = re.fullmatch(r"(weat|seat)(\d+b?)", name)
+    return f"{known[1].upper()} {known[2]}" if known else name
+
+
+def number_text(value: float | None, form: str = ".2f") -> str:
+    """A score, as people write it."""
+    return "–" if value is None else format(value, form)
 
 
 def p_text(p_value: float | None) -> str:

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lce.data.encoding import EncodedTexts
 from lce.data.module import MaskedTextModule
 from lce.errors import LceError
-from lce.models import MaskedLanguageModel, compile_layers
+from lce.models import MaskedLanguageModel, compile_layers, longest_input
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -144,7 +144,7 @@ def _check(settings: OptimisationSettings, trainer_options: dict[str, Any], mode
     for name in ("steps", "batch_size", "checkpoint_every", "validate_every"):
         if (value := getattr(settings, name)) is not None and value < 1:
             raise LceError(f"train.{name}: expected a positive number, got {value}")
-    longest = getattr(model.config, "max_position_embeddings", settings.max_length)
+    longest = longest_input(model)
     if not 2 < settings.max_length <= longest:
         raise LceError(f"train.max_length: the model takes up to {longest} tokens, got {settings.max_length}")
     shares = int(os.environ.get("WORLD_SIZE", 1)) * (trainer_options.get("accumulate_grad_batches") or 1)

@@ -56,7 +56,9 @@ def test_scores_come_with_all_that_makes_them_comparable(config: Path, base: Pat
     assert len(result["scores"]["weat8"]["layers"]) == 2
     measured = result["measured_with"]
     assert (measured["limit"], measured["stereoset_split"], measured["bias_type"]) == (20, "dev", "gender")
-    assert set(measured["data_sha256"]) == {"StereoSet/data/dev.json", "CrowS-Pairs/data/crows_pairs_anonymized.csv"}
+    files = {"StereoSet/data/dev.json", "CrowS-Pairs/data/crows_pairs_anonymized.csv"}
+    assert set(measured["data_sha256"]) == files | {"weat8", "sentences"}
+    assert (measured["sentences"], measured["max_length"]) == (20, 128)
     assert measured["versions"]["torch"] == torch.__version__
     assert measured["device"].startswith("cpu")
     assert len(result["model"]["fingerprint"]) == 64
@@ -120,9 +122,29 @@ def test_other_tests_and_types(config: Path, base: Path) -> None:
     assert "no bias type profession" in result["measured_with"]["odd_items"]["crows_pairs"][0]["reason"]
 
 
+def test_results_of_other_settings_stay_apart(config: Path, base: Path) -> None:
+    for limit in ("4", "5"):
+        options = ["--evaluation.metrics", "[crows_pairs]", "--limit", limit]
+        assert main(["evaluate", str(base), "--config", str(config), *options]) == 0
+    results = [json.loads(path.read_text()) for path in (config.parent / "run/evaluations").glob("*.json")]
+    assert sorted(result["scores"]["crows_pairs"]["n"] for result in results) == [4, 5]
+
+
+def test_half_precision_counts_and_names_the_weights_as_they_are_stored(config: Path, base: Path, other: Path) -> None:
+    options = ["--evaluation.metrics", "[weat, crows_pairs]", "--limit", "10", "--against", base]
+    whole = evaluate(config, other, *options)
+    half = evaluate(config, other, *options, "--trainer.precision", "bf16-true")
+    assert half["measured_with"]["dtype"] == "bfloat16"
+    assert half["model"] == whole["model"]
+    assert half["against"] == whole["against"]
+    assert half["scores"]["crows_pairs"]["value"] is not None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--evaluation.metrics", "[]"], "nothing is left to measure (no metric is asked for)"),
+        (["--output", "scores"], "expected the name of a .json file, got scores"),
         (["--evaluation.bias_type", "size"], "unknown type 'size'; known are all, age"),
         (["--evaluation.stereoset_split", "train"], "stereoset_split"),
         (["--evaluation.metrics", "[bleu]"], "bleu"),

@@ -43,6 +43,12 @@ def test_other_types_are_left_to_pytorch() -> None:
             assert linear(x, weight).dtype == torch.bfloat16
 
 
+def test_arguments_by_name() -> None:
+    x, weight = torch.randn(4, 8), torch.randn(3, 8)
+    with OneDnnLinear():
+        torch.testing.assert_close(linear(input=x, weight=weight, bias=None), x @ weight.T)
+
+
 def test_it_is_in_use_where_it_can_be() -> None:
     if not has_onednn():
         pytest.skip("this build of PyTorch has no oneDNN, or the processor is not an x86 one")

@@ -13,12 +13,20 @@ from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
     BertTokenizer,
+    ConvBertConfig,
+    ConvBertForMaskedLM,
     DebertaV2Config,
     DebertaV2ForMaskedLM,
     DistilBertConfig,
     DistilBertForMaskedLM,
     ElectraConfig,
     ElectraForMaskedLM,
+    EsmConfig,
+    EsmForMaskedLM,
+    LongformerConfig,
+    LongformerForMaskedLM,
+    MobileBertConfig,
+    MobileBertForMaskedLM,
     ModernBertConfig,
     ModernBertForMaskedLM,
     PreTrainedModel,
@@ -38,6 +46,12 @@ ARCHITECTURES = {
     "distilbert": lambda: DistilBertForMaskedLM(
         DistilBertConfig(vocab_size=50, dim=16, n_layers=2, n_heads=2, hidden_dim=32)
     ),
+    "mobilebert": lambda: MobileBertForMaskedLM(
+        MobileBertConfig(**SMALL, embedding_size=8, intra_bottleneck_size=8, num_feedforward_networks=1)
+    ),
+    "convbert": lambda: ConvBertForMaskedLM(ConvBertConfig(**SMALL, embedding_size=8)),
+    "longformer": lambda: LongformerForMaskedLM(LongformerConfig(**SMALL, attention_window=4)),
+    "esm": lambda: EsmForMaskedLM(EsmConfig(**SMALL, pad_token_id=0, mask_token_id=1)),
     "deberta": lambda: DebertaV2ForMaskedLM(
         DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"], max_relative_positions=8)
     ),
@@ -61,6 +75,14 @@ def test_masked_logits_are_those_of_the_whole_model(any_model: PreTrainedModel) 
         torch.testing.assert_close(masked_logits(any_model, ids, attention, positions), whole)
         again = any_model(input_ids=ids, attention_mask=attention).logits
     assert again.shape == (3, 7, 50), "the model is left as it was"
+
+
+def test_what_follows_the_last_attention_is_computed_at_the_asked_positions_only(model: BertForMaskedLM) -> None:
+    sizes = []
+    model.bert.encoder.layer[1].intermediate.register_forward_hook(lambda m, i, output: sizes.append(output.shape[:2]))
+    ids = torch.randint(5, 50, (3, 7))
+    masked_logits(model, ids, torch.ones_like(ids), torch.tensor([0, 3, 9, 20]))
+    assert sizes[-1] == (1, 4)
 
 
 def test_prunable_are_the_matrices_of_the_layers(any_model: PreTrainedModel) -> None:

@@ -67,8 +67,8 @@ UNBOUNDED = 2**20
 """Length that stands for a tokenizer without any limit [tokens]."""
 
 
-def read_text(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> tuple[EncodedTexts, list[str]]:
-    """The sentences of a text file, one a line, encoded and as they are; empty lines are skipped.
+def read_text(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The sentences of a text file, one a line; empty lines are skipped.
 
     Raises:
         LceError: the file is missing, empty or no UTF-8 text, or a sentence is longer than the model.
@@ -86,7 +86,7 @@ def read_text(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> tuple[Enc
     for (number, _), size in zip(numbered, encoded.offsets.diff().tolist(), strict=True):
         if size > longest:
             raise LceError(f"{path}, line {number}: is longer than the {longest:,} tokens that the model takes")
-    return encoded, sentences
+    return sentences
 
 
 class MaskedTextModule(L.LightningDataModule):

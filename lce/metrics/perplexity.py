@@ -12,8 +12,8 @@ from torchmetrics.utilities import dim_zero_cat
 from lce.metrics import significance
 from lce.metrics.items import DRAWS, ItemMetric, Score, random
 
-CHUNK = 500
-"""Bootstrap draws that are in memory together."""
+CELLS = 2_000_000
+"""Resampled sentences, over all draws, that are in memory together."""
 
 
 class Perplexity(ItemMetric):
@@ -33,9 +33,11 @@ class Perplexity(ItemMetric):
         loss, tokens = rows["loss"].astype(float), rows["tokens"]
         source, n = random(), len(loss)
         drawn = []
-        for start in range(0, DRAWS, CHUNK):
-            chosen = source.integers(n, size=(min(CHUNK, DRAWS - start), n), dtype=np.int32)
-            drawn.append(np.exp(loss[chosen].sum(1) / np.maximum(tokens[chosen].sum(1), 1)))
+        step = max(1, CELLS // n)
+        for start in range(0, DRAWS, step):
+            chosen = source.integers(n, size=(min(step, DRAWS - start), n), dtype=np.int32)
+            with np.errstate(invalid="ignore"):
+                drawn.append(np.exp(loss[chosen].sum(1) / tokens[chosen].sum(1)))
         value = float(np.exp(loss.sum() / tokens.sum()))
         return {self.name: Score(value, int(tokens.sum()), np.concatenate(drawn), {"sentences": n})}
 

@@ -10,40 +10,42 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lce.data.encoding import EncodedTexts
 from lce.metrics.perplexity import Perplexity
 from lce.metrics.scoring import TokenBudget, log_probabilities, one_by_one
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CHUNK = 500
-"""Sentences whose masked copies are in memory together."""
+TOKENS_IN_MEMORY = 2_000_000
+"""Tokens of all masked copies that are in memory together."""
 
 
-def pseudo_perplexity(
-    model: PreTrainedModel,
-    texts: EncodedTexts,
-    sentences: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
-    budget: TokenBudget,
-) -> Perplexity:
-    """exp of the mean over all tokens, but special ones, of −log P(token | the rest of its sentence)."""
-    special = set(tokenizer.all_special_ids)
-    metric = Perplexity("pseudo_perplexity", {"sentence": sentences})
-    for start in range(0, len(texts), CHUNK):
-        numbers = range(start, min(start + CHUNK, len(texts)))
-        each = []
-        for i in numbers:
-            ids = texts[i][0].tolist()
-            positions = [p for p, token in enumerate(ids) if token not in special]
-            each.append(one_by_one(ids, positions, tokenizer.mask_token_id))
-        sizes = [len(queries) for queries in each]
-        queries = [query for group in each for query in group]
-        logs = log_probabilities(model, queries, tokenizer.pad_token_id, budget, "pseudo-perplexity")
-        metric.update(
-            item=torch.tensor(numbers),
-            loss=torch.stack([-part.sum() for part in logs.split(sizes)]),
-            tokens=torch.tensor(sizes),
-        )
-    return metric
+class PseudoPerplexityScorer:
+    """Sentences, tokenized once and cut at ``max_length`` tokens, to be shown to any number of models."""
+
+    def __init__(self, sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self.sentences = sentences
+        self.pad_id, self.mask_id = tokenizer.pad_token_id, tokenizer.mask_token_id
+        encoded = tokenizer(list(sentences), truncation=True, max_length=max_length, return_special_tokens_mask=True)
+        self.ids: list[list[int]] = encoded["input_ids"]
+        self.positions = [[p for p, mark in enumerate(marks) if not mark] for marks in encoded["special_tokens_mask"]]
+
+    def score(self, model: PreTrainedModel, budget: TokenBudget) -> Perplexity:
+        """exp of the mean over all tokens, but added special ones, of −log P(token | the rest of its sentence)."""
+        metric = Perplexity("pseudo_perplexity", {"sentence": self.sentences})
+        together = max(1, TOKENS_IN_MEMORY // max(map(len, self.ids)) ** 2)
+        for start in range(0, len(self.ids), together):
+            part = slice(start, start + together)
+            each = [
+                one_by_one(ids, positions, self.mask_id)
+                for ids, positions in zip(self.ids[part], self.positions[part], strict=True)
+            ]
+            queries = [query for group in each for query in group]
+            logs = log_probabilities(model, queries, self.pad_id, budget, "pseudo-perplexity")
+            sizes = [len(group) for group in each]
+            metric.update(
+                item=torch.arange(start, start + len(each)),
+                loss=torch.stack([-log.sum() for log in logs.split(sizes)]),
+                tokens=torch.tensor(sizes),
+            )
+        return metric

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -73,22 +74,27 @@ class TokenBudget:
         """
         if self.tokens is None:
             self.tokens = PROCESSOR_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS
-        batches = token_batches(lengths, self.tokens)
+        batches = deque(token_batches(lengths, self.tokens))
         while batches:
-            try:
-                work(batches[0])
-            except torch.OutOfMemoryError as error:
-                if len(batches[0]) == 1:
-                    raise LceError(
-                        f"{device}: out of memory on one sentence of {lengths[batches[0][0]]} tokens"
-                    ) from error
-                self.tokens = max(1, self.tokens // 2)
-                log.warning("%s: out of memory; going on with %s tokens per batch", device, f"{self.tokens:,}")
-                left = [i for batch in batches for i in batch]
-                batches = [[left[i] for i in batch] for batch in token_batches([lengths[i] for i in left], self.tokens)]
-                torch.cuda.empty_cache()
-            else:
-                del batches[0]
+            if _fits_memory(work, batches[0]):
+                batches.popleft()
+                continue
+            if len(batches[0]) == 1:
+                raise LceError(f"{device}: out of memory on one sentence of {lengths[batches[0][0]]} tokens")
+            torch.cuda.empty_cache()
+            self.tokens = max(1, self.tokens // 2)
+            log.warning("%s: out of memory; going on with %s tokens per batch", device, f"{self.tokens:,}")
+            left = [i for batch in batches for i in batch]
+            smaller = token_batches([lengths[i] for i in left], self.tokens)
+            batches = deque([left[i] for i in batch] for batch in smaller)
+
+
+def _fits_memory(work: Callable[[list[int]], None], batch: list[int]) -> bool:
+    try:
+        work(batch)
+    except torch.OutOfMemoryError:
+        return False
+    return True
 
 
 def padded(sentences: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

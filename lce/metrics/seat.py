@@ -44,15 +44,14 @@ def kind(word: str) -> str:
     return next(listed, "name" if word[0].isupper() else "thing")
 
 
-def sentences(words: Iterable[str], left_out: Iterable[str] = ()) -> tuple[str, ...]:
-    """All sentences of ``words`` but those ``left_out``."""
+def sentences(words: Iterable[str]) -> tuple[str, ...]:
+    """All sentences of ``words``."""
     filled = (
         template.format(x=word, xs=_plural(word), a=f"{'an' if word[0].lower() in 'aeiou' else 'a'} {word}")
         for word in words
         for template in TEMPLATES[kind(word)]
     )
-    out = set(left_out)
-    return tuple(s for s in (sentence[0].upper() + sentence[1:] for sentence in filled) if s not in out)
+    return tuple(sentence[0].upper() + sentence[1:] for sentence in filled)
 
 
 def _plural(word: str) -> str:

@@ -130,7 +130,6 @@ class StereoSet(ItemMetric):
 
     def tests(self, other: Self) -> dict[str, list[dict[str, Any]]]:
         first, second = self.items(), other.items()
-        wins = (np.concatenate([rows[w] > rows["unrelated"] for w in WORDS[:2]]) for rows in (first, second))
         return {
             f"{self.name}_ss": [
                 significance.mcnemar(_outcomes(first)[0], _outcomes(second)[0]),
@@ -140,7 +139,8 @@ class StereoSet(ItemMetric):
                     of="log score of the stereotypical less that of the anti-stereotypical word",
                 ),
             ],
-            f"{self.name}_lm": [significance.mcnemar(*wins)],
+            # An example's two comparisons share the unrelated word, so they are one outcome, and McNemar's is no test.
+            f"{self.name}_lm": [significance.paired_permutation(_outcomes(first)[1], _outcomes(second)[1])],
         }
 
     def _margins(self, rows: Items) -> NDArray[Any]:

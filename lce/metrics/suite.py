@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lce.data import wheels
 from lce.errors import LceError
 from lce.metrics import crows_pairs, stereoset, weat
 from lce.metrics.items import ItemMetric
-from lce.metrics.pseudo_perplexity import pseudo_perplexity
+from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer
 from lce.metrics.scoring import TokenBudget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from lce.data.encoding import EncodedTexts
 
 Scores = dict[str, dict[str, Any]]
 """Name → value, interval, n (items behind it), and what else belongs to the score."""
@@ -57,14 +56,15 @@ class BiasSuite:
     """The benchmarks of ``settings``, their data fetched to ``downloads`` if need be.
 
     Args:
-        texts: sentences for pseudo-perplexity, encoded, and as they are.
+        sentences: for pseudo-perplexity, which cuts them at ``max_length`` tokens.
 
     Attributes:
         odd: per benchmark, the items out of the ordinary and what is done with them, or why it is left out.
-        data: SHA-256 of each data file.
+        data: SHA-256 of each data file, and of the texts of each WEAT or SEAT test.
 
     Raises:
-        LceError: a data file was altered, no benchmark knows the bias type, or a sentence is longer than the model.
+        LceError: a data file was altered, no benchmark knows the bias type, a sentence is longer than the model,
+            two tests have one name, or nothing is left to measure.
     """
 
     def __init__(
@@ -72,7 +72,8 @@ class BiasSuite:
         settings: EvaluationSettings,
         tokenizer: PreTrainedTokenizerBase,
         downloads: str | Path,
-        texts: tuple[EncodedTexts, list[str]] | None = None,
+        sentences: Sequence[str] = (),
+        max_length: int = 128,
     ) -> None:
         if settings.limit is not None and settings.limit < 1:
             raise LceError(f"evaluation.limit: expected a positive number of items, got {settings.limit}")
@@ -80,23 +81,28 @@ class BiasSuite:
         self.budget = TokenBudget(settings.tokens_per_batch)
         self.odd: dict[str, list[dict[str, Any]]] = {}
         self.data: dict[str, str] = {}
-        self.weat_tests = [weat.load_test(name) for name in settings.weat] if "weat" in settings.metrics else []
-        self.measures: dict[str, Callable[[PreTrainedModel, TokenBudget], ItemMetric]] = {
-            test.name: weat.WeatScorer(test, tokenizer).score for test in self.weat_tests
-        }
+        self.measures: dict[str, Callable[[PreTrainedModel, TokenBudget], ItemMetric]] = {}
+        if "weat" in settings.metrics:
+            self._add_tests()
         if {"stereoset", "crows_pairs", "crows_pairs_original"} & set(settings.metrics):
             self._add_benchmarks(wheels.fetch(wheels.BENCHMARKS, downloads))
         if "pseudo_perplexity" in settings.metrics:
-            assert texts is not None, "whoever wants pseudo-perplexity brings sentences"
-            encoded, sentences = texts
-            self.measures["pseudo_perplexity"] = lambda model, budget: pseudo_perplexity(
-                model, encoded, sentences, tokenizer, budget
-            )
+            self.measures["pseudo_perplexity"] = PseudoPerplexityScorer(sentences, tokenizer, max_length).score
+        if not self.measures and "perplexity" not in settings.metrics:
+            reasons = "; ".join(f"{name}: {items[0]['reason']}" for name, items in self.odd.items() if items)
+            raise LceError(f"evaluation.metrics: nothing is left to measure ({reasons or 'no metric is asked for'})")
+
+    def _add_tests(self) -> None:
+        for test in map(weat.load_test, self.settings.weat):
+            if test.name in self.measures or test.name in get_args(MetricName):
+                raise LceError(f"evaluation.weat: {test.name} names two scores; give the file another name")
+            self.measures[test.name] = weat.WeatScorer(test, self.tokenizer).score
+            self.data[test.name] = hashlib.sha256(repr(test).encode()).hexdigest()
 
     def _add_benchmarks(self, root: Path) -> None:
         wanted, limit = self.settings.metrics, self.settings.limit
         files = {"stereoset": f"StereoSet/data/{self.settings.stereoset_split}.json", "crows_pairs": PAIRS}
-        paths = {key: wheels.verified(wheels.BENCHMARKS, root, name) for key, name in files.items()}
+        paths = {key: root / name for key, name in files.items()}
         bias_type = self.settings.bias_type
         examples = stereoset.read_examples(paths["stereoset"], bias_type)
         pairs = crows_pairs.read_pairs(paths["crows_pairs"], CROWS_PAIRS_NAMES.get(bias_type, bias_type))
@@ -110,13 +116,16 @@ class BiasSuite:
                     self.odd[key] = [{"reason": f"left out: it has no bias type {bias_type}"}]
         if examples and "stereoset" in wanted:
             words = stereoset.StereoSetScorer(examples[:limit], self.tokenizer, self.settings.stereoset_word_score)
-            self.measures["stereoset"] = words.score
             self.odd["stereoset"] = words.odd
+            if words.groups:
+                self.measures["stereoset"] = words.score
         if pairs and {"crows_pairs", "crows_pairs_original"} & set(wanted):
             scorer = crows_pairs.CrowsPairsScorer(pairs[:limit], self.tokenizer)
-            both = {"crows_pairs": scorer.bias_bench, "crows_pairs_original": scorer.original}
-            self.measures |= {name: measure for name, measure in both.items() if name in wanted}
             self.odd["crows_pairs"] = scorer.odd
+            if scorer.changed and "crows_pairs" in wanted:
+                self.measures["crows_pairs"] = scorer.bias_bench
+            if scorer.shared and "crows_pairs_original" in wanted:
+                self.measures["crows_pairs_original"] = scorer.original
 
     def measure(self, model: PreTrainedModel, leave_out: Collection[str] = ()) -> list[ItemMetric]:
         """All metrics of ``model``, which is left as it was, but those named in ``leave_out``."""

@@ -24,7 +24,7 @@ from torch.nn.functional import normalize
 from lce.errors import LceError
 from lce.kernels import OneDnnLinear
 from lce.metrics import significance
-from lce.metrics.items import DRAWS, ItemMetric, Items, Score, random
+from lce.metrics.items import DRAWS, ItemMetric, Items, Score, defined, random
 from lce.metrics.scoring import TokenBudget, check_length, evaluating, padded
 from lce.metrics.seat import sentences
 
@@ -54,10 +54,10 @@ def load_test(name: str | Path) -> AssociationTest:
     """A built-in test by name (weat6 to weat8, seat6 to seat8b), or a YAML file with the lists x, y, a and b.
 
     ``encoding`` in the file says what the lists hold: ``words`` (WEAT, the default), ``sentences`` (SEAT), or words
-    for SEAT's ``templates``, of whose sentences those ``left_out`` are not used.
+    for SEAT's ``templates``. Texts that are ``left_out`` are not used.
 
     Raises:
-        LceError: there is no such test, a list is missing, empty or holds a text twice, or X and Y differ in size.
+        LceError: there is no such test, a list is missing, too short or holds a text twice, or X and Y differ in size.
     """
     path = TESTS_FOLDER / f"{name}.yaml"
     if not path.exists():
@@ -74,19 +74,25 @@ def load_test(name: str | Path) -> AssociationTest:
     encoding = raw.get("encoding", "words")
     if encoding not in ENCODINGS:
         raise LceError(f"{path}: encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}")
-    for key in LISTS:
-        if not isinstance(raw[key], list) or not raw[key] or not all(isinstance(w, str) and w for w in raw[key]):
-            raise LceError(f"{path}: {key} must be a list of {'words' if encoding != 'sentences' else encoding}")
+    left_out = raw.get("left_out") or []
+    for key, values in {**{key: raw[key] for key in LISTS}, "left_out": left_out}.items():
+        if not isinstance(values, list) or not all(isinstance(w, str) and w for w in values):
+            raise LceError(f"{path}: {key} must be a list of texts")
     texts = {key: tuple(raw[key]) for key in LISTS}
     if encoding == "templates":
-        texts = {key: sentences(words, raw.get("left_out", ())) for key, words in texts.items()}
+        texts = {key: sentences(words) for key, words in texts.items()}
+    if absent := set(left_out) - set().union(*texts.values()):
+        raise LceError(f"{path}: left_out names {sorted(absent)[0]!r}, which is not among the texts")
+    texts = {key: tuple(text for text in values if text not in left_out) for key, values in texts.items()}
     for key, values in texts.items():
         if len(set(values)) < len(values):
             twice = next(value for value in values if values.count(value) > 1)
             raise LceError(f"{path}: {key} holds {twice!r} twice")
-    if len(texts["x"]) != len(texts["y"]):
-        sizes = f"{len(texts['x'])} and {len(texts['y'])}"
-        raise LceError(f"{path}: x and y must have the same size, got {sizes}")
+    sizes = [len(texts[key]) for key in LISTS]
+    if sizes[0] != sizes[1] or sizes[0] < 2 or not all(sizes):
+        raise LceError(f"{path}: x and y need the same size, at least 2, and a and b at least 1; got {sizes}")
+    if set(texts["x"]) == set(texts["y"]) or set(texts["a"]) == set(texts["b"]):
+        raise LceError(f"{path}: x and y, and a and b, must differ")
     return AssociationTest(path.stem, **texts, protocol="weat" if encoding == "words" else "seat")
 
 
@@ -119,8 +125,8 @@ class Weat(ItemMetric):
         layers = _effect_sizes(*_split(s, is_x))
         standardised = self.items()["association"]
         details = {
-            "p_value": significance.is_greater(standardised[is_x], standardised[~is_x]),
-            "layers": layers.tolist(),
+            "p_value": significance.is_greater(*_split(standardised, is_x)) if np.isfinite(layers).all() else None,
+            "layers": [defined(size) for size in layers.tolist()],
         }
         n = len(is_x) + rows["cosines_a"].shape[-1] + rows["cosines_b"].shape[-1]
         return {self.name: Score(float(layers.mean()), n, self._draws(rows), details)}

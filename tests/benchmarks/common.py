@@ -30,11 +30,11 @@ def machine(device: torch.device) -> str:
     return f"{name}; torch {torch.__version__}; matrix products {matrix_rate(device) / 1e9:,.0f} GFLOP/s"
 
 
-def matrix_rate(device: torch.device, size: int = 2048) -> float:
-    """Floating-point operations per second of a large float32 product, by the faster route."""
+def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 2048) -> float:
+    """Floating-point operations per second of a large product, by the faster route."""
     from lce.kernels import OneDnnLinear
 
-    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
 
     def product() -> None:
         torch.nn.functional.linear(a, b).sum().item()
@@ -42,6 +42,14 @@ def matrix_rate(device: torch.device, size: int = 2048) -> float:
     with OneDnnLinear():
         fast = min(timed(product)[0] for _ in range(5))
     return 2 * size**3 / min(fast, *(timed(product)[0] for _ in range(5)))
+
+
+def operations(model: PreTrainedModel, tokens: float, decoded: float) -> float:
+    """Floating-point operations of the matrix products of a forward pass over ``tokens``, ``decoded`` of them."""
+    config = model.config
+    width = config.hidden_size
+    layers = config.num_hidden_layers * (4 * width**2 + 2 * width * config.intermediate_size)
+    return 2 * (tokens * layers + decoded * (width**2 + width * config.vocab_size))
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:

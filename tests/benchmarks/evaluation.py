@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from common import BUNDLED, ROOT, machine, models, report, timed
+from common import BUNDLED, ROOT, machine, matrix_rate, models, operations, report, timed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import literal  # isort: skip  (common adds its folder to the path)
@@ -89,11 +89,33 @@ def whole_evaluation() -> list[str]:
     return ["bundled: all four bias metrics, whole", "", f"{took:.2f} s", "", ""]
 
 
+def throughput(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
+    """Masked inputs per second of the original CrowS-Pairs metric, and the share of the device's matrix rate."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pairs = read_pairs(wheels.fetch(wheels.BENCHMARKS, DOWNLOADS) / PAIRS, "gender")
+    scorer = CrowsPairsScorer(pairs if device.type == "cuda" else pairs[::10], tokenizer)
+    queries = [query for sides in scorer.shared.values() for side in sides for query in side]
+    asked = operations(model, sum(len(query.ids) for query in queries), len(queries))
+    model.to(device)
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            took = min(timed(lambda: scorer.original(model, TokenBudget()))[0] for _ in range(3))
+        share = asked / took / matrix_rate(device, dtype)
+        rows.append([f"{name}, {dtype}".replace("torch.", ""), f"{len(queries) / took:,.0f}", f"{share:.0%}"])
+    model.cpu()
+    return rows
+
+
 def main() -> None:
-    print(machine(torch.device("cpu")))
-    rows = [row for name, (model, tokenizer) in models().items() for row in compare(name, model, tokenizer)]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    print(machine(device))
+    loaded = models()
+    rows = [row for name, (model, tokenizer) in loaded.items() for row in compare(name, model, tokenizer)]
     headings = ["evaluation, float32", "literal", "lce", "ratio", "largest difference"]
     report("evaluation against the literal protocol", headings, [*rows, whole_evaluation()])
+    rates = [row for name, (model, tokenizer) in loaded.items() for row in throughput(name, model, tokenizer)]
+    report(f"throughput on {device}", ["", "masked inputs per second", "share of the matrix rate"], rates)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import ROOT, machine, matrix_rate, models, report
+from common import ROOT, machine, matrix_rate, models, operations, report
 from lightning import Callback
 from lightning import Trainer as LightningTrainer
 from transformers import (
@@ -115,14 +115,6 @@ def by_lce(
     return sentences_per_second(clock.times)
 
 
-def step_operations(model: PreTrainedModel, tokens: float, masked: float) -> float:
-    """Floating-point operations of the matrix products in forward and backward passes of a step."""
-    config = model.config
-    width = config.hidden_size
-    layers = config.num_hidden_layers * (4 * width**2 + 2 * width * config.intermediate_size)
-    return 6 * (tokens * layers + masked * (width**2 + width * config.vocab_size))
-
-
 def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     texts, _ = read_examples(ROOT / "data/quickstart/examples.parquet", "stereotypical", evaluation=False)
@@ -136,7 +128,7 @@ def main() -> None:
         own = by_lce(model, tokenizer, texts, own_steps)
         lengths = [len(ids) for ids in tokenizer(texts, truncation=True, max_length=MAX_LENGTH)["input_ids"]]
         tokens = sum(lengths) / len(lengths)
-        share = step_operations(model, tokens, 0.15 * tokens) * own / matrix_rate(device)
+        share = 3 * operations(model, tokens, 0.15 * tokens) * own / matrix_rate(device)
         print(f"{name}: {peer:.1f} and {own:.1f} sentences per second", flush=True)
         rows.append([name, f"{peer:.1f}", f"{own:.1f}", f"{own / peer:.2f}", f"{share:.0%}"])
         for variant, options in VARIANTS.items():

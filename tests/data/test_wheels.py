@@ -35,6 +35,12 @@ def test_text_is_normalised_checked_and_fetched_once(
         folder = wheels.fetch(wheel, tmp_path)
         assert (folder / "data/text.csv").read_bytes() == b"a\nb\n"
     assert len(calls) == 1
+    (folder / "data/text.csv").write_bytes(b"a\n")
+    with pytest.raises(LceError, match=r"text.csv: was altered \(SHA-256 [0-9a-f]+, expected [0-9a-f]+\); remove"):
+        wheels.fetch(wheel, tmp_path)
+    (folder / "data/text.csv").unlink()
+    with pytest.raises(LceError, match=r"text.csv: is missing; remove"):
+        wheels.fetch(wheel, tmp_path)
 
 
 @pytest.mark.parametrize(("content", "name"), [(b"a\nc\n", "was altered"), (None, "cannot be read")])

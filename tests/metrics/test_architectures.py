@@ -44,7 +44,7 @@ from transformers import (
 from lce.data.encoding import encode
 from lce.data.masking import MaskingCollator, MaskingProbabilities
 from lce.metrics.crows_pairs import CrowsPairsScorer, Pair
-from lce.metrics.pseudo_perplexity import pseudo_perplexity
+from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.stereoset import Example, StereoSetScorer
 from lce.metrics.weat import AssociationTest, WeatScorer
@@ -144,20 +144,21 @@ class Kind(NamedTuple):
     spaced: bool = False
 
 
-SIZE = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+LONGEST = {"max_position_embeddings": 66}
+SIZE = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, **LONGEST}
 RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": 16}
 KINDS = {
     "bert": Kind(lambda v: BertForMaskedLM(BertConfig(**v, **SIZE)), lambda: bert_tokens(lower=True)),
     "bert-cased": Kind(lambda v: BertForMaskedLM(BertConfig(**v, **SIZE)), lambda: bert_tokens(lower=False)),
     "distilbert": Kind(
-        lambda v: DistilBertForMaskedLM(DistilBertConfig(**v, dim=16, n_layers=3, n_heads=2, hidden_dim=32)),
+        lambda v: DistilBertForMaskedLM(DistilBertConfig(**v, **LONGEST, dim=16, n_layers=3, n_heads=2, hidden_dim=32)),
         lambda: bert_tokens(lower=True),
     ),
     "electra": Kind(
         lambda v: ElectraForMaskedLM(ElectraConfig(**v, **SIZE, embedding_size=8)), lambda: bert_tokens(lower=True)
     ),
     "roberta": Kind(
-        lambda v: RobertaForMaskedLM(RobertaConfig(**v, **SIZE, max_position_embeddings=66)),
+        lambda v: RobertaForMaskedLM(RobertaConfig(**v, **SIZE)),
         roberta_tokens,
         spaced=True,
     ),
@@ -228,7 +229,8 @@ def test_perplexities(loaded: Loaded) -> None:
     model, tokenizer, _ = loaded
     texts = own_sentences()[::50]
     encoded = encode(texts, texts, tokenizer, None, max_length=64)
-    got = pseudo_perplexity(model, encoded, texts, tokenizer, TokenBudget(BUDGET)).compute().item()
+    scorer = PseudoPerplexityScorer(texts, tokenizer, max_length=64)
+    got = scorer.score(model, TokenBudget(BUDGET)).compute().item()
     assert got == pytest.approx(literal.pseudo_perplexity(model, tokenizer, texts), rel=1e-4)
     plain = MaskingProbabilities(term=0.3, other=0.3)
     batch = MaskingCollator(encoded, tokenizer, plain, seed=0)(0, list(range(len(texts))))
@@ -244,10 +246,13 @@ def test_perplexities(loaded: Loaded) -> None:
 
 def test_the_longest_input_is_one_that_the_model_takes(loaded: Loaded) -> None:
     model, tokenizer, _ = loaded
-    longest = min(tokenizer.model_max_length, 600)
-    ids = torch.full((1, longest), tokenizer.mask_token_id)
+    longest = tokenizer.model_max_length
+    assert longest == (64 if isinstance(model, RobertaForMaskedLM) else 66), "RoBERTa reserves two of its positions"
     with torch.no_grad():
-        assert model(input_ids=ids).logits.shape[1] == longest
+        assert model(input_ids=torch.full((1, longest), tokenizer.mask_token_id)).logits.shape[1] == longest
+        if isinstance(model, BertForMaskedLM | RobertaForMaskedLM | ElectraForMaskedLM | AlbertForMaskedLM):
+            with pytest.raises((IndexError, RuntimeError)):
+                model(input_ids=torch.full((1, longest + 1), tokenizer.mask_token_id))
 
 
 def test_the_roberta_tokenizer_needs_leading_spaces() -> None:

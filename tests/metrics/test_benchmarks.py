@@ -14,7 +14,6 @@ import torch
 from conftest import BASE
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lce.data import wheels
 from lce.errors import LceError
 from lce.metrics.crows_pairs import CrowsPairs, CrowsPairsScorer, Pair, read_pairs
 from lce.metrics.items import differences
@@ -150,7 +149,7 @@ def test_odd_items_are_listed(bundled: Bundled) -> None:
     model, tokenizer = bundled
     pairs = [Pair("He ran.", "She ran.", "stereo"), Pair("He ran.", "He ran fast.", "stereo")]
     scorer = CrowsPairsScorer(pairs, tokenizer)
-    assert scorer.odd == [{"item": 1, "reason": "left out: a sentence has no changed token"}]
+    assert scorer.odd == [{"item": 1, "reason": "left out of bias-bench: a sentence has no changed token"}]
     assert scorer.bias_bench(model, TokenBudget(512)).items()["item"].tolist() == [0]
     assert scorer.original(model, TokenBudget(512)).items()["item"].tolist() == [0, 1]
     words = ("kind", "rude", "blue")
@@ -173,24 +172,17 @@ def test_odd_items_are_listed(bundled: Bundled) -> None:
         assert items["stereotype"][row] == pytest.approx(sum(map(math.exp, logs)) / len(logs), rel=1e-4)
 
 
-def test_bad_benchmark_input_is_refused(bundled: Bundled, benchmarks: Path, downloads: Path, tmp_path: Path) -> None:
+def test_bad_benchmark_input_is_refused(bundled: Bundled, benchmarks: Path, downloads: Path) -> None:
     with pytest.raises(LceError, match=r"unknown type 'size'; known are all, age, .*race-color, religion"):
         BiasSuite(EvaluationSettings(bias_type="size"), bundled[1], downloads)
+    with pytest.raises(LceError, match=r"nothing is left to measure .*no bias type profession"):
+        BiasSuite(EvaluationSettings(metrics=["crows_pairs"], bias_type="profession"), bundled[1], downloads)
+    with pytest.raises(LceError, match="weat8 names two scores"):
+        BiasSuite(EvaluationSettings(weat=["weat8", "weat8"]), bundled[1], downloads)
     with pytest.raises(LceError, match="limit: expected a positive number of items, got 0"):
         BiasSuite(EvaluationSettings(limit=0), bundled[1], downloads)
     with pytest.raises(LceError, match="pair 0: has 603 tokens, but the model takes at most 512"):
         CrowsPairsScorer([Pair("he " * 601, "she " * 3, "stereo")], bundled[1])
-    for content, state in (
-        (b"id,sent_more", "was altered \\(SHA-256 [0-9a-f]{64}, expected SHA-256 dfb36986"),
-        (None, "is missing .* expected SHA-256 dfb36986"),
-    ):
-        copy = tmp_path / "CrowS-Pairs/data/crows_pairs_anonymized.csv"
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.unlink(missing_ok=True)
-        if content:
-            copy.write_bytes(content)
-        with pytest.raises(LceError, match=state):
-            wheels.verified(wheels.BENCHMARKS, tmp_path, "CrowS-Pairs/data/crows_pairs_anonymized.csv")
 
 
 def test_the_token_budget_halves_until_the_batches_fit(

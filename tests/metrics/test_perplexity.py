@@ -13,7 +13,7 @@ from lce.data.module import read_text
 from lce.errors import LceError
 from lce.metrics.items import differences
 from lce.metrics.perplexity import Perplexity
-from lce.metrics.pseudo_perplexity import pseudo_perplexity
+from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer
 from lce.metrics.scoring import TokenBudget
 
 
@@ -44,16 +44,22 @@ def test_a_higher_loss_on_every_sentence_is_significant() -> None:
 
 
 def test_pseudo_perplexity_against_its_definition(
-    model: BertForMaskedLM, tokenizer: BertTokenizer, tmp_path: Path
+    model: BertForMaskedLM, tokenizer: BertTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sentences = own_sentences()[::40]
+    sentences = [*own_sentences()[::40], "The zebra 漢 is here."]
     path = tmp_path / "text.txt"
     path.write_text("\n\n".join(sentences), encoding="utf-8")
-    texts, read = read_text(path, tokenizer)
-    assert read == sentences
-    metric = pseudo_perplexity(model, texts, sentences, tokenizer, TokenBudget(200))
+    assert read_text(path, tokenizer) == sentences
+    monkeypatch.setattr("lce.metrics.pseudo_perplexity.TOKENS_IN_MEMORY", 600)
+    metric = PseudoPerplexityScorer(sentences, tokenizer, max_length=32).score(model, TokenBudget(200))
+    assert tokenizer.unk_token_id in tokenizer.encode(sentences[-1]), "an unknown token is a token too"
     assert metric.compute().item() == pytest.approx(literal.pseudo_perplexity(model, tokenizer, sentences), rel=1e-4)
     assert metric.described()["sentence"] == sentences
+
+
+def test_resamples_without_any_masked_token_do_not_count() -> None:
+    low, high = perplexity(([4.0, 0.0], [1, 0])).scores()["perplexity"].as_json()["interval"]
+    assert (low, high) == pytest.approx((math.exp(4), math.exp(4)))
 
 
 def test_text_that_cannot_be_measured_is_refused(tokenizer: BertTokenizer, tmp_path: Path) -> None:
