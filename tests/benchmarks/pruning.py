@@ -18,8 +18,9 @@ from torch import nn
 from torch.nn.utils import prune
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lce.callbacks import MaskCallback
 from lce.masks import Mask, magnitude_prune
-from lce.models import masked_logits, prunable_parameters
+from lce.models import MaskedLanguageModel, masked_logits, prunable_parameters
 from lce.pruning import save_level
 
 SPARSITY = 0.3
@@ -82,7 +83,8 @@ def overhead(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     """Shares of a round that go to masking, the threshold and saving."""
     parameters = prunable_parameters(model)
     mask = magnitude_prune(parameters, Mask.dense(parameters), SPARSITY)
-    pruned = [(parameters[key], ~kept) for key, kept in mask.kept.items()]
+    callback = MaskCallback(mask)
+    callback.on_fit_start(None, MaskedLanguageModel(model))
     ids = torch.randint(1000, 20_000, (BATCH, LENGTH))
     positions = torch.arange(0, BATCH * LENGTH, 7)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
@@ -93,13 +95,8 @@ def overhead(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
         optimizer.step()
         optimizer.zero_grad()
 
-    @torch.no_grad()
-    def clear() -> None:
-        for parameter, gone in pruned:
-            parameter.masked_fill_(gone, 0)
-
     step()
-    training, masking = (min(timed(work)[0] for _ in range(5)) for work in (step, clear))
+    training, masking = (min(timed(work)[0] for _ in range(5)) for work in (step, callback.clear_))
     threshold, _ = timed(lambda: magnitude_prune(parameters, Mask.dense(parameters), SPARSITY))
     with tempfile.TemporaryDirectory() as folder:
         saving, _ = timed(lambda: save_level(Path(folder) / "level", model, tokenizer, mask, parameters, {}))
