@@ -1,5 +1,6 @@
 """CrowS-Pairs and StereoSet (gender) against the literal protocol: one masked position of one sentence at a time,
-full-vocabulary logits over the whole sequence, as bias-bench does. The scores of both must agree to 1e-4.
+full-vocabulary logits over the whole sequence, as bias-bench does. The scores of both must agree to 1e-4; of lce
+it is the median of three runs.
 
 The original CrowS-Pairs metric, ten times as many inputs, is measured on every tenth pair. Last comes one whole
 evaluation of the bundled model.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from statistics import median
 
 import torch
 from common import BUNDLED, ROOT, machine, matrix_rate, models, operations, report, timed
@@ -72,8 +74,8 @@ def jobs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[Job
 def compare(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
     rows = []
     for title, by_protocol, by_lce in jobs(model.eval(), tokenizer):
-        timed(by_lce)
-        own, own_scores = timed(by_lce)
+        runs = [timed(by_lce) for _ in range(3)]
+        own, own_scores = median(took for took, _ in runs), runs[0][1]
         peer, scores = timed(by_protocol)
         worst = max(abs(a - b) for a, b in zip(scores, own_scores, strict=True))
         assert worst < 1e-4, f"{title}: scores differ by {worst}"
