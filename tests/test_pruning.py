@@ -167,9 +167,15 @@ def test_a_step_means_the_same_however_it_is_computed(config: Path, still: list[
     assert_like_one(dense_weights(config.parent / "run"), dense_weights(config.parent / "divided"))
 
 
+def test_more_shares_than_sentences_are_refused(still: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *still, "--train.batch_size", "2", "--trainer.accumulate_grad_batches", "3"]) == 2
+    assert "train.batch_size: 2 sentences cannot be divided into 3 shares" in capsys.readouterr().err
+
+
 def test_bf16_mixed_precision_trains(config: Path, still: list[str]) -> None:
     mixed = config.parent / "mixed"
-    assert main(["train", *still, "--experiment", str(mixed), "--trainer.precision", "bf16-mixed"]) == 0
+    options = ["--trainer.precision", "bf16-mixed", "--trainer.gradient_clip_val", "100"]
+    assert main(["train", *still, "--experiment", str(mixed), *options]) == 0
     assert main(["train", *still]) == 0
     perplexities = [
         json.loads((run / "seed-0/stereotypical/summary.json").read_text(encoding="utf-8"))["levels"][0]["perplexity"]
