@@ -34,8 +34,11 @@ def write_report(
     sides = [metrics, others] if others else [metrics]
     if layers := _layers(result, names):
         figures.append(("Association by layer", layers))
-    if terms := _terms([metric for side in sides for metric in side if isinstance(metric, StereoSet)], names):
-        figures.append((f"StereoSet by target term (of many, the {SHOWN_TERMS} with most examples)", terms))
+    stereosets = [metric for side in sides for metric in side if isinstance(metric, StereoSet)]
+    if terms := _terms(stereosets, names):
+        many = len(stereosets[0].per_term()) > SHOWN_TERMS
+        shown = f" (the {SHOWN_TERMS} with most examples)" if many else ""
+        figures.append((f"StereoSet by target term{shown}", terms))
     drawn = [(title, _svg(figure)) for title, figure in figures]
     page = environment.get_template("report.html").render(result=result, figures=drawn)
     with replaced_file(path) as temporary:
