@@ -8,6 +8,7 @@ the same items are resampled alike: the difference of their draws is the paired 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -107,13 +108,13 @@ class ItemMetric(Metric):
         texts = {name: [values[i] for i in rows["item"]] for name, values in self.texts.items()}
         return {"item": rows.pop("item"), **texts, **rows}
 
+    @abstractmethod
     def scores(self) -> dict[str, Score]:
         """All scores by name; the first is what `compute` gives."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tests(self, other: Self) -> dict[str, list[dict[str, Any]]]:
         """Paired tests of each score against that of ``other``, which has the same items."""
-        raise NotImplementedError
 
 
 def differences(first: ItemMetric, second: ItemMetric) -> dict[str, dict[str, Any]]:
