@@ -3,7 +3,7 @@
 data/<name>/             examples.parquet, report.json, config.yaml, made-with.yaml
 runs/<name>/
     scores/              scores of unedited models, measured once
-        evaluations/         what `lce evaluate` measured
+    evaluations/         what `lce evaluate` measured: <name>.json, and <name>/ with report.html and the items
     seed-0/
         stereotypical/   sparsity-00/, sparsity-30/, … : one subnetwork each, and summary.json
         anti-stereotypical/

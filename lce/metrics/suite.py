@@ -107,8 +107,11 @@ class BiasSuite:
         examples = stereoset.read_examples(paths["stereoset"], bias_type)
         pairs = crows_pairs.read_pairs(paths["crows_pairs"], CROWS_PAIRS_NAMES.get(bias_type, bias_type))
         if not examples and not pairs:
-            known = stereoset.bias_types(paths["stereoset"]) | crows_pairs.bias_types(paths["crows_pairs"])
-            raise LceError(f"evaluation.bias_type: unknown type {bias_type!r}; known are all, {_listed(known)}")
+            types = stereoset.bias_types(paths["stereoset"]) | crows_pairs.bias_types(paths["crows_pairs"])
+            known = ", ".join(sorted(types))
+            raise LceError(
+                f"evaluation.bias_type: unknown type {bias_type!r}; known are all, {', '.join(sorted(known))}"
+            )
         for key, items in (("stereoset", examples), ("crows_pairs", pairs)):
             if any(metric.startswith(key) for metric in wanted):
                 self.data[files[key]] = wheels.BENCHMARKS.files[files[key]]
@@ -135,7 +138,3 @@ class BiasSuite:
 def all_scores(metrics: Iterable[ItemMetric]) -> Scores:
     """The scores of all ``metrics``, as they go into JSON."""
     return {name: score.as_json() for metric in metrics for name, score in metric.scores().items()}
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))

@@ -116,6 +116,7 @@ class Weat(ItemMetric):
         return {"item": rows["item"], "is_x": rows["is_x"], "association": _standardised(_associations(rows)).mean(-1)}
 
     def among(self, numbers: Any) -> Self:
+        """The metric itself: a test is one with all its words, which two models always share."""
         return self
 
     def scores(self) -> dict[str, Score]:

@@ -46,7 +46,7 @@ from lce.data.masking import MaskingCollator, MaskingProbabilities
 from lce.metrics.crows_pairs import CrowsPairsScorer, Pair
 from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer
 from lce.metrics.scoring import TokenBudget
-from lce.metrics.stereoset import Example, StereoSetScorer
+from lce.metrics.stereoset import Example, StereoSetScorer, word_pieces
 from lce.metrics.weat import AssociationTest, WeatScorer
 from lce.models import load_masked_lm, masked_logits
 
@@ -255,6 +255,8 @@ def test_the_longest_input_is_one_that_the_model_takes(loaded: Loaded) -> None:
                 model(input_ids=torch.full((1, longest + 1), tokenizer.mask_token_id))
 
 
-def test_the_roberta_tokenizer_needs_leading_spaces() -> None:
-    tokenizer = roberta_tokens()
-    assert tokenizer.encode("nurse", add_special_tokens=False) != tokenizer.encode(" nurse", add_special_tokens=False)
+def test_whether_a_word_has_a_leading_space_is_seen_from_the_tokenizer(loaded: Loaded) -> None:
+    _, tokenizer, spaced = loaded
+    for word in ("nurse", "Gardening", "lettertrain"):
+        text = f" {word}" if spaced else word
+        assert word_pieces(word, tokenizer) == tokenizer.encode(text, add_special_tokens=False)
