@@ -109,9 +109,7 @@ class BiasSuite:
         if not examples and not pairs:
             types = stereoset.bias_types(paths["stereoset"]) | crows_pairs.bias_types(paths["crows_pairs"])
             known = ", ".join(sorted(types))
-            raise LceError(
-                f"evaluation.bias_type: unknown type {bias_type!r}; known are all, {', '.join(sorted(known))}"
-            )
+            raise LceError(f"evaluation.bias_type: unknown type {bias_type!r}; known are all, {known}")
         for key, items in (("stereoset", examples), ("crows_pairs", pairs)):
             if any(metric.startswith(key) for metric in wanted):
                 self.data[files[key]] = wheels.BENCHMARKS.files[files[key]]
