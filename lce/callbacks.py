@@ -72,7 +72,7 @@ class EditCallback(Callback):
         tag: str | None = None,
         leave_out: Collection[str] = (),
     ) -> None:
-        self.changes = changes or {}
+        self.changes: Changes = changes or {}
         self.suite = suite
         self.alpha = alpha
         self.tag = tag

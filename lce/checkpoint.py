@@ -1,23 +1,29 @@
-"""Hugging Face checkpoint folders as files: which weights they hold, and what identifies them."""
+"""Hugging Face checkpoint folders as files: which tensors they hold, under which names, and what identifies them."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lce.errors import LceError
 from lce.files import read_json
+from lce.tensorfile import PIECE, Entry, as_bytes, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+
+LAYER = re.compile(r"(?:^|\.)(\d+)\.")
+NO_MATRIX_PRODUCT = re.compile(r"embed|norm|relative_attention_bias|position", re.IGNORECASE)
+BUFFERS = re.compile(r"(position_ids|token_type_ids|rotary_emb\.inv_freq|(^|\.)attn\.(masked_)?bias)$")
+"""What old checkpoints store beside the weights: constants that the architecture makes anew."""
+OLD_NORM = re.compile(r"(norm[^.]*)\.(gamma|beta)$", re.IGNORECASE)
 
 
 def resolve(name: str | Path) -> Path:
@@ -31,8 +37,9 @@ def resolve(name: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    patterns = ["*.json", "*.jinja", "*.md", "*.model", "*.py", "*.safetensors", "*.txt"]
     try:
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+        return Path(snapshot_download(str(name), allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise LceError(f"model {name}: no such folder, and the hub does not give it ({reason})") from error
@@ -58,39 +65,94 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (OSError, SafetensorError) as error:
-        raise LceError(f"{path}: cannot be read ({error})") from error
+def canonical(name: str) -> str:
+    """The name that a parameter has in today's models: a normalisation's gamma is its weight, its beta its bias."""
+    return OLD_NORM.sub(lambda old: f"{old[1]}.{'weight' if old[2] == 'gamma' else 'bias'}", name)
 
 
-def read_file(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file; LceError if it is missing or damaged."""
-    with _opened(path) as file:
-        names = file.keys()
-        return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+def is_layer_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is a weight matrix of an encoder's or decoder's layer, by its name and shape.
+
+    Embeddings, normalisation, biases, pooler and head are none. `lce.models.prunable_parameters` finds the same by the
+    modules' types, where there is a model to ask.
+    """
+    return (
+        len(shape) == 2
+        and name.endswith(".weight")
+        and LAYER.search(name) is not None
+        and not NO_MATRIX_PRODUCT.search(name)
+    )
 
 
-def read_record(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What lce wrote about a file of its own (empty for any other file), and the tensors."""
-    metadata, tensors = read_file(path)
-    try:
-        record = json.loads(metadata.get("lce", "{}"))
-    except ValueError as error:
-        raise LceError(f"{path}: cannot be read (its metadata is no JSON: {error})") from error
-    return record if isinstance(record, dict) else {}, tensors
+class Checkpoint:
+    """The tensors of a checkpoint folder, by canonical name; nothing is read but headers until it is asked for.
 
+    Attributes:
+        entries: where each tensor lies. Constants such as position_ids and second copies of tied weights are left out.
+        copies: for a tied weight, where its second copies lie: they must be changed with it.
 
-def tensor_names(folder: Path) -> set[str]:
-    """Names of all tensors of a checkpoint."""
-    names: set[str] = set()
-    for path in weight_files(folder):
-        with _opened(path) as file:
-            names |= set(file.keys())
-    return names
+    Raises:
+        LceError: the folder is no safetensors checkpoint, is damaged, or holds a tensor twice.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.files = weight_files(self.folder)
+        self.entries: dict[str, Entry] = {}
+        for path in self.files:
+            for stored, entry in read_header(path)[1].items():
+                name = canonical(stored)
+                if name in self.entries:
+                    raise LceError(f"{path}: holds {stored}, which {self.entries[name].path.name} holds already")
+                if not BUFFERS.search(name):
+                    self.entries[name] = entry
+        self.copies: dict[str, list[Entry]] = {}
+        for main, copy in self._tied():
+            self.copies.setdefault(main, []).append(self.entries.pop(copy))
+
+    def _tied(self) -> list[tuple[str, str]]:
+        """(weight, its copy): matrices outside of the layers with the same bytes, unless the model says they are apart.
+
+        A copy is the head's or the second embedding's; the weight itself is the first embedding.
+        """
+        config = read_json(self.folder / CONFIG) if (self.folder / CONFIG).exists() else {}
+        if isinstance(config, dict) and config.get("tie_word_embeddings") is False:
+            return []
+        outside = [name for name, entry in self.entries.items() if len(entry.shape) == 2 and not LAYER.search(name)]
+        outside.sort(key=lambda name: ("shared" not in name, not re.search("embed|wte", name), name))
+        pairs: list[tuple[str, str]] = []
+        for place, copy in enumerate(outside):
+            for main in outside[:place]:
+                if main not in (pair[1] for pair in pairs) and self._same_bytes(main, copy):
+                    pairs.append((main, copy))
+                    break
+        for name in [name for name in self.entries if name.endswith(".decoder.bias")]:
+            main = name.replace(".decoder.bias", ".bias")
+            if main in self.entries and self._same_bytes(main, name):
+                pairs.append((main, name))
+        return pairs
+
+    def _same_bytes(self, one: str, other: str) -> bool:
+        first, second = self.entries[one], self.entries[other]
+        if (first.code, first.shape) != (second.code, second.shape):
+            return False
+        return all(torch.equal(a, b) for (_, a), (_, b) in zip(first.pieces(), second.pieces(), strict=True))
+
+    def entry(self, name: str) -> Entry:
+        """Raises LceError if there is no tensor of this name."""
+        if name not in self.entries:
+            raise LceError(f"{self.folder}: has no tensor {name}")
+        return self.entries[name]
+
+    @cached_property
+    def by_path(self) -> dict[Path, list[tuple[str | None, Entry]]]:
+        """Per file, every stored tensor with its name here, None for what is left out of `entries`."""
+        names = {(entry.path, entry.name): name for name, entry in self.entries.items()}
+        names |= {(entry.path, entry.name): name for name, copies in self.copies.items() for entry in copies}
+        return {
+            path: [(names.get((path, entry.name)), entry) for entry in read_header(path)[1].values()]
+            for path in self.files
+        }
 
 
 def read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
@@ -99,22 +161,46 @@ def read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
     Raises:
         LceError: a file is damaged, or a tensor is missing.
     """
-    wanted = list(names)
-    found: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        with _opened(path) as file:
-            found |= {name: file.get_tensor(name) for name in set(file.keys()) & set(wanted)}
-    if missing := [name for name in wanted if name not in found]:
-        raise LceError(f"{folder}: has no tensor {missing[0]} ({len(missing)} of {len(wanted)} are missing)")
-    return {name: found[name] for name in wanted}
+    checkpoint = Checkpoint(folder)
+    entries = {name: checkpoint.entry(name) for name in names}
+    return {name: entry.read().view(entry.shape) for name, entry in entries.items()}
 
 
-def digest(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's dtype, shape and bytes."""
-    content = tensor.detach().cpu().contiguous()
-    hasher = hashlib.sha256(f"{content.dtype} {tuple(content.shape)}\n".encode())
-    hasher.update(content.flatten().view(torch.uint8).numpy().data)
+def tensor_pieces(tensor: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """As `Entry.pieces`, of a tensor in memory, on any device."""
+    flat = tensor.detach().contiguous().flatten()
+    for first in range(0, len(flat), PIECE):
+        yield first, flat[first : first + PIECE].cpu()
+
+
+def digest(
+    pieces: Iterable[tuple[int, Tensor]],
+    dtype: torch.dtype,
+    shape: Iterable[int],
+    indices: Tensor | None = None,
+    values: Tensor | None = None,
+) -> str:
+    """SHA-256 of a tensor's dtype, shape and bytes, read piece by piece.
+
+    Args:
+        indices, values: if given, ``values`` (n,) are put at the sorted flat ``indices`` (n,) first.
+    """
+    hasher = hashlib.sha256(f"{dtype} {tuple(shape)}\n".encode())
+    for first, piece in pieces:
+        if indices is not None and values is not None:
+            piece = with_values(first, piece, indices, values)
+        hasher.update(as_bytes(piece))
     return hasher.hexdigest()
+
+
+def with_values(first: int, piece: Tensor, indices: Tensor, values: Tensor) -> Tensor:
+    """The flat ``piece`` that starts at ``first``, with those of ``values`` (n,) whose ``indices`` (n,) lie in it."""
+    start, stop = torch.searchsorted(indices, torch.tensor([first, first + len(piece)])).tolist()
+    if start == stop:
+        return piece
+    changed = piece.clone()
+    changed.index_copy_(0, indices[start:stop] - first, values[start:stop])
+    return changed
 
 
 def combined(digests: Mapping[str, str]) -> str:
@@ -125,4 +211,31 @@ def combined(digests: Mapping[str, str]) -> str:
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of ``tensors``, in order of the names."""
-    return combined({name: digest(tensor) for name, tensor in tensors.items()})
+    return combined({name: tensor_digest(tensor) for name, tensor in tensors.items()})
+
+
+def tensor_digest(tensor: Tensor, indices: Tensor | None = None, values: Tensor | None = None) -> str:
+    """As `digest`, of a tensor in memory."""
+    return digest(tensor_pieces(tensor), tensor.dtype, tensor.shape, indices, values)
+
+
+def common_tensors(
+    one: Checkpoint, other: Checkpoint, wanted: Callable[[str, Entry], bool], skip_unmatched: bool
+) -> list[str]:
+    """The ``wanted`` tensors that both checkpoints have, in the order of the first one's files.
+
+    Raises:
+        LceError: one of them is in one checkpoint only and is not to be skipped, or has two shapes, or none is left.
+    """
+    names, others = ([name for name, entry in side.entries.items() if wanted(name, entry)] for side in (one, other))
+    for here, there, side in ((names, others, one), (others, names, other)):
+        if (alone := sorted(set(here) - set(there))) and not skip_unmatched:
+            listed = ", ".join(alone[:5]) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
+            raise LceError(f"only {side.folder} has {listed}; to leave such tensors out, give --skip_unmatched true")
+    common = [name for name in names if name in set(others)]
+    for name in common:
+        if (first := one.entries[name].shape) != (second := other.entries[name].shape):
+            raise LceError(f"{name}: has shape {first} in {one.folder}, {second} in {other.folder}")
+    if not common:
+        raise LceError(f"{one.folder} and {other.folder}: have no such tensor in common")
+    return common

@@ -10,12 +10,13 @@ from argparse import SUPPRESS, ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
 
 from lce.errors import LceError
 
+Kind = TypeVar("Kind")
 DEFAULT_CONFIG = Path("configs/quickstart.yaml")
 
 COMMON = {"experiment", "base", "seed", "data", "trainer"}
@@ -45,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``lce`` with ``arguments`` (by default the command line's); return the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        name, values = _parse(arguments)
+        command, values = _parse(arguments)
         _quieten()
-        COMMANDS[name](values)
+        command(values)
     except (LceError, ArgumentError) as error:
         print(f"lce: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -66,7 +67,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", module="lightning")
 
 
-def _parse(arguments: list[str]) -> tuple[str, Namespace]:
+def _parse(arguments: list[str]) -> tuple[Callable[[Namespace], None], Namespace]:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
         prog="lce",
@@ -74,18 +75,21 @@ def _parse(arguments: list[str]) -> tuple[str, Namespace]:
         description="Local contrastive editing: find the few weights that carry a bias, and edit just those.",
     )
     commands = parser.add_subcommands(dest="command", required=True, metavar="COMMAND")
-    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
-    for name, command in COMMANDS.items():
+    wanted = next((argument for argument in arguments if not argument.startswith("-")), "")
+    place = arguments.index(wanted) + 1 if wanted else 0
+    has_checkpoints = wanted in ON_CHECKPOINTS and not "".join(arguments[place : place + 1]).startswith("-")
+    table = COMMANDS | ON_CHECKPOINTS if has_checkpoints and place < len(arguments) else COMMANDS
+    for name, command in table.items():
         part = ArgumentParser(description=command.__doc__, exit_on_error=False)
-        commands.add_subcommand(name, part, help=command.__doc__)
+        commands.add_subcommand(name, part, help=(command.__doc__ or "").partition("\n")[0])
         if name == wanted:
-            PARSERS.get(name, _add_experiment)(part, name)
-    takes_config = wanted in SHOWN and not any(a == "--config" or a.startswith("--config=") for a in arguments)
-    if takes_config and DEFAULT_CONFIG.exists():
-        place = arguments.index(str(wanted)) + 1
+            PARSERS.get(command, _add_experiment)(part, name)
+    is_configured = any(a == "--config" or a.startswith("--config=") for a in arguments)
+    is_experiment = wanted in SHOWN and table[wanted] not in PARSERS
+    if is_experiment and not is_configured and DEFAULT_CONFIG.exists():
         arguments = [*arguments[:place], "--config", str(DEFAULT_CONFIG), *arguments[place:]]
     parsed = parser.parse_args(arguments)
-    return parsed.command, parser.instantiate(parsed)[parsed.command]
+    return table[parsed.command], parser.instantiate(parsed)[parsed.command]
 
 
 def _add_experiment(parser: ArgumentParser, name: str) -> None:
@@ -129,20 +133,33 @@ def _add_trainer(parser: ArgumentParser) -> None:
 
 
 def _add_patch(parser: ArgumentParser, name: str) -> None:
-    actions = parser.add_subcommands(dest="action", required=True, metavar="ACTION")
-    for action, (summary, arguments) in PATCH_ACTIONS.items():
-        part = ArgumentParser(description=summary, exit_on_error=False)
-        actions.add_subcommand(action, part, help=summary)
-        for argument, explanation in arguments.items():
-            required = {"required": True} if argument.startswith("--") else {}
-            part.add_argument(argument, type=str, help=explanation, **required)
+    from lce.patch.commands import add_actions
+
+    add_actions(parser)
+
+
+def _add_checkpoints(parser: ArgumentParser, name: str) -> None:
+    from lce.checkpoint_editing import EditSettings, LocalizeSettings
+
+    parser.add_argument("target", type=str, help="folder or hub name of the model to edit")
+    parser.add_argument("reference", type=str, help="folder or hub name of the model to compare it with")
+    if name == "edit":
+        parser.add_class_arguments(EditSettings)
+    else:
+        parser.add_class_arguments(LocalizeSettings)
+        parser.add_argument("--output", type=str, required=True, help="selection file to write")
 
 
 def _settings(values: Namespace) -> tuple[Any, dict[str, Any]]:
     """The experiment's settings, and the arguments of Lightning's Trainer."""
     from lce.config import Settings
 
-    return Settings(**{field.name: values[field.name] for field in fields(Settings)}), values["trainer"].as_dict()
+    return _read(Settings, values), values["trainer"].as_dict()
+
+
+def _read(kind: type[Kind], values: Namespace) -> Kind:
+    """The settings of one ``kind`` among the parsed ``values``."""
+    return kind(**{field.name: values[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def data(values: Namespace) -> None:
@@ -159,7 +176,7 @@ def pretrain(values: Namespace) -> None:
     from lce.pretraining import PretrainSettings
     from lce.pretraining import pretrain as run
 
-    settings = PretrainSettings(**{field.name: values[field.name] for field in fields(PretrainSettings)})
+    settings = _read(PretrainSettings, values)
     print(run(settings, values["trainer"].as_dict()))
 
 
@@ -175,18 +192,36 @@ def train(values: Namespace) -> None:
 
 
 def localize(values: Namespace) -> None:
-    """Find the weights in which target and reference differ; write the selection and its heat map."""
+    """Find the weights in which target and reference differ; write the selection and its heat map.
+
+    With two checkpoints first, `lce localize TARGET REFERENCE`, it works on their files, whatever the architecture and
+    size; `lce localize TARGET REFERENCE --help` says how.
+    """
     from lce.editing import run_localize
     from lce.tables import print_selection
 
     path, selection = run_localize(_settings(values)[0])
-    print_selection(selection.by_layer_and_component())
-    print(f"{selection.count:,} of {selection.size:,} weights ({selection.share:.3%})")
+    print_selection(selection)
+    print(path)
+
+
+def localize_checkpoints(values: Namespace) -> None:
+    """Find the weights in which two checkpoints differ; write the selection and its heat map."""
+    from lce.checkpoint_editing import LocalizeSettings, run_localize
+    from lce.tables import print_selection
+
+    path = Path(values.output)
+    selection = run_localize(values.target, values.reference, _read(LocalizeSettings, values), path)
+    print_selection(selection)
     print(path)
 
 
 def edit(values: Namespace) -> None:
-    """Edit the target where it differs from the reference, measure what changed, and write the patch."""
+    """Edit the target where it differs from the reference, measure what changed, and write the patch.
+
+    With two checkpoints first, `lce edit TARGET REFERENCE`, it works on their files, whatever the architecture and
+    size, and measures nothing; `lce edit TARGET REFERENCE --help` says how.
+    """
     from lce.data.prepare import prepare_examples
     from lce.editing import run_edit
     from lce.files import read_json
@@ -197,6 +232,17 @@ def edit(values: Namespace) -> None:
     path = run_edit(settings, trainer_options)
     print_edits(read_json(path))
     print(path)
+
+
+def edit_checkpoints(values: Namespace) -> None:
+    """Edit a checkpoint where it differs from another one; write the patch, the edited checkpoint, or both."""
+    from lce.checkpoint_editing import EditSettings, run_edit
+
+    settings = _read(EditSettings, values)
+    patch = run_edit(values.target, values.reference, settings)
+    print(f"{patch.count:,} weights changed in {len(patch.parameters)} parameters")
+    for written in filter(None, (settings.patch, settings.output)):
+        print(written)
 
 
 def evaluate(values: Namespace) -> None:
@@ -215,52 +261,11 @@ def evaluate(values: Namespace) -> None:
 
 
 def patch(values: Namespace) -> None:
-    """Make, apply, take back or look at a patch: the few weights that an edit changed."""
-    from lce.patch import Patch
-    from lce.patch.folders import apply_patch, describe, export_patch, revert_patch
+    """Make, apply, take back, combine or look at a patch: the few weights that an edit changed."""
+    from lce.patch.commands import ACTIONS
 
-    about = values[values.action]
-    if values.action == "export":
-        made = export_patch(about.base, about.edited)
-        made.save(about.out)
-        print(f"{made.count:,} changed weights, written to {about.out}")
-    elif values.action == "apply":
-        apply_patch(about.model, Patch.load(about.patch), about.out)
-        print(f"patched model written to {about.out}")
-    elif values.action == "revert":
-        revert_patch(about.model, Patch.load(about.patch), about.out)
-        print(f"base model written to {about.out}")
-    else:
-        print(describe(Patch.load(about.patch), Path(about.patch).stat().st_size))
+    ACTIONS[values.action][0](values[values.action])
 
-
-PATCH_ACTIONS: dict[str, tuple[str, dict[str, str]]] = {
-    "export": (
-        "Write the patch that turns one checkpoint into another.",
-        {
-            "base": "folder or hub name of the model before the edit",
-            "edited": "folder or hub name of the model after the edit",
-            "--out": "patch file to write",
-        },
-    ),
-    "apply": (
-        "Write a copy of a model with a patch applied.",
-        {
-            "model": "folder or hub name of the model that the patch was made for",
-            "--patch": "patch file",
-            "--out": "folder to write; plain transformers loads it",
-        },
-    ),
-    "revert": (
-        "Write a copy of a patched model with the patch taken back, bit for bit.",
-        {
-            "model": "folder or hub name of the patched model",
-            "--patch": "patch file",
-            "--out": "folder to write",
-        },
-    ),
-    "inspect": ("Print what a patch changes and where it comes from.", {"patch": "patch file"}),
-}
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "data": data,
@@ -272,7 +277,16 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "patch": patch,
 }
 
-PARSERS: dict[str, Callable[[ArgumentParser, str], None]] = {"pretrain": _add_pretrain, "patch": _add_patch}
+ON_CHECKPOINTS: dict[str, Callable[[Namespace], None]] = {"localize": localize_checkpoints, "edit": edit_checkpoints}
+"""What a command does where two checkpoints follow its name."""
+
+PARSERS: dict[Callable[[Namespace], None], Callable[[ArgumentParser, str], None]] = {
+    pretrain: _add_pretrain,
+    patch: _add_patch,
+    localize_checkpoints: _add_checkpoints,
+    edit_checkpoints: _add_checkpoints,
+}
+"""What adds a command's arguments, where these are not an experiment's."""
 
 if __name__ == "__main__":
     sys.exit(main())

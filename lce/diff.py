@@ -1,165 +1,138 @@
-"""Localisation: which weights carry the difference between a target and a reference subnetwork.
+"""Localisation: which weights carry the difference between a target and a reference.
 
 A selection b marks the weights that an edit may touch. Mask-based: those kept in exactly one of the two
 subnetworks, b = m_t XOR m_r (eq. 1). Value-based: the k largest by |m_r ⊙ θ_r − m_t ⊙ θ_t| among those kept
 in both (eq. 2). Uninformed: as many at random, the control. (Lutz et al. 2024, section 3.2.)
+
+Whether the two models are in memory or on a disk, they are gone through piece by piece.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from lce.checkpoint import read_record
 from lce.errors import LceError
-from lce.files import replaced_file
-from lce.ranking import largest, smallest
+from lce.ranking import cutoff, smallest
 from lce.seeds import generator
+from lce.selection import Found, Selection, write_selection
 from lce.subnetwork import Subnetwork
+from lce.weights import ModelWeights, Piece, over_pieces
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Weights of one target model, chosen by comparing it with one reference.
-
-    ``indices`` are sorted flat positions (int64) by parameter name, ``shapes`` the shapes of all parameters
-    that took part. ``target`` and ``reference`` are the fingerprints of the two subnetworks.
-    """
-
-    indices: dict[str, Tensor]
-    shapes: dict[str, tuple[int, ...]]
-    localization: str
-    target: str
-    reference: str
-
-    @property
-    def count(self) -> int:
-        return sum(len(indices) for indices in self.indices.values())
-
-    @property
-    def size(self) -> int:
-        """Number of weights there were to choose from."""
-        return sum(torch.Size(shape).numel() for shape in self.shapes.values())
-
-    @property
-    def share(self) -> float:
-        return self.count / self.size
-
-    def by_layer_and_component(self) -> dict[tuple[int, str], tuple[int, int]]:
-        """(layer, component) → (selected weights, weights)."""
-        cells: dict[tuple[int, str], tuple[int, int]] = {}
-        for name, shape in self.shapes.items():
-            cell = layer_and_component(name)
-            selected, total = cells.get(cell, (0, 0))
-            cells[cell] = (selected + len(self.indices[name]), total + torch.Size(shape).numel())
-        return cells
-
-    def by_component(self) -> dict[str, dict[str, float]]:
-        """Component → count, and share of its weights, summed over layers."""
-        totals: dict[str, tuple[int, int]] = {}
-        for (_, component), (selected, total) in self.by_layer_and_component().items():
-            before = totals.get(component, (0, 0))
-            totals[component] = (before[0] + selected, before[1] + total)
-        return {name: {"count": n, "share": n / total} for name, (n, total) in totals.items()}
-
-    def save(self, path: Path) -> None:
-        record = {
-            "kind": "selection",
-            "localization": self.localization,
-            "target": self.target,
-            "reference": self.reference,
-            "shapes": self.shapes,
-        }
-        with replaced_file(path) as temporary:
-            save_file(self.indices, temporary, metadata={"lce": json.dumps(record)})
-
-    @classmethod
-    def load(cls, path: Path) -> Selection:
-        """Read a selection; LceError if it is missing, damaged, or not what it says."""
-        record, indices = read_record(path)
-        shapes = record.get("shapes")
-        about = [record.get(key) for key in ("localization", "target", "reference")]
-        if record.get("kind") != "selection" or not isinstance(shapes, dict) or set(indices) != set(shapes):
-            raise LceError(f"{path}: is no selection")
-        if not all(isinstance(value, str) for value in about):
-            raise LceError(f"{path}: does not say which models it was made for")
-        shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        for name, positions in indices.items():
-            check_positions(positions, shapes[name], f"{path}: {name}")
-        return cls(indices, shapes, *map(str, about))
-
-
-def check_positions(positions: Tensor, shape: tuple[int, ...], where: str) -> None:
-    """Raises LceError unless ``positions`` are sorted, unique flat indices into a tensor of ``shape``."""
-    if positions.ndim != 1 or positions.dtype not in (torch.int32, torch.int64):
-        raise LceError(f"{where}: indices must be a vector of int32 or int64, not {positions.dtype}")
-    if len(positions) and not (positions[0] >= 0 and positions[-1] < torch.Size(shape).numel()):
-        raise LceError(f"{where}: an index lies outside of the tensor of shape {tuple(shape)}")
-    if len(positions) > 1 and not bool((positions[1:] > positions[:-1]).all()):
-        raise LceError(f"{where}: indices are not sorted or not unique")
-
-
-def layer_and_component(name: str) -> tuple[int, str]:
-    """Layer and component of a parameter: …layer.3.attention.output.dense.weight → (3, attention.output.dense)."""
-    match = re.search(r"\.(\d+)\.(.+?)(?:\.weight)?$", name)
-    return (int(match[1]), match[2]) if match else (0, name.removesuffix(".weight"))
-
-
-def mask_based(target: Subnetwork, reference: Subnetwork) -> Selection:
+def mask_based(target: ModelWeights, reference: ModelWeights, path: Path | None = None) -> Selection:
     """b = m_t XOR m_r (eq. 1).
 
+    Args:
+        path: if given, the selection is written there as it is found, and never held whole.
+
     Raises:
-        LceError: the two do not fit, one of them was never pruned, or their masks are the same.
+        LceError: the two do not fit, one of them has no mask, or their masks are the same.
     """
     check_pair(target, reference)
-    for subnetwork in (target, reference):
-        if not subnetwork.has_mask or not subnetwork.mask.pruned:
+    for model in (target, reference):
+        if not model.has_mask:
             raise LceError(
-                f"{subnetwork.folder}: is not pruned, so its mask says nothing; use a sparse subnetwork "
+                f"{model.folder}: is not pruned, so its mask says nothing; use a sparse subnetwork "
                 "or the value-based localisation"
             )
-    differing = {name: kept ^ reference.mask.kept[name] for name, kept in target.mask.kept.items()}
-    selection = _selection(differing, target, reference, "mask")
+
+    def differing(piece: Piece) -> Tensor:
+        kept, other = target.kept(piece), reference.kept(piece)
+        assert kept is not None, "both have masks"
+        assert other is not None, "both have masks"
+        return (kept ^ other).nonzero().flatten() + piece.first
+
+    selection = _selection(_joined(_over_both(target, reference, differing)), target, reference, "mask", path)
     if not selection.count:
         raise LceError(f"{target.folder} and {reference.folder}: their masks are the same; nothing is selected")
     return selection
 
 
-def value_based(target: Subnetwork, reference: Subnetwork, k: float) -> Selection:
-    """The top k by |m_r ⊙ θ_r − m_t ⊙ θ_t| among the weights kept in both (eq. 2).
+def value_based(target: ModelWeights, reference: ModelWeights, k: float, path: Path | None = None) -> Selection:
+    """The top k by |m_r ⊙ θ_r − m_t ⊙ θ_t| among the weights kept in both (eq. 2), ties by position.
 
     Args:
         k: an integer is a number of weights, a float in (0, 1] a share of those kept in both.
+        path: if given, the selection is written there as it is found, and never held whole.
 
     Raises:
         LceError: the two do not fit, are the same, or ``k`` is out of range.
     """
     check_pair(target, reference)
-    both = {name: kept & reference.mask.kept[name] for name, kept in target.mask.kept.items()}
-    available = sum(int(mask.sum()) for mask in both.values())
+
+    def kept_in_both(piece: Piece) -> Tensor | None:
+        kept, other = target.kept(piece), reference.kept(piece)
+        return kept if other is None else other if kept is None else kept & other
+
+    def differences(piece: Piece) -> Tensor:
+        """Keys of the differences between weights kept in both."""
+        both = kept_in_both(piece)
+        key = target.magnitudes(piece, reference)
+        return key if both is None else key[both]
+
+    available = sum(map(prod, target.shapes.values()))
+    if target.has_mask or reference.has_mask:
+        available = sum(number for _, number in _over_both(target, reference, lambda piece: len(differences(piece))))
     count = k if isinstance(k, int) else round(k * available)
     if not 1 <= count <= available or (isinstance(k, float) and k > 1):
         raise LceError(f"k: expected a share in (0, 1] or a count from 1 to {available:,}, got {k!r}")
-    difference = {name: reference.weights[name].float() - weights.float() for name, weights in target.weights.items()}
-    return _selection(largest(difference, count, among=both), target, reference, "value")
+
+    def counted(function: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:
+        found = _over_both(target, reference, lambda piece: function(piece.name, differences(piece)))
+        return (result for _, result in found)
+
+    cut = cutoff(counted, count, largest=True)
+
+    def chosen(piece: Piece) -> tuple[Tensor, Tensor, int]:
+        """Positions from the threshold on, which of them are at it, and how many."""
+        key = differences(piece)
+        among = (key >= cut.threshold).nonzero().flatten()
+        tied = key.index_select(0, among) == cut.threshold
+        both = kept_in_both(piece)
+        positions = among if both is None else both.nonzero().flatten().index_select(0, among)
+        return positions.add_(piece.first), tied, int(torch.count_nonzero(tied))
+
+    def first_ties() -> Iterator[tuple[Piece, Tensor]]:
+        ties = cut.ties
+        for piece, (positions, tied, number) in _over_both(target, reference, chosen):
+            if number > ties:
+                positions = positions.masked_select(~tied | (tied.cumsum(0) <= ties))
+            ties -= min(ties, number)
+            yield piece, positions
+
+    return _selection(_joined(first_ties()), target, reference, "value", path)
+
+
+def _over_both(
+    target: ModelWeights, reference: ModelWeights, work: Callable[[Piece], Any]
+) -> Iterator[tuple[Piece, Any]]:
+    return over_pieces(work, target.shapes, target.nbytes + reference.nbytes, "Localisation")
+
+
+def _joined(found: Iterable[tuple[Piece, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """The positions of a parameter's pieces together."""
+    for name, group in groupby(found, key=lambda item: item[0].name):
+        yield name, torch.cat([positions for _, positions in group])
 
 
 LOCALIZATIONS: tuple[str, ...] = ("mask", "value")
 
 
-def localize(localization: str, target: Subnetwork, reference: Subnetwork, k: float) -> Selection:
+def localize(
+    localization: str, target: ModelWeights, reference: ModelWeights, k: float, path: Path | None = None
+) -> Selection:
     """The informed selection of the given kind; ``k`` matters to the value-based one."""
     if localization == "mask":
-        return mask_based(target, reference)
+        return mask_based(target, reference, path)
     if localization == "value":
-        return value_based(target, reference, k)
+        return value_based(target, reference, k, path)
     raise LceError(f"localization: unknown {localization!r}; known are {', '.join(LOCALIZATIONS)}")
 
 
@@ -177,24 +150,24 @@ def uninformed(selection: Selection, target: Subnetwork, reference: Subnetwork, 
     }
     random = generator(seed, "uninformed", selection.localization)
     draws = {name: torch.rand(kept.shape, generator=random) for name, kept in candidates.items()}
-    return _selection(
-        smallest(draws, selection.count, among=candidates), target, reference, f"uninformed-{selection.localization}"
-    )
+    marks = smallest(draws, selection.count, among=candidates)
+    found = ((name, mark.flatten().nonzero().flatten()) for name, mark in marks.items())
+    return _selection(found, target, reference, f"uninformed-{selection.localization}")
 
 
-def _selection(marks: Mapping[str, Tensor], target: Subnetwork, reference: Subnetwork, localization: str) -> Selection:
-    return Selection(
-        indices={name: mark.flatten().nonzero().flatten() for name, mark in marks.items()},
-        shapes={name: tuple(mark.shape) for name, mark in marks.items()},
-        localization=localization,
-        target=target.fingerprint,
-        reference=reference.fingerprint,
-    )
+def _selection(
+    found: Found, target: ModelWeights, reference: ModelWeights, localization: str, path: Path | None = None
+) -> Selection:
+    about = {"localization": localization, "target": target.fingerprint, "reference": reference.fingerprint}
+    if path is None:
+        return Selection(dict(found), target.shapes, **about)
+    write_selection(path, found, target.shapes, about)
+    return Selection.load(path)
 
 
-def check_pair(target: Subnetwork, reference: Subnetwork) -> None:
+def check_pair(target: ModelWeights, reference: ModelWeights) -> None:
     """Raises LceError if the two have different parameters, or are the same."""
-    if {n: w.shape for n, w in target.weights.items()} != {n: w.shape for n, w in reference.weights.items()}:
+    if target.shapes != reference.shapes:
         raise LceError(f"{target.folder} and {reference.folder}: have different architectures and cannot be compared")
     if target.fingerprint == reference.fingerprint:
         raise LceError(f"{target.folder} and {reference.folder}: are the same model; target and reference must differ")

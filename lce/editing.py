@@ -18,17 +18,17 @@ from lce.callbacks import log_scores
 from lce.checkpoint import fingerprint, resolve
 from lce.config import Settings
 from lce.data.module import ROLES
-from lce.diff import Selection
 from lce.edits import LINEAR, Changes, changed_values, edit
 from lce.errors import LceError
 from lce.evaluation import Evaluator
-from lce.figures import alpha_curves, heat_map
+from lce.figures import alpha_curves, save_heat_map
 from lce.files import read_json, save_config, write_json
 from lce.metrics.suite import Scores
 from lce.models import load_masked_lm, prunable_parameters
 from lce.patch import Patch
 from lce.paths import CONFIG, RESULT, level_folder, variant_folder
 from lce.seeds import derive
+from lce.selection import Selection
 from lce.subnetwork import Subnetwork, load_subnetwork, read_record
 from lce.training import numerics
 
@@ -92,7 +92,7 @@ def run_localize(settings: Settings) -> tuple[Path, Selection]:
     )
     path = Path(settings.output) if settings.output else default
     selection.save(path)
-    heat_map(selection, path.with_suffix(".png"))
+    save_heat_map(selection, path.with_suffix(".png"))
     save_config(path.with_suffix(".yaml"), asdict(settings))
     return path, selection
 
@@ -137,7 +137,7 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
         "selected": {"count": pair.selection.count, "share": pair.selection.share},
     }
     edits = _measure(settings, trainer_options, pair, alphas, folder, common)
-    heat_map(pair.selection, folder / "selection.png")
+    save_heat_map(pair.selection, folder / "selection.png")
     if len(edits) > 1:
         alpha_curves(edits, folder / "alpha.png")
     scores = edits[0] if len(edits) == 1 else {"edits": edits}
@@ -202,7 +202,7 @@ def _control(settings: Settings, pair: Comparison, alpha: float, draw: int) -> C
     """The same edit of as many weights, drawn at random."""
     seed = derive(settings.seed, draw)
     selection = diff.uninformed(pair.selection, pair.target, pair.reference, settings.strategy, seed)
-    return changed_values(settings.strategy, selection, pair.target, pair.reference, alpha)
+    return dict(changed_values(settings.strategy, selection, pair.target, pair.reference, alpha))
 
 
 def _row(name: str, before: Scores, after: Scores, controls: list[Scores], reference: Scores) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _row(name: str, before: Scores, after: Scores, controls: list[Scores], refer
 def _edited(selection: Selection, changes: Changes) -> dict[str, Any]:
     """Number and share of the weights that changed, of all prunable ones, and where they sit."""
     empty = next(iter(selection.indices.values()))[:0]
-    indices = {name: changes[name].indices if name in changes else empty for name in selection.shapes}
+    indices = {name: changes[name].moved if name in changes else empty for name in selection.shapes}
     changed = Selection(indices, selection.shapes, selection.localization, selection.target, selection.reference)
     return {"count": changed.count, "share": changed.share, "by_component": changed.by_component()}
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lce.diff import Selection
 from lce.files import replaced_file
+from lce.selection import Cells, Selection, components_of, layer_text, layers_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def heat_map(selection: Selection, path: Path) -> None:
-    """Layer × component, each cell the share of its weights that is selected [%]."""
+def save_heat_map(selection: Selection, path: Path) -> None:
+    """Draw where the weights of ``selection`` sit."""
+    title = f"{selection.localization}-based: {selection.count:,} weights, {selection.share:.2%} of all"
+    _save(heat_map(selection.by_layer_and_component(), title), path)
+
+
+def heat_map(cells: Cells, title: str) -> Figure:
+    """Layer × component, each cell the share of its weights that is selected [%]; the last row is outside of layers."""
     from matplotlib.figure import Figure
 
-    cells = selection.by_layer_and_component()
-    layers = sorted({layer for layer, _ in cells})
-    components = list(dict.fromkeys(component for _, component in cells))
+    layers = layers_of(cells)
+    components = components_of(cells)
     shares = [
         [
             100 * cells[layer, name][0] / cells[layer, name][1] if (layer, name) in cells else float("nan")
@@ -30,18 +37,18 @@ def heat_map(selection: Selection, path: Path) -> None:
     figure = Figure(figsize=(2.2 + 1.15 * len(components), 1.8 + 0.45 * len(layers)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", aspect="auto", vmin=0)
-    axes.set_xticks(range(len(components)), [c.replace(".", ".\n", 1) for c in components], fontsize=8)
-    axes.set_yticks(range(len(layers)), [str(layer + 1) for layer in layers])
+    axes.set_xticks(range(len(components)), [re.sub(r"[.:] ?", r"\g<0>\n", c, count=1) for c in components], fontsize=8)
+    axes.set_yticks(range(len(layers)), [layer_text(layer) for layer in layers])
     axes.set_ylabel("layer")
-    brightest = max(max(row) for row in shares)
+    brightest = max((share for row in shares for share in row if share == share), default=0)
     for row, values in enumerate(shares):
         for column, value in enumerate(values):
             colour = "white" if value > 0.6 * brightest else "black"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+            text = f"{value:.2f}" if value == value else ""
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, label="selected [% of weights]")
-    title = f"{selection.localization}-based: {selection.count:,} weights, {selection.share:.2%} of all"
     axes.set_title(title, fontsize=10)
-    _save(figure, path)
+    return figure
 
 
 CURVES = {
@@ -82,6 +89,13 @@ def alpha_curves(edits: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_title(label, fontsize=10)
     panels[0].legend(fontsize=8)
     _save(figure, path)
+
+
+def as_svg(figure: Figure) -> str:
+    """The figure as an element of an HTML page."""
+    text = StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 def _save(figure: Figure, path: Path) -> None:

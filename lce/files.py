@@ -19,15 +19,21 @@ MADE_WITH = "made-with.yaml"
 
 @contextmanager
 def replaced_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; when the block succeeds, rename it to ``path``."""
+    """Give a temporary path beside ``path``; when the block succeeds, rename it to ``path``.
+
+    Raises:
+        LceError: it cannot be written, because the disk is full, say.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        temporary = _temporary(path)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 @contextmanager
@@ -35,24 +41,54 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; when the block succeeds, rename it to ``path``.
 
     Raises:
-        LceError: ``path`` exists and is not an empty folder.
+        LceError: ``path`` exists and is not an empty folder, or cannot be written.
     """
     path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise LceError(f"{path}: exists already; name a new folder or remove it first")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}.*.tmp"):
-        if not _is_running(int(stale.suffixes[-2].removeprefix("."))):
-            shutil.rmtree(stale, ignore_errors=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    try:
+    check_new(path)
+    with scratch_folder(path) as temporary:
         yield temporary
         if path.exists():
             path.rmdir()
         temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path`` that is gone after the block.
+
+    Raises:
+        LceError: it cannot be written.
+    """
+    try:
+        temporary = _temporary(path)
+        temporary.mkdir()
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside ``path`` of this process; what killed processes left under such names is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        process = stale.suffixes[-2].removeprefix(".")
+        if process.isdigit() and not _is_running(int(process)):
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def cannot_write(path: str | Path, error: OSError) -> LceError:
+    return LceError(f"{path}: cannot be written ({error.strerror or error}); nothing was left behind")
+
+
+def check_new(path: str | Path) -> None:
+    """Raises LceError if ``path`` exists and is not an empty folder."""
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise LceError(f"{path}: exists already; name a new folder or remove it first")
 
 
 def _is_running(process: int) -> bool:
@@ -74,7 +110,7 @@ def write_json(path: str | Path, content: Any) -> None:
 def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LceError(f"{path}: cannot be read as JSON ({error})") from error
 
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lce.checkpoint import read_record
 from lce.errors import LceError
 from lce.files import replaced_file
 from lce.ranking import smallest
+from lce.tensorfile import read_file
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Mask:
     @classmethod
     def load(cls, path: Path) -> Mask:
         """Read a mask; LceError if it is missing, damaged, or not what it says."""
-        record, tensors = read_record(path)
+        record, tensors = read_file(path)
         mask = cls(tensors)
         if record.get("pruned") != mask.pruned:
             raise LceError(f"{path}: prunes {mask.pruned:,} weights but says {record.get('pruned')}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader
 
+from lce.figures import as_svg
 from lce.files import replaced_file
 from lce.metrics.items import ItemMetric
 from lce.metrics.stereoset import StereoSet
@@ -39,7 +39,7 @@ def write_report(
         many = len(stereosets[0].per_term()) > SHOWN_TERMS
         shown = f" (the {SHOWN_TERMS} with most examples)" if many else ""
         figures.append((f"StereoSet by target term{shown}", terms))
-    drawn = [(title, _svg(figure)) for title, figure in figures]
+    drawn = [(title, as_svg(figure)) for title, figure in figures]
     page = environment.get_template("report.html").render(result=result, figures=drawn)
     with replaced_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -136,9 +136,3 @@ def _terms(metrics: Sequence[StereoSet], names: Sequence[str]) -> Figure | None:
     axes.set_xlabel("stereotype score [%], examples in brackets")
     _legend(figure, axes, names)
     return figure
-
-
-def _svg(figure: Figure) -> str:
-    text = StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]

@@ -16,15 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lce.checkpoint import fingerprint, read_file, read_tensors
+from lce.checkpoint import fingerprint, read_tensors, tensor_digest
 from lce.errors import LceError
 from lce.files import read_json
 from lce.masks import Mask
 from lce.paths import MASK, PRUNED_VALUES, RECORD, SUBNETWORK
+from lce.tensorfile import read_file
+from lce.weights import ModelWeights, Piece
 
 
 @dataclass(frozen=True)
-class Subnetwork:
+class Subnetwork(ModelWeights):
     """The prunable weights θ of a model (zero where pruned), its mask m, and its pruned weights' old values.
 
     ``before_pruning`` holds, per parameter, one value per pruned weight, in order of position.
@@ -40,13 +42,33 @@ class Subnetwork:
         self.mask.check(self.weights)
 
     @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.weights.values())
+
+    @cached_property
     def fingerprint(self) -> str:
         return fingerprint(self.weights)
 
-    def values_before_pruning(self, name: str) -> Tensor:
-        """Flat values of parameter ``name`` with the pruned ones as they were before pruning."""
-        values = self.weights[name].flatten().clone()
-        values[~self.mask.kept[name].flatten()] = self.before_pruning[name].to(values.dtype)
+    def values(self, piece: Piece) -> Tensor:
+        return self.weights[piece.name].flatten()[piece.first : piece.last]
+
+    def kept(self, piece: Piece) -> Tensor | None:
+        return self.mask.kept[piece.name].flatten()[piece.first : piece.last] if self.has_mask else None
+
+    def digest(self, name: str, indices: Tensor | None = None, values: Tensor | None = None) -> str:
+        return tensor_digest(self.weights[name], indices, values)
+
+    def values_before_pruning(self, piece: Piece) -> Tensor:
+        kept = self.mask.kept[piece.name].flatten()
+        start = int((~kept[: piece.first]).sum())
+        here = kept[piece.first : piece.last]
+        values = self.values(piece).clone()
+        old = self.before_pruning[piece.name][start : start + int((~here).sum())]
+        values[~here] = old.to(values.dtype)
         return values
 
 
@@ -66,7 +88,7 @@ def load_subnetwork(folder: str | Path, names: Iterable[str]) -> Subnetwork:
     for name, kept in mask.kept.items():
         if torch.count_nonzero(weights[name][~kept]):
             raise LceError(f"{folder}: {name} has weights where its mask says pruned; it was changed after pruning")
-    _, before_pruning = read_file(extra / PRUNED_VALUES)
+    before_pruning = read_file(extra / PRUNED_VALUES)[1]
     if any(len(before_pruning.get(name, ())) != int((~kept).sum()) for name, kept in mask.kept.items()):
         raise LceError(f"{extra / PRUNED_VALUES}: does not fit the mask beside it")
     return Subnetwork(str(folder), weights, mask, before_pruning)

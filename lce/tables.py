@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lce.selection import Selection, components_of, layer_text, layers_of
+
 LABELS = {
     "stereoset_ss": "StereoSet SS",
     "stereoset_lm": "StereoSet LM",
@@ -128,14 +130,31 @@ def print_report(report: dict[str, Any], folder: Path) -> None:
     console.print(f"\nwritten to {folder}", soft_wrap=True)
 
 
-def print_selection(table: dict[tuple[int, str], tuple[int, int]]) -> None:
-    """Selected weights by layer and component."""
-    layers = sorted({layer for layer, _ in table})
-    components = list(dict.fromkeys(component for _, component in table))
+def print_selection(selection: Selection) -> None:
+    """Selected weights by layer and component; the longer side runs downwards."""
+    cells = selection.by_layer_and_component()
+    layers, components = layers_of(cells), components_of(cells)
+    is_deep = len(layers) > len(components)
+    rows: list[Any] = list(layers if is_deep else components)
+    columns: list[Any] = list(components if is_deep else layers)
+    console = _console()
+    is_wide = 16 * (len(columns) + 2) > console.width
     grid = Table(title="selected weights (share)", title_justify="left")
-    for heading in ("component", *(f"layer {layer + 1}" for layer in layers)):
-        grid.add_column(heading, justify="left" if heading == "component" else "right")
-    for component in components:
-        cells = [table.get((layer, component), (0, 1)) for layer in layers]
-        grid.add_row(component, *(f"{n:,} ({n / total:.2%})" for n, total in cells))
-    _console().print(grid)
+    for heading in ("", *columns):
+        grid.add_column("" if heading == "" else _place(heading), justify="left" if heading == "" else "right")
+    for row in rows:
+        found = (cells.get((row, column) if is_deep else (column, row)) for column in columns)
+        grid.add_row(_place(row), *(_share(cell, is_wide) for cell in found))
+    console.print(grid)
+    console.print(f"{selection.count:,} of {selection.size:,} weights ({selection.share:.3%})")
+
+
+def _place(place: int | str | None) -> str:
+    return place if isinstance(place, str) else f"layer {layer_text(place)}"
+
+
+def _share(cell: tuple[int, int] | None, is_wide: bool) -> str:
+    if cell is None:
+        return ""
+    share = f"{cell[0] / cell[1]:.2%}"
+    return share if is_wide else f"{cell[0]:,} ({share})"

@@ -40,7 +40,7 @@ def suite(bundled: tuple[PreTrainedModel, PreTrainedTokenizerBase], benchmarks: 
 
 def change(model: PreTrainedModel) -> dict[str, Change]:
     old = model.get_parameter(NAME).detach().flatten()[:1000].clone()
-    return {NAME: Change(torch.arange(1000), old, old + 0.5, tuple(model.get_parameter(NAME).shape))}
+    return {NAME: Change(torch.arange(1000), old + 0.5, tuple(model.get_parameter(NAME).shape), old)}
 
 
 def trainer(callback: EditCallback, logger: TensorBoardLogger | bool = False) -> Trainer:

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from subnetworks import SHAPES, subnetwork
 
-from lce.diff import Selection, layer_and_component, localize, mask_based, uninformed, value_based
+from lce.diff import localize, mask_based, uninformed, value_based
 from lce.errors import LceError
-from lce.figures import heat_map
+from lce.selection import Selection
 
 TARGET, REFERENCE = subnetwork("target", 0), subnetwork("reference", 1)
 
@@ -83,40 +81,3 @@ def test_pairs_that_cannot_be_compared_are_refused() -> None:
     same_mask = replace(TARGET, weights={n: 2 * w for n, w in TARGET.weights.items()})
     with pytest.raises(LceError, match="masks are the same"):
         mask_based(TARGET, same_mask)
-
-
-def test_counts_by_layer_and_component() -> None:
-    selection = value_based(TARGET, REFERENCE, 1.0)
-    cells = selection.by_layer_and_component()
-    assert set(cells) == {(i, c) for i in (0, 1) for c in ("attention.output.dense", "intermediate.dense")}
-    assert sum(n for n, _ in cells.values()) == selection.count
-    assert sum(total for _, total in cells.values()) == selection.size
-    assert sum(about["count"] for about in selection.by_component().values()) == selection.count
-    assert layer_and_component("model.layers.12.mlp.Wo.weight") == (12, "mlp.Wo")
-
-
-def test_saved_and_read_back(tmp_path: Path) -> None:
-    selection = mask_based(TARGET, REFERENCE)
-    selection.save(tmp_path / "s.safetensors")
-    read = Selection.load(tmp_path / "s.safetensors")
-    assert torch.equal(marks(read), marks(selection))
-    assert replace(read, indices={}) == replace(selection, indices={})
-    heat_map(selection, tmp_path / "s.png")
-    assert (tmp_path / "s.png").stat().st_size > 5_000
-
-
-@pytest.mark.parametrize("indices", [[3, 2], [2, 2], [-1, 2], [0, 48]])
-def test_wrong_indices_are_refused(tmp_path: Path, indices: list[int]) -> None:
-    selection = mask_based(TARGET, REFERENCE)
-    first = next(iter(SHAPES))
-    replace(selection, indices=selection.indices | {first: torch.tensor(indices)}).save(tmp_path / "s.safetensors")
-    with pytest.raises(LceError, match=r"index lies outside|not sorted"):
-        Selection.load(tmp_path / "s.safetensors")
-
-
-def test_another_file_is_no_selection(tmp_path: Path) -> None:
-    save_file({"a": torch.zeros(1)}, tmp_path / "s.safetensors")
-    with pytest.raises(LceError, match="is no selection"):
-        Selection.load(tmp_path / "s.safetensors")
-    with pytest.raises(LceError, match="cannot be read"):
-        Selection.load(tmp_path / "missing.safetensors")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lce.errors import LceError
-from lce.ranking import largest, smallest
+from lce.ranking import cutoff, keys, smallest
 
 
 def everything(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -13,17 +13,31 @@ def everything(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("count", [0, 1, 37, 500, 899, 900])
-def test_against_a_stable_sort(dtype: torch.dtype, count: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    tensors = {
-        name: torch.randn(shape, generator=generator).to(dtype) for name, shape in (("a", (30, 20)), ("b", (300,)))
-    }
+def test_smallest_against_a_stable_sort(dtype: torch.dtype, count: int) -> None:
+    tensors = drawn(dtype)
     flat = torch.cat([tensor.flatten() for tensor in tensors.values()]).abs().float()
-    for function, descending in ((smallest, False), (largest, True)):
-        chosen = function(tensors, count, everything(tensors))
-        expected = torch.zeros(900, dtype=torch.bool)
-        expected[flat.sort(stable=True, descending=descending).indices[:count]] = True
-        assert torch.equal(torch.cat([mask.flatten() for mask in chosen.values()]), expected)
+    chosen = smallest(tensors, count, everything(tensors))
+    expected = torch.zeros(900, dtype=torch.bool)
+    expected[flat.sort(stable=True).indices[:count]] = True
+    assert torch.equal(torch.cat([mask.flatten() for mask in chosen.values()]), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("count", [1, 37, 500, 899, 900])
+def test_cutoff_against_a_sort(dtype: torch.dtype, largest: bool, count: int) -> None:
+    tensors = drawn(dtype)
+    cut = cutoff(lambda work: (work(name, keys(tensor)) for name, tensor in tensors.items()), count, largest)
+    every = torch.cat([keys(tensor) for tensor in tensors.values()])
+    beyond = every > cut.threshold if largest else every < cut.threshold
+    assert cut.threshold == int(every.sort(descending=largest).values[count - 1])
+    assert int(beyond.sum()) + cut.ties == count
+    assert cut.tied == int((every == cut.threshold).sum())
+
+
+def drawn(dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=random).to(dtype) for name, shape in (("a", (30, 20)), ("b", (300,)))}
 
 
 def test_ties_go_to_the_earlier_position() -> None:
@@ -36,7 +50,6 @@ def test_ties_go_to_the_earlier_position() -> None:
 def test_only_among_the_allowed() -> None:
     tensors = {"a": torch.arange(6.0)}
     allowed = {"a": torch.tensor([False, True, True, False, True, True])}
-    assert largest(tensors, 2, allowed)["a"].nonzero().flatten().tolist() == [4, 5]
     assert smallest(tensors, 2, allowed)["a"].nonzero().flatten().tolist() == [1, 2]
     with pytest.raises(LceError, match="cannot choose 5 of 4"):
         smallest(tensors, 5, allowed)

@@ -1,105 +1,186 @@
-"""Patches between and onto checkpoint folders, file by file, without instantiating a model."""
+"""Patches between and onto checkpoint folders, piece by piece, without instantiating a model."""
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
+from torch import Tensor
 
-from lce.checkpoint import read_file, read_tensors, resolve, tensor_names, weight_files
-from lce.edits import Change, Changes, write_values_
+from lce.checkpoint import Checkpoint, digest, resolve
+from lce.edits import Change, Changes
 from lce.errors import LceError
 from lce.files import new_folder
-from lce.patch.format import Patch
+from lce.patch.card import BASE_CARD, CARD, write_card
+from lce.patch.format import Patch, same_bits
+from lce.paths import SUBNETWORK
+from lce.tensorfile import PIECE, Entry, as_bytes
+from lce.workers import ordered
 
-WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx"}
+WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
 """Files that hold weights: rewritten if safetensors, else left behind, because they would be out of date."""
 
 
 def apply_patch(model: str | Path, patch: Patch, output: str | Path) -> None:
-    """Write to ``output`` a copy of the checkpoint ``model`` with ``patch`` applied.
+    """Write to ``output`` a copy of the checkpoint ``model`` with ``patch`` applied, and a model card that says so.
 
     Raises:
         LceError: ``model`` is not the patch's base, or ``output`` exists; nothing is written then.
     """
-    folder = resolve(model)
-    patch.check_base(read_tensors(folder, patch.changes))
-    _write(folder, patch, "new", output)
+    checkpoint = Checkpoint(resolve(model))
+    for name, before, _, found in _examined(checkpoint, patch):
+        old = patch.changes[name].old
+        if before != patch.parameters[name].sha256 or not (old is None or same_bits(found, old)):
+            raise LceError(f"{model}: {patch.not_the_base(name, found)}")
+    write_patched(checkpoint, patch, output, str(model))
+
+
+def write_patched(checkpoint: Checkpoint, patch: Patch, output: str | Path, base: str) -> None:
+    """As `apply_patch`, where ``checkpoint`` is known to be the base."""
+    with new_folder(output) as temporary:
+        _write(checkpoint, patch.changes, "new", temporary)
+        if (temporary / CARD).exists():
+            (temporary / CARD).rename(temporary / BASE_CARD)
+        write_card(temporary, patch, base)
 
 
 def revert_patch(model: str | Path, patch: Patch, output: str | Path) -> None:
     """Write to ``output`` a copy of the patched checkpoint ``model`` with ``patch`` taken back: the base, bit for bit.
 
     Raises:
-        LceError: ``model`` is not the base with this patch applied, or ``output`` exists; nothing is written then.
+        LceError: ``model`` is not the base with this patch applied, the patch has no old values, or ``output`` exists;
+            nothing is written then.
     """
-    folder = resolve(model)
-    patch.check_applied(read_tensors(folder, patch.changes))
-    _write(folder, patch, "old", output)
-
-
-def _write(folder: Path, patch: Patch, which: str, output: str | Path) -> None:
+    patch.check_revertible()
+    checkpoint = Checkpoint(resolve(model))
+    for name, _, restored, found in _examined(checkpoint, patch):
+        if restored != patch.parameters[name].sha256 or not same_bits(found, patch.changes[name].new):
+            raise LceError(f"{model}: {patch.not_patched(name, found)}")
     with new_folder(output) as temporary:
-        for path in weight_files(folder):
-            metadata, tensors = read_file(path)
-            write_values_(tensors, {n: c for n, c in patch.changes.items() if n in tensors}, which)
-            save_file(tensors, temporary / path.name, metadata=metadata or None)
-        for path in folder.iterdir():
-            if path.is_file() and path.suffix not in WEIGHTS:
-                shutil.copy(path, temporary / path.name)
+        _write(checkpoint, patch.changes, "old", temporary)
+        (temporary / CARD).unlink(missing_ok=True)
+        if (temporary / BASE_CARD).exists():
+            (temporary / BASE_CARD).rename(temporary / CARD)
 
 
-def export_patch(base: str | Path, edited: str | Path, provenance: dict[str, Any] | None = None) -> Patch:
-    """The patch that turns the checkpoint ``base`` into ``edited``: every weight whose bits differ.
+def verify_patch(model: str | Path, patch: Patch) -> str:
+    """Whether the checkpoint ``model`` is the ``patch``'s "base", or that base "patched".
 
     Raises:
-        LceError: the two have other tensors, shapes or dtypes, or do not differ.
+        LceError: it is neither.
     """
-    changes: Changes = {}
-    originals = {}
-    base_folder, edited_folder = resolve(base), resolve(edited)
-    names = tensor_names(base_folder)
-    if different := sorted(names ^ tensor_names(edited_folder)):
-        raise LceError(f"{base} and {edited}: not the same tensors; {different[0]} is in one of them only")
-    for name in sorted(names):
-        old = read_tensors(base_folder, [name])[name]
-        new = read_tensors(edited_folder, [name])[name]
-        if old.shape != new.shape or old.dtype != new.dtype:
-            raise LceError(
-                f"{name}: {old.dtype} {tuple(old.shape)} in {base}, {new.dtype} {tuple(new.shape)} in {edited}"
-            )
-        indices = (_bits(old) != _bits(new)).nonzero().flatten()
-        if len(indices):
-            changes[name] = Change(indices, old.flatten()[indices], new.flatten()[indices], tuple(old.shape))
-            originals[name] = old
-    if not changes:
-        raise LceError(f"{base} and {edited}: have the same weights; there is nothing to put in a patch")
-    return Patch.create(changes, originals, {"target": str(base), "edited": str(edited), **(provenance or {})})
+    checkpoint = Checkpoint(resolve(model))
+    states = set()
+    for name, before, restored, found in _examined(checkpoint, patch):
+        about = patch.parameters[name]
+        is_patched = same_bits(found, patch.changes[name].new) and (
+            restored == about.sha256 if patch.has_old else before == about.sha256_after
+        )
+        if before != about.sha256 and not is_patched:
+            raise LceError(f"{model}: its {name} is neither the patch's base nor the base with the patch applied")
+        states.add("base" if before == about.sha256 else "patched")
+    if len(states) > 1:
+        raise LceError(f"{model}: has the patch applied in some of its parameters only")
+    return states.pop()
 
 
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """Flat, as integers: 0.0 and -0.0 differ."""
-    flat = tensor.flatten()
-    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return flat.view(integers[flat.element_size()]) if flat.is_floating_point() else flat
+def _examined(checkpoint: Checkpoint, patch: Patch) -> Iterator[tuple[str, str, str | None, Tensor]]:
+    """Per parameter: its name, its digest, its digest with the old values put back, and its values at the changes."""
+    for name in patch.parameters:
+        entry = checkpoint.entries.get(name)
+        try:
+            patch.check_parameter(name, None if entry is None else (entry.shape, entry.dtype))
+        except LceError as error:
+            raise LceError(f"{checkpoint.folder}: {error}") from error
+
+    def examined(name: str) -> tuple[str, str | None, Tensor]:
+        entry, change = checkpoint.entries[name], patch.changes[name]
+        found = torch.empty_like(change.new)
+
+        def pieces() -> Iterator[tuple[int, Tensor]]:
+            for first, piece in entry.pieces():
+                start, stop = _within(change, first, len(piece))
+                found[start:stop] = piece.index_select(0, change.indices[start:stop] - first)
+                yield first, piece
+
+        before = digest(pieces(), entry.dtype, entry.shape)
+        is_patched = change.old is not None and before != patch.parameters[name].sha256
+        restored = digest(entry.pieces(), entry.dtype, entry.shape, change.indices, change.old) if is_patched else None
+        return before, restored, found
+
+    sizes = {name: checkpoint.entries[name].nbytes for name in patch.parameters}
+    for name, result in ordered(
+        examined, patch.parameters, "Checking the base", sum(sizes.values()), sizes.__getitem__
+    ):
+        yield name, *result
 
 
-def describe(patch: Patch, size: int) -> str:
-    """A summary for people: provenance, the largest changes by parameter, size of the file in bytes."""
-    total = sum(torch.Size(change.shape).numel() for change in patch.changes.values())
-    lines = [
-        f"{patch.count:,} weights in {len(patch.changes)} parameters "
-        f"({patch.count / total:.3%} of those parameters), {size / 1024:,.0f} KiB",
-        f"base fingerprint {patch.base_fingerprint}",
-        *(f"{key}: {value}" for key, value in patch.provenance.items()),
-        "",
-        f"{'parameter':<60} {'changed':>9} {'share':>8} {'mean |Δ|':>10}",
-    ]
-    for name, change in patch.changes.items():
-        step = (change.new.float() - change.old.float()).abs().mean().item()
-        share = len(change.indices) / torch.Size(change.shape).numel()
-        lines.append(f"{name:<60} {len(change.indices):>9,} {share:>8.3%} {step:>10.2e}")
-    return "\n".join(lines)
+def _within(change: Change, first: int, length: int) -> tuple[int, int]:
+    """Which of the changes lie in a piece."""
+    start, stop = torch.searchsorted(change.indices, torch.tensor([first, first + length])).tolist()
+    return start, stop
+
+
+class _Slab(NamedTuple):
+    """Entries [first, last) of a tensor to be copied, with the change of that tensor."""
+
+    entry: Entry
+    first: int
+    last: int
+    change: Change | None
+
+    @property
+    def nbytes(self) -> int:
+        return (self.last - self.first) * (self.entry.nbytes // self.entry.size)
+
+
+def _write(checkpoint: Checkpoint, changes: Changes, which: str, output: Path) -> None:
+    """Copy the checkpoint into the folder ``output``, with the ``which`` values of ``changes``."""
+    descriptors = {}
+    for path, stored in checkpoint.by_path.items():
+        size = path.stat().st_size
+        with path.open("rb") as source, (output / path.name).open("wb") as target:
+            target.write(source.read(min((entry.start for _, entry in stored), default=size)))
+            target.truncate(size)
+        descriptors[path] = os.open(output / path.name, os.O_WRONLY)
+
+    def slabs() -> Iterator[_Slab]:
+        for name, entry in (item for stored in checkpoint.by_path.values() for item in stored):
+            change = changes.get(name) if name else None
+            if change is None:  # copied as bytes: its type does not matter
+                entry = Entry(entry.path, entry.name, "U8", (entry.nbytes,), entry.start, entry.stop)
+            for first in range(0, entry.size, PIECE):
+                yield _Slab(entry, first, min(first + PIECE, entry.size), change)
+
+    def copied(slab: _Slab) -> None:
+        entry, change = slab.entry, slab.change
+        piece = entry.read(slab.first, slab.last)
+        if change is not None:
+            start, stop = _within(change, slab.first, len(piece))
+            piece.index_copy_(0, change.indices[start:stop] - slab.first, getattr(change, which)[start:stop])
+        view = as_bytes(piece)
+        at = entry.start + slab.first * piece.element_size()
+        while len(view):
+            done = os.pwrite(descriptors[entry.path], view, at)
+            view, at = view[done:], at + done
+
+    try:
+        total = sum(entry.nbytes for stored in checkpoint.by_path.values() for _, entry in stored)
+        deque(ordered(copied, slabs(), "Writing", total, lambda slab: slab.nbytes), maxlen=0)
+    finally:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+    for path in checkpoint.folder.iterdir():
+        if path.is_file() and not _is_weights(path.name):
+            shutil.copy(path, output / path.name)
+        elif path.is_dir() and not path.name.startswith(".") and path.name != SUBNETWORK:
+            shutil.copytree(path, output / path.name, ignore=lambda _, names: set(filter(_is_weights, names)))
+
+
+def _is_weights(name: str) -> bool:
+    return Path(name).suffix in WEIGHTS

@@ -1,196 +1,278 @@
-"""The patch file: an ordinary safetensors file with, per parameter, where, what, and what was there before.
+"""The patch file, version 1: an ordinary safetensors file with, per parameter, where, what, and what was there before.
 
-For each changed parameter NAME, by its name in the Hugging Face checkpoint, the file holds
-    indices/NAME   sorted unique flat positions, int32 (int64 for tensors of 2³¹ weights or more)
-    new/NAME       the values the edit puts there, in the parameter's dtype
-    old/NAME       the values it found there, so that the edit can be taken back
-and, under the metadata key "lce", JSON with the shape and the SHA-256 of each whole parameter before the edit
-(the base), one fingerprint over all of these, and where the edit came from.
+For each changed parameter NAME, by its name in the Hugging Face checkpoint, the file holds vectors with one entry per
+weight, in the parameter's dtype, bit for bit:
+    new/NAME    the values the edit puts there
+    old/NAME    the values it found there, so that the edit can be taken back (may be left out, in all parameters)
+    full/NAME   of an edit that is linear in α, the values at α = 1, so that α can be changed later (may be left out)
+and the weights' flat positions:
+    steps/NAME  how many weights lie between one position and the next, as `lce.indices` describes
+
+The metadata has one key, "lce", with JSON:
+    format, version     "lce-patch", 1
+    parameters          by NAME: shape, dtype, count, sha256 of the whole parameter before the edit (the base), and
+                        sha256_after, of the parameter after it (null if whoever made the patch did not have the base)
+    base_fingerprint    SHA-256 over the lines "NAME sha256" of all parameters, sorted
+    provenance          free: target, reference, localization, strategy, alpha, scores, library_version, …
+A parameter's SHA-256 is that of the line "DTYPE SHAPE" (torch.float32 (768, 768)) and its bytes.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from lce.checkpoint import combined, digest, read_record
-from lce.diff import check_positions
+from lce.checkpoint import canonical, tensor_digest
 from lce.edits import Change, Changes, write_values_
 from lce.errors import LceError
-from lce.files import replaced_file
+from lce.indices import decode, encode
+from lce.patch.record import (
+    Parameter,
+    base_fingerprint,
+    check_name,
+    described,
+    read_parameters,
+    record_of,
+    with_version,
+)
+from lce.tensorfile import Entry, TensorWriter, bits, read_header, read_record
 
 if TYPE_CHECKING:
     from torch import nn
 
-FORMAT = "lce-patch"
-FORMAT_VERSION = 1
-REQUIRED = {"format", "version", "parameters", "base_fingerprint", "provenance"}
-
 
 @dataclass(frozen=True)
 class Patch:
-    """Changed weights by parameter name, the digest of each whole parameter before, and the edit's provenance."""
+    """Changed weights by parameter, what identifies each whole parameter, and the edit's provenance.
 
+    ``changes`` of a loaded patch are read from the file parameter by parameter, each time they are asked for.
+    """
+
+    parameters: dict[str, Parameter]
     changes: Changes
-    base_digests: dict[str, str]
     provenance: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        if not self.changes:
-            raise LceError("patch: changes nothing")
-        for name, change in self.changes.items():
-            _check_change(change, f"patch: {name}")
 
     @property
     def base_fingerprint(self) -> str:
         """SHA-256 over the digests of all parameters that the patch touches."""
-        return combined(self.base_digests)
+        return base_fingerprint(self.parameters)
 
     @property
     def count(self) -> int:
-        """Number of changed weights."""
-        return sum(len(change.indices) for change in self.changes.values())
+        """Number of weights."""
+        return sum(parameter.count for parameter in self.parameters.values())
+
+    @property
+    def has_old(self) -> bool:
+        """Whether the patch can be reverted."""
+        return self._has("old")
+
+    @property
+    def has_full(self) -> bool:
+        """Whether the patch can be scaled to another α."""
+        return self._has("full")
+
+    def _has(self, part: str) -> bool:
+        if isinstance(self.changes, StoredChanges):
+            return part in self.changes.parts
+        return all(getattr(change, part) is not None for change in self.changes.values())
 
     @classmethod
     def create(cls, changes: Changes, base: Mapping[str, Tensor], provenance: dict[str, Any]) -> Patch:
         """A patch that makes ``changes`` to ``base`` (all parameters that change, as they are before)."""
-        digests = {name: digest(base[name]) for name in changes}
-        return cls(changes, digests, {**provenance, "library_version": version("lce")})
+        parameters = {}
+        for name, change in changes.items():
+            after = tensor_digest(base[name], change.indices, change.new)
+            parameters[name] = described(change, tensor_digest(base[name]), after)
+        return cls(parameters, changes, with_version(provenance))
 
     def save(self, path: str | Path) -> None:
         """Write the file, atomically."""
-        tensors, parameters = {}, {}
-        for name, change in self.changes.items():
-            small = torch.Size(change.shape).numel() < 2**31
-            tensors[f"indices/{name}"] = change.indices.to(torch.int32 if small else torch.int64)
-            tensors[f"new/{name}"] = change.new
-            tensors[f"old/{name}"] = change.old
-            parameters[name] = {"shape": list(change.shape), "sha256": self.base_digests[name]}
-        record = {"format": FORMAT, "version": FORMAT_VERSION, "base_fingerprint": self.base_fingerprint}
-        record |= {"parameters": parameters, "provenance": self.provenance}
-        with replaced_file(path) as temporary:
-            save_file(tensors, temporary, metadata={"lce": json.dumps(record)})
+        with PatchWriter(path, self.provenance) as writer:
+            for name, change in self.changes.items():
+                writer.add(name, change, self.parameters[name])
 
     @classmethod
-    def load(cls, path: str | Path) -> Patch:
-        """Read and check a patch file.
+    def load(cls, path: str | Path, allow_non_finite: bool = False) -> Patch:
+        """Read and check a patch file; what is kept of it in memory is little.
+
+        Args:
+            allow_non_finite: take infinite values and NaN as they are.
 
         Raises:
             LceError: the file is missing, damaged, no patch, of a later version, or contradicts itself.
         """
-        record, tensors = read_record(path)
+        patch = cls.open(path, allow_non_finite)
+        for _ in patch.changes.values():
+            pass  # read and checked
+        return patch
+
+    @classmethod
+    def open(cls, path: str | Path, allow_non_finite: bool = False) -> Patch:
+        """As `load`, but weights and positions are checked only when they are read."""
+        metadata, entries = read_header(path)
+        record = read_record(metadata, path)
         try:
-            return cls._parse(record, tensors)
+            parameters = read_parameters(record)
+            return cls(parameters, StoredChanges(path, entries, parameters, allow_non_finite), record["provenance"])
         except LceError as error:
             raise LceError(f"{path}: {error}") from error
 
-    @classmethod
-    def _parse(cls, record: dict[str, Any], tensors: dict[str, Tensor]) -> Patch:
-        if record.get("format") != FORMAT:
-            raise LceError("is no lce patch")
-        if record.get("version") != FORMAT_VERSION:
-            raise LceError(f"has format version {record.get('version')}; this lce reads version {FORMAT_VERSION}")
-        if missing := REQUIRED - set(record):
-            raise LceError(f"its metadata lacks {sorted(missing)}")
-        parameters = record["parameters"]
-        if not isinstance(parameters, dict) or not all(map(_is_described, parameters.values())):
-            raise LceError("its metadata does not give shape and sha256 of every parameter")
-        if not isinstance(record["provenance"], dict):
-            raise LceError("its provenance is no mapping")
-        expected = {f"{part}/{name}" for name in parameters for part in ("indices", "new", "old")}
-        if different := sorted(expected ^ set(tensors)):
-            raise LceError(f"its tensors are not those of its metadata ({', '.join(different[:3])})")
-        changes = {
-            name: Change(
-                indices=tensors[f"indices/{name}"].long(),
-                old=tensors[f"old/{name}"],
-                new=tensors[f"new/{name}"],
-                shape=tuple(about["shape"]),
-            )
-            for name, about in parameters.items()
-        }
-        patch = cls(changes, {name: about["sha256"] for name, about in parameters.items()}, record["provenance"])
-        if patch.base_fingerprint != record["base_fingerprint"]:
-            raise LceError("its base fingerprint is not that of the parameters it lists")
-        return patch
-
     def apply(self, model: nn.Module) -> nn.Module:
         """An edited copy of ``model``. Raises LceError, before anything is copied, if it is not the patch's base."""
-        self.check_base(dict(model.named_parameters()))
+        self.check_base(model)
         edited = copy.deepcopy(model)
-        write_values_(dict(edited.named_parameters()), self.changes, "new")
+        write_values_(_parameters_of(edited), self.changes, "new")
         return edited
 
     def apply_(self, model: nn.Module) -> None:
         """As `apply`, in place."""
-        parameters = dict(model.named_parameters())
-        self.check_base(parameters)
-        write_values_(parameters, self.changes, "new")
+        self.check_base(model)
+        write_values_(_parameters_of(model), self.changes, "new")
 
     def revert_(self, model: nn.Module) -> None:
         """Take the edit back, in place; LceError and no change if ``model`` is not the base with this patch applied."""
-        parameters = dict(model.named_parameters())
-        self.check_applied(parameters)
+        self.check_revertible()
+        parameters = _parameters_of(model)
+        self._check(parameters)
+        for name, change in self.changes.items():
+            tensor = parameters[name].detach()
+            restored = tensor_digest(tensor, change.indices, change.old)
+            if not same_bits(values_at(tensor, change.indices), change.new) or restored != self.parameters[name].sha256:
+                raise LceError(self.not_patched(name, values_at(tensor, change.indices)))
         write_values_(parameters, self.changes, "old")
 
-    def check_base(self, parameters: Mapping[str, Tensor]) -> None:
-        """Raises LceError unless the parameters are those that the patch was made for, bit for bit."""
-        self._check_parameters(parameters, lambda name: parameters[name], "old", "not the base of this patch")
-
-    def check_applied(self, parameters: Mapping[str, Tensor]) -> None:
-        """Raises LceError unless the parameters are the base with this patch applied, bit for bit."""
-
-        def reverted(name: str) -> Tensor:
-            restored = {name: parameters[name].detach().clone()}
-            write_values_(restored, {name: self.changes[name]}, "old")
-            return restored[name]
-
-        self._check_parameters(parameters, reverted, "new", "not the base with this patch applied")
-
-    def _check_parameters(
-        self, parameters: Mapping[str, Tensor], base: Callable[[str], Tensor], present: str, reason: str
-    ) -> None:
+    def check_base(self, model: nn.Module) -> None:
+        """Raises LceError unless the parameters of ``model`` are those that the patch was made for, bit for bit."""
+        parameters = _parameters_of(model)
+        self._check(parameters)
         for name, change in self.changes.items():
-            if name not in parameters:
-                raise LceError(f"the model has no parameter {name}; it is {reason}")
-            parameter = parameters[name].detach()
-            if tuple(parameter.shape) != change.shape or parameter.dtype != change.new.dtype:
-                raise LceError(
-                    f"{name} is {parameter.dtype} {tuple(parameter.shape)} in the model, "
-                    f"{change.new.dtype} {change.shape} in the patch; it is {reason}"
-                )
-            found = parameter.flatten()[change.indices.to(parameter.device)].cpu()
-            if not torch.equal(found, getattr(change, present)) or digest(base(name)) != self.base_digests[name]:
-                hint = ""
-                if torch.equal(found, change.new if present == "old" else change.old):
-                    hint = " (the patch is applied already)" if present == "old" else " (the patch is not applied)"
-                raise LceError(f"the model's {name} has other values; it is {reason}{hint}")
+            found = values_at(parameters[name].detach(), change.indices)
+            digest = tensor_digest(parameters[name].detach())
+            if digest != self.parameters[name].sha256 or not (change.old is None or same_bits(found, change.old)):
+                raise LceError(self.not_the_base(name, found))
+
+    def check_revertible(self) -> None:
+        """Raises LceError if the old values were left out."""
+        if not self.has_old:
+            raise LceError("this patch was made without the old values, so it cannot be taken back")
+
+    def check_parameter(self, name: str, found: tuple[tuple[int, ...], torch.dtype] | None) -> None:
+        """Raises LceError unless a model's parameter has the patch's shape and dtype; None is one it does not have."""
+        wanted = self.parameters[name]
+        if found is None:
+            raise LceError(f"the model has no parameter {name}; it is not the base of this patch")
+        if found != (wanted.shape, wanted.dtype):
+            raise LceError(
+                f"{name} is {found[1]} {found[0]} in the model, {wanted.dtype} {wanted.shape} in the patch; "
+                "it is not the base of this patch"
+            )
+
+    def _check(self, parameters: Mapping[str, Tensor]) -> None:
+        for name in self.parameters:
+            tensor = parameters.get(name)
+            self.check_parameter(name, None if tensor is None else (tuple(tensor.shape), tensor.dtype))
+
+    def not_the_base(self, name: str, found: Tensor) -> str:
+        """Why a model with the values ``found`` where the patch changes ``name`` is refused."""
+        hint = " (the patch is applied already)" if same_bits(found, self.changes[name].new) else ""
+        return f"the model's {name} has other values; it is not the base of this patch{hint}"
+
+    def not_patched(self, name: str, found: Tensor) -> str:
+        """As `not_the_base`, where the patch was to be taken back."""
+        old = self.changes[name].old
+        hint = " (the patch is not applied)" if old is not None and same_bits(found, old) else ""
+        return f"the model's {name} has other values; it is not the base with this patch applied{hint}"
 
 
-def _is_described(about: Any) -> bool:
-    return isinstance(about, dict) and isinstance(about.get("shape"), list) and isinstance(about.get("sha256"), str)
+class PatchWriter:
+    """Writes a patch parameter by parameter; leaving the context in peace puts the file in place.
+
+    Args:
+        keep_old: with the old values, so that the patch can be reverted.
+        keep_full: with the values at α = 1 where there are any, so that the patch can be scaled.
+    """
+
+    def __init__(
+        self, path: str | Path, provenance: dict[str, Any], keep_old: bool = True, keep_full: bool = True
+    ) -> None:
+        self.parameters: dict[str, Parameter] = {}
+        self.path = Path(path)
+        self._writer = TensorWriter(path)
+        self._provenance = provenance
+        self._parts = ["new"] + ["old"] * keep_old + ["full"] * keep_full
+
+    def add(self, name: str, change: Change, parameter: Parameter) -> None:
+        check_name(name)
+        for part in self._parts:
+            values = getattr(change, part)
+            if values is not None:
+                self._writer.add(f"{part}/{name}", values)
+        self._writer.add(f"steps/{name}", encode(change.indices))
+        self.parameters[name] = parameter
+
+    def __enter__(self) -> PatchWriter:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None and not self.parameters:
+            self._writer.__exit__(LceError, *rest)
+            raise LceError("patch: changes nothing")
+        self._writer.record = record_of(self.parameters, self._provenance)
+        self._writer.__exit__(kind, *rest)
 
 
-def _check_change(change: Change, where: str) -> None:
-    if any(not isinstance(side, int) or side < 1 for side in change.shape):
-        raise LceError(f"{where}: {change.shape} is no shape of a parameter")
-    check_positions(change.indices, change.shape, where)
-    if not len(change.indices):
-        raise LceError(f"{where}: changes nothing")
-    if not change.new.dtype.is_floating_point or change.new.dtype != change.old.dtype:
-        raise LceError(f"{where}: old and new values have dtypes {change.old.dtype} and {change.new.dtype}")
-    if change.new.shape != change.indices.shape or change.old.shape != change.indices.shape:
-        raise LceError(
-            f"{where}: has {len(change.indices)} indices, {change.old.numel()} old and {change.new.numel()} new values"
-        )
-    if not bool(torch.isfinite(change.new).all() and torch.isfinite(change.old).all()):
-        raise LceError(f"{where}: holds a value that is not finite")
+class StoredChanges(Mapping[str, Change]):
+    """The changes of a patch file, each read and checked when it is asked for."""
+
+    def __init__(
+        self, path: str | Path, entries: dict[str, Entry], parameters: dict[str, Parameter], allow_non_finite: bool
+    ) -> None:
+        self.path = path
+        self.entries, self.parameters, self.allow_non_finite = entries, parameters, allow_non_finite
+        self.parts = {name.partition("/")[0] for name in entries} - {"steps"} | {"new"}
+        expected = {f"{part}/{name}" for name in parameters for part in {*self.parts, "steps"}}
+        different = sorted(expected ^ set(entries)) or sorted(self.parts - {"new", "old", "full"})
+        if different:
+            raise LceError(f"its tensors are not those of its metadata ({', '.join(map(repr, different[:3]))})")
+
+    def __getitem__(self, name: str) -> Change:
+        about = self.parameters[name]
+        where = f"{self.path}: {name}"
+        for part in self.parts:
+            entry = self.entries[f"{part}/{name}"]
+            if entry.dtype != about.dtype or entry.shape != (about.count,):
+                expected, found = f"{about.dtype} ({about.count},)", f"{entry.dtype} {entry.shape}"
+                raise LceError(f"{where}: expected {expected} as {part} values, found {found}")
+        indices = decode(self.entries[f"steps/{name}"].read(), about.count, about.size, where)
+        values = {part: self.entries[f"{part}/{name}"].read() for part in self.parts}
+        if not self.allow_non_finite and not all(bool(torch.isfinite(part).all()) for part in values.values()):
+            raise LceError(f"{where}: holds a value that is not finite")
+        return Change(indices, values["new"], about.shape, values.get("old"), values.get("full"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parameters)
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+
+def values_at(tensor: Tensor, indices: Tensor) -> Tensor:
+    """The values of a tensor, on any device, at flat ``indices`` (n,)."""
+    return tensor.flatten()[indices.to(tensor.device)].cpu()
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(bits(one), bits(other))
+
+
+def _parameters_of(model: nn.Module) -> dict[str, Tensor]:
+    """By canonical name."""
+    return {canonical(name): parameter for name, parameter in model.named_parameters()}

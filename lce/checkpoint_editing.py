@@ -1,0 +1,130 @@
+"""Localise and edit on two checkpoint folders directly: any architecture and size, no model, no training, no scores."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Literal
+
+from lce.checkpoint import Checkpoint, common_tensors, is_layer_matrix, resolve
+from lce.diff import check_pair, localize
+from lce.edits import LINEAR
+from lce.errors import LceError
+from lce.figures import save_heat_map
+from lce.files import check_new, scratch_folder
+from lce.patch.folders import write_patched
+from lce.patch.format import Patch
+from lce.patch.make import patch_of_edit
+from lce.paths import SUBNETWORK
+from lce.selection import Selection
+from lce.stored import StoredModel, one_shot
+from lce.subnetwork import load_subnetwork
+from lce.tensorfile import Entry
+from lce.weights import ModelWeights
+
+
+@dataclass
+class LocalizeSettings:
+    """Which weights of two checkpoints differ."""
+
+    localization: Literal["mask", "value"] = "value"
+    """value: the k weights that differ most; mask: weights kept in exactly one of the two models' masks."""
+    k: int | float = 0.1
+    """Size of a value-based selection: a share in (0, 1], or a whole number of weights."""
+    sparsity: float = 0.3
+    """Share of weights that the masks prune, the smallest of each model in one shot. It is a stand-in where iterative
+    magnitude pruning was not run; subnetworks that `lce train` made bring their own masks."""
+    tensors: list[str] | None = None
+    """Regular expressions: a tensor takes part if its name matches one anywhere. By default the weight matrices of all
+    encoder and decoder layers, without embeddings, normalisation, biases and head."""
+    skip_unmatched: bool = False
+    """Leave out tensors that only one of the two checkpoints has, instead of refusing them."""
+
+
+@dataclass
+class EditSettings(LocalizeSettings):
+    """How the target is edited where it differs from the reference."""
+
+    selection: str | None = None
+    """Selection file, as `lce localize TARGET REFERENCE` writes it, to use instead of localising anew."""
+    strategy: Literal["interpolation", "extrapolation", "pruning", "mask-switch"] = "extrapolation"
+    """Edit. Interpolation and extrapolation are one formula, θ_t + α (θ_r − θ_t)."""
+    alpha: float = 2.0
+    """Strength of the edit, any real number but 0; 1 puts the reference's values in."""
+    patch: str | None = None
+    """Patch file to write."""
+    output: str | None = None
+    """Folder to write the edited model to."""
+    old_values: bool = True
+    """Keep the old values in the patch, so that it can be reverted."""
+    full_step: bool = True
+    """Keep the values at α = 1 in the patch, so that it can be scaled to another α without the reference."""
+
+
+def run_localize(target: str, reference: str, settings: LocalizeSettings, path: Path) -> Selection:
+    """Write to ``path`` which weights of ``target`` differ from ``reference``, and a heat map beside it."""
+    pair = _compared(target, reference, settings)
+    selection = localize(settings.localization, *pair, settings.k, path)
+    save_heat_map(selection, path.with_suffix(".png"))
+    return selection
+
+
+def run_edit(target: str, reference: str, settings: EditSettings) -> Patch:
+    """Edit ``target`` where it differs from ``reference``; write the patch, the edited checkpoint, or both.
+
+    Raises:
+        LceError: the two cannot be compared, nothing would change, or there is nowhere to write to; nothing is
+            written then.
+    """
+    if not (settings.patch or settings.output):
+        raise LceError("nothing to write: name a --patch file, an --output folder, or both")
+    if settings.strategy in LINEAR and (not isfinite(settings.alpha) or settings.alpha == 0):
+        raise LceError(f"alpha: expected a finite number other than 0, got {settings.alpha:g}")
+    if settings.output:
+        check_new(settings.output)
+    given = Selection.load(Path(settings.selection)) if settings.selection else None
+    if given:
+        settings.localization = "mask" if given.localization.endswith("mask") else "value"
+    models = _compared(target, reference, settings)
+    provenance = {"target": target, "reference": reference}
+    if settings.strategy not in LINEAR:
+        settings.alpha = 1.0
+    beside = Path(settings.output or settings.patch or "")
+    with scratch_folder(beside.with_name(f"{beside.name}.work")) as scratch:
+        selection = given or localize(settings.localization, *models, settings.k, scratch / "selection.safetensors")
+        patch = patch_of_edit(
+            settings.patch or scratch / "patch.safetensors",
+            settings.strategy, selection, *models, settings.alpha, provenance, settings.old_values, settings.full_step,
+        )  # fmt: skip
+        if settings.output:
+            write_patched(Checkpoint(resolve(target)), patch, settings.output, target)
+    return patch
+
+
+def _compared(target: str, reference: str, settings: LocalizeSettings) -> tuple[ModelWeights, ModelWeights]:
+    """The weights of both that take part, with masks where masks are asked for."""
+    checkpoints = Checkpoint(resolve(target)), Checkpoint(resolve(reference))
+    names = common_tensors(*checkpoints, _wanted(settings.tensors), settings.skip_unmatched)
+    models = tuple(_weights(checkpoint, names, settings) for checkpoint in checkpoints)
+    check_pair(*models)
+    return models[0], models[1]
+
+
+def _wanted(patterns: list[str] | None) -> Callable[[str, Entry], bool]:
+    if patterns is None:
+        return lambda name, entry: is_layer_matrix(name, entry.shape)
+    try:
+        expressions = [re.compile(pattern) for pattern in patterns]
+    except re.error as error:
+        raise LceError(f"tensors: {error.pattern!r} is no regular expression ({error})") from error
+    return lambda name, entry: any(expression.search(name) for expression in expressions)
+
+
+def _weights(checkpoint: Checkpoint, names: list[str], settings: LocalizeSettings) -> ModelWeights:
+    if (checkpoint.folder / SUBNETWORK).exists():
+        return load_subnetwork(checkpoint.folder, names)
+    model = StoredModel(checkpoint, names)
+    return one_shot(model, settings.sparsity) if settings.localization == "mask" else model

@@ -1,0 +1,106 @@
+"""What the metadata of a patch file says, written and read: strictly, because a patch comes from somebody else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from math import prod
+from typing import Any
+
+import torch
+
+from lce.checkpoint import combined
+from lce.edits import Change
+from lce.errors import LceError
+
+FORMAT = "lce-patch"
+FORMAT_VERSION = 1
+REQUIRED = {"format", "version", "parameters", "base_fingerprint", "provenance"}
+NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
+DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64)}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a patch says of one parameter."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    count: int
+    sha256: str
+    sha256_after: str | None
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+def described(change: Change, sha256: str, sha256_after: str | None) -> Parameter:
+    """What a patch with ``change`` says of its parameter."""
+    return Parameter(change.shape, change.new.dtype, len(change.indices), sha256, sha256_after)
+
+
+def with_version(provenance: dict[str, Any]) -> dict[str, Any]:
+    return {**provenance, "library_version": version("lce")}
+
+
+def base_fingerprint(parameters: Mapping[str, Parameter]) -> str:
+    return combined({name: parameter.sha256 for name, parameter in parameters.items()})
+
+
+def record_of(parameters: Mapping[str, Parameter], provenance: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of a patch."""
+    return {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "base_fingerprint": base_fingerprint(parameters),
+        "parameters": {
+            name: {**asdict(parameter), "shape": list(parameter.shape), "dtype": str(parameter.dtype)}
+            for name, parameter in parameters.items()
+        },
+        "provenance": with_version(provenance),
+    }
+
+
+def read_parameters(record: dict[str, Any]) -> dict[str, Parameter]:
+    """The parameters of a patch; LceError where the metadata is not what `record_of` writes."""
+    if record.get("format") != FORMAT:
+        raise LceError("is no lce patch")
+    if record.get("version") != FORMAT_VERSION:
+        raise LceError(f"has format version {record.get('version')!r}; this lce reads version {FORMAT_VERSION}")
+    if missing := REQUIRED - set(record):
+        raise LceError(f"its metadata lacks {sorted(missing)}")
+    if not isinstance(record["parameters"], dict) or not record["parameters"]:
+        raise LceError("its metadata lists no parameters")
+    if not isinstance(record["provenance"], dict):
+        raise LceError("its provenance is no mapping")
+    parameters = {name: _parameter(name, about) for name, about in record["parameters"].items()}
+    if record["base_fingerprint"] != base_fingerprint(parameters):
+        raise LceError("its base fingerprint is not that of the parameters it lists")
+    return parameters
+
+
+def _parameter(name: str, about: Any) -> Parameter:
+    check_name(name)
+    wanted = {"shape": list, "dtype": str, "count": int, "sha256": str, "sha256_after": str | None}
+    if not isinstance(about, dict) or any(not isinstance(about.get(key, 0), kind) for key, kind in wanted.items()):
+        raise LceError(f"{name}: its metadata does not give shape, dtype, count, sha256 and sha256_after")
+    shape = tuple(about["shape"])
+    if any(type(side) is not int or side < 1 for side in shape) or prod(shape) >= 2**62:
+        raise LceError(f"{name}: {shape} is no shape of a parameter")
+    if about["dtype"] not in DTYPES:
+        raise LceError(f"{name}: {about['dtype']!r} is none of {', '.join(DTYPES)}")
+    if type(about["count"]) is not int or not 1 <= about["count"] <= prod(shape):
+        raise LceError(f"{name}: {about['count']!r} weights of a parameter of shape {shape} cannot change")
+    digests = [about["sha256"]] + [about["sha256_after"]] * (about["sha256_after"] is not None)
+    if any(not re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
+        raise LceError(f"{name}: {digests[-1]!r} is no SHA-256")
+    return Parameter(shape, DTYPES[about["dtype"]], about["count"], about["sha256"], about["sha256_after"])
+
+
+def check_name(name: str) -> None:
+    """Raises LceError for what cannot be a parameter's name."""
+    if not NAME.fullmatch(name):
+        raise LceError(f"{name!r}: is no name of a parameter; these are words with dots between them")

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from architectures import MADE, made, saved
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from lce.checkpoint import Checkpoint, canonical, common_tensors, digest, is_layer_matrix, read_tensors, tensor_digest
+from lce.errors import LceError
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_the_default_tensors_are_the_matrices_of_the_layers(kind: str) -> None:
+    model = made(kind)
+    modules = {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and any(part.isdigit() for part in name.split("."))
+    }
+    assert {name for name, p in model.named_parameters() if is_layer_matrix(name, tuple(p.shape))} == modules
+
+
+@pytest.mark.parametrize("shard", ["5GB", "6KB"])
+@pytest.mark.parametrize("kind", MADE)
+def test_every_parameter_is_found_by_its_name(kind: str, shard: str, tmp_path: Path) -> None:
+    model = saved(kind, tmp_path, dtype=torch.bfloat16, max_shard_size=shard)
+    checkpoint = Checkpoint(tmp_path)
+    assert (len(checkpoint.files) > 1) == (shard == "6KB")
+    assert set(checkpoint.entries) == {name for name, _ in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        entry = checkpoint.entry(name)
+        assert torch.equal(entry.read().view(entry.shape), parameter)
+        assert digest(entry.pieces(), entry.dtype, entry.shape) == tensor_digest(parameter)
+
+
+def rewrite(folder: Path, **tensors: torch.Tensor | None) -> None:
+    """Put tensors into the single file of a checkpoint, or (None) take them out."""
+    path = folder / "model.safetensors"
+    merged = load_file(path) | {name.replace("__", "."): tensor for name, tensor in tensors.items()}
+    save_file({name: tensor for name, tensor in merged.items() if tensor is not None}, path, metadata={"format": "pt"})
+
+
+def test_old_names_and_constants(tmp_path: Path) -> None:
+    saved("bert", tmp_path)
+    names = set(Checkpoint(tmp_path).entries)
+    norm = "bert.embeddings.LayerNorm"
+    old = load_file(tmp_path / "model.safetensors")
+    rewrite(
+        tmp_path,
+        **{
+            f"{norm}.gamma": old[f"{norm}.weight"],
+            f"{norm}.beta": old[f"{norm}.bias"],
+            f"{norm}.weight": None,
+            f"{norm}.bias": None,
+            "bert.embeddings.position_ids": torch.arange(32).view(1, -1),
+        },
+    )
+    assert set(Checkpoint(tmp_path).entries) == names
+    assert canonical("vision.layer_scale.gamma") == "vision.layer_scale.gamma"
+
+
+def test_second_copies_of_tied_weights(tmp_path: Path) -> None:
+    saved("bert", tmp_path)
+    embeddings = "bert.embeddings.word_embeddings.weight"
+    old = load_file(tmp_path / "model.safetensors")
+    copies = {
+        "cls.predictions.decoder.weight": old[embeddings].clone(),
+        "cls.predictions.decoder.bias": old["cls.predictions.bias"].clone(),
+    }
+    rewrite(tmp_path, **copies)
+    checkpoint = Checkpoint(tmp_path)
+    assert not set(copies) & set(checkpoint.entries)
+    assert {name: [copy.name for copy in found] for name, found in checkpoint.copies.items()} == {
+        embeddings: ["cls.predictions.decoder.weight"],
+        "cls.predictions.bias": ["cls.predictions.decoder.bias"],
+    }
+    rewrite(tmp_path, **{"cls.predictions.decoder.weight": old[embeddings] + 1})
+    assert "cls.predictions.decoder.weight" in Checkpoint(tmp_path).entries, "other values are another weight"
+
+
+def test_equal_weights_of_a_model_that_ties_nothing_are_two(tmp_path: Path) -> None:
+    saved("llama", tmp_path)
+    rewrite(tmp_path, **{"lm_head.weight": load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"]})
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8")) | {"tie_word_embeddings": False}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert "lm_head.weight" in Checkpoint(tmp_path).entries
+
+
+def test_tensors_of_one_model_only(tmp_path: Path) -> None:
+    for side in "ab":
+        saved("llama", tmp_path / side)
+    rewrite(tmp_path / "b", extra__0__weight=torch.ones(2, 2), other=torch.ones(1))
+    a, b = Checkpoint(tmp_path / "a"), Checkpoint(tmp_path / "b")
+    with pytest.raises(LceError, match=r"only .*b has extra.0.weight, other; .* --skip_unmatched"):
+        common_tensors(a, b, lambda name, entry: True, skip_unmatched=False)
+    assert common_tensors(a, b, lambda name, entry: True, skip_unmatched=True) == list(a.entries)
+    rewrite(tmp_path / "b", **{"model.norm.weight": torch.ones(15)})
+    with pytest.raises(LceError, match=r"model.norm.weight: has shape \(16,\) in .*a, \(15,\) in"):
+        common_tensors(a, Checkpoint(tmp_path / "b"), lambda name, entry: True, skip_unmatched=True)
+    with pytest.raises(LceError, match="no such tensor in common"):
+        common_tensors(a, b, lambda name, entry: False, skip_unmatched=False)
+
+
+def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LceError, match="holds neither"):
+        Checkpoint(tmp_path)
+    saved("llama", tmp_path, max_shard_size="6KB")
+    index = tmp_path / "model.safetensors.index.json"
+    first, second, *_ = sorted(tmp_path.glob("*.safetensors"))
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(LceError, match="holds already"):
+        Checkpoint(tmp_path)
+    second.write_bytes(first.read_bytes()[:-3])
+    with pytest.raises(LceError, match="cannot be read"):
+        Checkpoint(tmp_path)
+    index.write_text(json.dumps({"weight_map": {"a": "../a.safetensors"}}), encoding="utf-8")
+    with pytest.raises(LceError, match=r"names '../a.safetensors', which is no file of this folder"):
+        Checkpoint(tmp_path)
+    index.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(LceError, match="cannot be read as JSON"):
+        Checkpoint(tmp_path)
+
+
+def test_a_tensor_that_is_missing(tmp_path: Path) -> None:
+    saved("llama", tmp_path)
+    with pytest.raises(LceError, match="has no tensor nothing"):
+        read_tensors(tmp_path, ["nothing"])
