@@ -95,4 +95,4 @@ format: | $(INSTALLED) ## put the code into the one format
 	$(BIN)/ruff format .
 
 clean: ## remove runs and prepared data; fetched data and the environment stay
-	rm -rf runs $(filter-out data/downloads,$(wildcard data/*)) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf runs $(filter-out data/downloads,$(wildcard data/*)) .hypothesis .pytest_cache .mypy_cache .ruff_cache

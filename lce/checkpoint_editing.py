@@ -39,7 +39,8 @@ class LocalizeSettings:
     magnitude pruning was not run; subnetworks that `lce train` made bring their own masks."""
     tensors: list[str] | None = None
     """Regular expressions: a tensor takes part if its name matches one anywhere. By default the weight matrices of all
-    encoder and decoder layers, without embeddings, normalisation, biases and head."""
+    encoder and decoder layers, without embeddings, normalisation, biases and head. Given, a subnetwork's own mask, which
+    covers just those, is left aside."""
     skip_unmatched: bool = False
     """Leave out tensors that only one of the two checkpoints has, instead of refusing them."""
 
@@ -124,7 +125,7 @@ def _wanted(patterns: list[str] | None) -> Callable[[str, Entry], bool]:
 
 
 def _weights(checkpoint: Checkpoint, names: list[str], settings: LocalizeSettings) -> ModelWeights:
-    if (checkpoint.folder / SUBNETWORK).exists():
+    if settings.tensors is None and (checkpoint.folder / SUBNETWORK).exists():
         return load_subnetwork(checkpoint.folder, names)
     model = StoredModel(checkpoint, names)
     return one_shot(model, settings.sparsity) if settings.localization == "mask" else model

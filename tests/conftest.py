@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hypothesis import settings
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from lce.data import wheels
 from lce.spec import BiasSpecification, load_specification
+
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / "checkpoints/lce-bert-mini"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -57,6 +58,18 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result
+
+
+def apart(work: Callable[..., Result], *arguments: object) -> Result:
+    """What ``work`` gives in a fresh process, so that its memory is its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, arguments)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far [bytes]."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 
 
 def models() -> dict[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]]:

@@ -6,14 +6,13 @@ The threshold is found over the weight matrices of bert-base's encoder (85 M), a
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import tempfile
 import threading
 from pathlib import Path
 
 import torch
-from common import machine, models, report, timed
+from common import apart, machine, models, report, timed
 from torch import nn
 from torch.nn.utils import prune
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -108,11 +107,7 @@ def overhead(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
 
 def main() -> None:
     print(machine(torch.device("cpu")))
-    context = multiprocessing.get_context("spawn")
-    results = {}
-    for name in METHODS:
-        with context.Pool(1) as pool:
-            results[name] = pool.apply(measured, (name,))
+    results = {name: apart(measured, name) for name in METHODS}
     own = results["lce"][0]
     rows = [
         [name, f"{took:.2f} s", f"{took / own:.1f}", f"{extra:.2f}", f"{pruned:,}"]

@@ -1,0 +1,250 @@
+"""Patch files that lie, are damaged or were made to harm: each is refused in one line, or does exactly what it says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from architectures import saved
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from patches import NAME, OTHER, literally_applied, patch_for, record, rewritten
+from safetensors.torch import load_file
+
+from lce.cli import main
+from lce.errors import LceError
+from lce.patch import Patch
+from lce.patch.folders import apply_patch
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in ``model`` and a patch for it in ``p``."""
+    folder = tmp_path_factory.mktemp("hostile")
+    patch_for(saved("bert", folder / "model")).save(folder / "p")
+    return folder
+
+
+def steps(*values: int, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+    return torch.tensor(values, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({f"steps/{NAME}": steps(0, 6, 92, 255, 255, 255)}, "leads to no position"),
+        ({f"steps/{NAME}": steps(0, 6, 255, 255, 3, 4)}, "lies outside"),
+        ({f"steps/{NAME}": steps(0, 6, 92)}, "3 positions, 4 were announced"),
+        ({f"steps/{NAME}": steps(0, 6, 92, 1, 1)}, "more steps|5 positions"),
+        ({f"steps/{NAME}": steps(0, 6, 92, -3, dtype=torch.int8)}, "must be a vector of uint8"),
+        ({f"steps/{NAME}": steps(0, 6, 92, 299, dtype=torch.int64)}, "must be a vector of uint8"),
+        ({f"steps/{NAME}": torch.full((10_000,), 255, dtype=torch.uint8)}, "more steps than"),
+        ({f"steps/{NAME}": steps(0, 6, 92, 2**32 - 2, dtype=torch.int64).to(torch.uint32)}, "lies outside"),
+        ({f"new/{NAME}": torch.tensor([1.0, float("nan"), 1.0, 1.0])}, "not finite"),
+        ({f"old/{NAME}": torch.tensor([1.0, float("inf"), 1.0, 1.0])}, "not finite"),
+        ({f"new/{NAME}": torch.tensor([1.0, 2.0])}, r"expected torch.float32 \(4,\) as new values"),
+        ({f"new/{NAME}": torch.ones(4, dtype=torch.float16)}, "expected torch.float32"),
+        ({f"new/{NAME}": torch.ones(2, 2)}, "expected torch.float32"),
+        ({f"old/{NAME}": None}, "not those of its metadata"),
+        ({"new/other": torch.ones(1)}, "not those of its metadata"),
+        ({"extra": torch.ones(1)}, "not those of its metadata"),
+        ({f"more/{n}": torch.ones(1) for n in (NAME, OTHER)}, "not those of its metadata"),
+    ],
+)
+def test_tensors_that_contradict_the_metadata(
+    folder: Path, tensors: dict[str, torch.Tensor | None], message: str
+) -> None:
+    with pytest.raises(LceError, match=message) as error:
+        Patch.load(rewritten(folder / "p", tensors))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("version", 2, "format version 2"),
+        ("version", "1", "format version '1'"),
+        ("format", "other", "is no lce patch"),
+        ("base_fingerprint", "0", "base fingerprint"),
+        ("provenance", [], "provenance is no mapping"),
+        ("parameters", {}, "lists no parameters"),
+        ("parameters", {"../../etc/passwd": {}}, "is no name of a parameter"),
+        ("parameters", {"/absolute": {}}, "is no name of a parameter"),
+        ("parameters", {"a..b": {}}, "is no name of a parameter"),
+        ("parameters", {"a\\b": {}}, "is no name of a parameter"),
+        ("parameters", {"\x1b[31mred": {}}, "is no name of a parameter"),
+        ("parameters", {"": {}}, "is no name of a parameter"),
+        ("parameters", {NAME: []}, "does not give shape"),
+    ],
+)
+def test_lying_metadata(folder: Path, key: str, value: object, message: str) -> None:
+    with pytest.raises(LceError, match=message):
+        Patch.load(rewritten(folder / "p", {}, **{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("shape", [16, 16], "lies outside"),
+        ("shape", [32, 16], "other values|in the patch"),
+        ("shape", [16, -32], "is no shape"),
+        ("shape", [16, 32.0], "is no shape"),
+        ("shape", [True, 512], "is no shape"),
+        ("shape", [2**40, 2**40], "is no shape"),
+        ("shape", "16", "does not give shape"),
+        ("dtype", "torch.int8", "is none of torch.float32"),
+        ("dtype", "torch.float16", "expected torch.float16"),
+        ("count", 3, r"expected torch.float32 \(3,\)"),
+        ("count", 0, "cannot change"),
+        ("count", 10**9, "cannot change"),
+        ("count", True, "cannot change"),
+        ("sha256", "0" * 64, "base fingerprint|other values"),
+        ("sha256", "z", "is no SHA-256"),
+        ("sha256_after", "z", "is no SHA-256"),
+    ],
+)
+def test_lies_about_a_parameter(folder: Path, key: str, value: object, message: str) -> None:
+    parameters = record(folder / "p")["parameters"]
+    assert isinstance(parameters, dict)
+    bad = rewritten(folder / "p", {}, parameters={**parameters, NAME: {**parameters[NAME], key: value}})
+    with pytest.raises(LceError, match=message):
+        apply_patch(folder / "model", Patch.load(bad), folder / "out")
+    assert not (folder / "out").exists()
+
+
+def test_old_values_that_are_not_the_base(folder: Path) -> None:
+    """They would be written by a revert."""
+    bad = rewritten(folder / "p", {f"old/{NAME}": torch.zeros(4)})
+    with pytest.raises(LceError, match="not the base of this patch"):
+        apply_patch(folder / "model", Patch.load(bad), folder / "out")
+    apply_patch(folder / "model", Patch.load(folder / "p"), folder / "patched")
+    command = ["patch", "revert", str(folder / "patched"), "--patch", str(bad), "--out", str(folder / "out")]
+    assert main(command) == 2
+    assert not (folder / "out").exists()
+
+
+def test_values_that_are_not_finite_on_request(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = rewritten(folder / "p", {f"new/{NAME}": torch.full((4,), float("nan"))})
+    command = ["patch", "inspect", str(bad)]
+    assert main(command) == 2
+    assert "not finite" in capsys.readouterr().err
+    assert main([*command, "--allow_non_finite", "true"]) == 0
+
+
+def header(content: bytes) -> dict[str, object]:
+    length = struct.unpack("<Q", content[:8])[0]
+    about: dict[str, object] = json.loads(content[8 : 8 + length])
+    return about
+
+
+def with_header(content: bytes, about: bytes) -> bytes:
+    length = struct.unpack("<Q", content[:8])[0]
+    return struct.pack("<Q", len(about)) + about + content[8 + length :]
+
+
+def test_damaged_files(folder: Path, tmp_path: Path) -> None:
+    content = (folder / "p").read_bytes()
+    about = header(content)
+    twice = json.dumps(about)[:-1] + f', "new/{NAME}": ' + json.dumps(about[f"new/{NAME}"]) + "}"
+    deep = json.dumps({**about, "__metadata__": {"lce": "[" * 100_000}})
+    overlapping = {**about, f"new/{NAME}": about[f"old/{NAME}"]}
+    for name, data in {
+        "empty": b"",
+        "text": b"hello",
+        "cut": content[:-10],
+        "short": content[:20],
+        "longer": content + b"more",
+        "endless header": struct.pack("<Q", 2**63 - 1) + content[8:],
+        "huge header": struct.pack("<Q", 200_000_000) + content[8:],
+        "no header": struct.pack("<Q", 0),
+        "twice": with_header(content, twice.encode()),
+        "deep": with_header(content, deep.encode()),
+        "overlapping": with_header(content, json.dumps(overlapping).encode()),
+        "no json": with_header(content, b"{" + b" " * 64),
+    }.items():
+        (tmp_path / "bad").write_bytes(data)
+        with pytest.raises(LceError, match="bad: cannot be read") as error:
+            Patch.load(tmp_path / "bad")
+        assert "\n" not in str(error.value), name
+    with pytest.raises(LceError, match="missing: cannot be read"):
+        Patch.load(tmp_path / "missing")
+    with pytest.raises(LceError, match="cannot be read"):
+        Patch.load(tmp_path)
+
+
+def test_what_a_patch_says_of_itself_is_shown_as_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nasty = {
+        "\x1b[2Jkey": "<script>alert(1)</script>\x1b[31m\nline | `x`",
+        "scores": {"a": {"before": "?", "after": 1}, "b": 2},
+    }
+    bad = rewritten(folder / "p", {}, provenance=nasty)
+    page = folder / "page.html"
+    assert main(["patch", "inspect", str(bad), "--html", str(page)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+    assert "<script>" not in page.read_text(encoding="utf-8")
+    apply_patch(folder / "model", Patch.load(bad), folder / "carded")
+    card = (folder / "carded/README.md").read_text(encoding="utf-8")
+    assert "<script>" not in card
+    assert "\x1b" not in card
+
+
+@st.composite
+def mutants(draw: st.DrawFn, content: bytes) -> bytes:
+    """A real patch file with bytes changed, cut, put in or moved, or with another number in its header."""
+    data = bytearray(content)
+    length = struct.unpack("<Q", content[:8])[0]
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, 7) | st.integers(8, 7 + length) | st.integers(8 + length, len(content) - 1))
+        place = min(place, len(data) - 1)
+        kind = draw(st.sampled_from(["flip", "set", "cut", "insert", "digit", "truncate"]))
+        if kind == "flip":
+            data[place] ^= 1 << draw(st.integers(0, 7))
+        elif kind == "set":
+            data[place] = draw(st.integers(0, 255))
+        elif kind == "cut":
+            del data[place : place + draw(st.integers(1, 16))]
+        elif kind == "insert":
+            data[place:place] = draw(st.binary(min_size=1, max_size=16))
+        elif kind == "digit":
+            digits = [i for i in range(8, min(8 + length, len(data))) if chr(data[i]).isdigit()]
+            if digits:
+                data[digits[draw(st.integers(0, len(digits) - 1))]] = ord(str(draw(st.integers(0, 9))))
+        else:
+            del data[place + 1 :]
+        if not data:
+            break
+    return bytes(data)
+
+
+def test_every_mutant_is_refused_or_does_what_it_says(folder: Path) -> None:
+    mutant, out = folder / "mutant", folder / "mutated"
+    mutant.touch()
+    present = {path.name for path in folder.iterdir()}
+    fates: Counter[str] = Counter()
+
+    @settings(max_examples=4000)
+    @given(content=mutants((folder / "p").read_bytes()))
+    def meets_its_fate(content: bytes) -> None:
+        mutant.write_bytes(content)
+        try:
+            apply_patch(folder / "model", Patch.load(mutant), out)
+        except LceError as refusal:
+            fates["refused, in one line"] += "\n" not in str(refusal)
+        else:
+            expected = literally_applied(mutant, load_file(folder / "model/model.safetensors"))
+            found = load_file(out / "model.safetensors")
+            assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+            shutil.rmtree(out)
+            fates["applied"] += 1
+        assert {path.name for path in folder.iterdir()} == present, "nothing outside of the output is touched"
+        fates["all"] += 1
+
+    meets_its_fate()
+    assert fates["refused, in one line"] + fates["applied"] == fates["all"] >= 4000
+    assert fates["refused, in one line"] > 1000
+    assert fates["applied"] > 50

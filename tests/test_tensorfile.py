@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from lce.errors import LceError
+from lce.tensorfile import DTYPES, TensorWriter, read_file, read_header
+
+
+def drawn(dtype: torch.dtype, size: int) -> torch.Tensor:
+    random = torch.Generator().manual_seed(0)
+    values = torch.randint(0, 2, (size * dtype.itemsize,), generator=random, dtype=torch.uint8)
+    return values.view(dtype)
+
+
+def test_every_type_is_read_as_the_library_reads_it(tmp_path: Path) -> None:
+    tensors = {str(dtype): drawn(dtype, 7).view(7, 1) for dtype in DTYPES.values()}
+    tensors |= {"empty": torch.empty(0, 3), "scalar": torch.tensor(2.5)}
+    save_file(tensors, tmp_path / "f", metadata={"format": "pt"})
+    metadata, entries = read_header(tmp_path / "f")
+    assert metadata == {"format": "pt"}
+    for name, tensor in tensors.items():
+        entry = entries[name]
+        assert (entry.dtype, entry.shape, entry.nbytes) == (tensor.dtype, tuple(tensor.shape), tensor.nbytes)
+        assert torch.equal(entry.read().view(torch.uint8), tensor.flatten().view(torch.uint8))
+    assert torch.equal(entries["torch.int32"].read(2, 5), tensors["torch.int32"].flatten()[2:5])
+
+
+def test_the_library_reads_what_is_written_and_every_tensor_is_aligned(tmp_path: Path) -> None:
+    tensors = {f"{dtype}/{size}": drawn(dtype, size) for size in (3, 0, 5) for dtype in DTYPES.values()}
+    with TensorWriter(tmp_path / "f") as writer:
+        for name, tensor in tensors.items():
+            writer.add(name, tensor)
+        writer.record = {"kind": "α"}
+    found = load_file(tmp_path / "f")
+    assert set(found) == set(tensors)
+    assert all(torch.equal(found[name].view(torch.uint8), t.view(torch.uint8)) for name, t in tensors.items())
+    assert read_file(tmp_path / "f")[0] == {"kind": "α"}
+    for entry in read_header(tmp_path / "f")[1].values():
+        assert entry.start % entry.dtype.itemsize == 0
+    with safe_open(tmp_path / "f", framework="np") as file:
+        assert list(file.metadata()) == ["lce"]
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("old", encoding="utf-8")
+    with pytest.raises(RuntimeError), TensorWriter(tmp_path / "f") as writer:
+        writer.add("a", torch.ones(3))
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    assert (tmp_path / "f").read_text(encoding="utf-8") == "old"
+
+
+def test_a_file_that_became_shorter(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(100)}, tmp_path / "f")
+    entry = read_header(tmp_path / "f")[1]["a"]
+    content = (tmp_path / "f").read_bytes()
+    (tmp_path / "f").write_bytes(content[:-8])
+    with pytest.raises(LceError, match="f: ends within a"):
+        entry.read()
+    (tmp_path / "f").unlink()
+    with pytest.raises(LceError, match="f: cannot be read"):
+        entry.read()
