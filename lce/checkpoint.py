@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from lce.errors import LceError
 from lce.files import read_json
-from lce.tensorfile import PIECE, Entry, as_bytes, read_header
+from lce.tensorfile import Array, Entry, as_bytes, bits, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -136,7 +136,9 @@ class Checkpoint:
         first, second = self.entries[one], self.entries[other]
         if (first.code, first.shape) != (second.code, second.shape):
             return False
-        return all(torch.equal(a, b) for (_, a), (_, b) in zip(first.pieces(), second.pieces(), strict=True))
+        return all(
+            np.array_equal(bits(a), bits(b)) for (_, a), (_, b) in zip(first.pieces(), second.pieces(), strict=True)
+        )
 
     def entry(self, name: str) -> Entry:
         """Raises LceError if there is no tensor of this name."""
@@ -155,68 +157,46 @@ class Checkpoint:
         }
 
 
-def read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
-    """The named tensors of a checkpoint.
-
-    Raises:
-        LceError: a file is damaged, or a tensor is missing.
-    """
-    checkpoint = Checkpoint(folder)
-    entries = {name: checkpoint.entry(name) for name in names}
-    return {name: entry.read().view(entry.shape) for name, entry in entries.items()}
-
-
-def tensor_pieces(tensor: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """As `Entry.pieces`, of a tensor in memory, on any device."""
-    flat = tensor.detach().contiguous().flatten()
-    for first in range(0, len(flat), PIECE):
-        yield first, flat[first : first + PIECE].cpu()
-
-
 def digest(
-    pieces: Iterable[tuple[int, Tensor]],
-    dtype: torch.dtype,
+    pieces: Iterable[tuple[int, Array]],
+    code: str,
     shape: Iterable[int],
-    indices: Tensor | None = None,
-    values: Tensor | None = None,
+    indices: Array | None = None,
+    values: Array | None = None,
 ) -> str:
-    """SHA-256 of a tensor's dtype, shape and bytes, read piece by piece.
+    """SHA-256 of the line "CODE SHAPE", such as F32 (768, 768), and a tensor's bytes, which come piece by piece.
 
     Args:
-        indices, values: if given, ``values`` (n,) are put at the sorted flat ``indices`` (n,) first.
+        indices, values: if given, ``values`` (n,) are put at the sorted flat ``indices`` (n,) first, into the pieces.
     """
-    hasher = hashlib.sha256(f"{dtype} {tuple(shape)}\n".encode())
+    result = hasher(code, shape)
     for first, piece in pieces:
         if indices is not None and values is not None:
-            piece = with_values(first, piece, indices, values)
-        hasher.update(as_bytes(piece))
-    return hasher.hexdigest()
+            put_(first, piece, indices, values)
+        result.update(as_bytes(piece))
+    return result.hexdigest()
 
 
-def with_values(first: int, piece: Tensor, indices: Tensor, values: Tensor) -> Tensor:
-    """The flat ``piece`` that starts at ``first``, with those of ``values`` (n,) whose ``indices`` (n,) lie in it."""
-    start, stop = torch.searchsorted(indices, torch.tensor([first, first + len(piece)])).tolist()
-    if start == stop:
-        return piece
-    changed = piece.clone()
-    changed.index_copy_(0, indices[start:stop] - first, values[start:stop])
-    return changed
+def hasher(code: str, shape: Iterable[int]) -> Any:
+    """The start of a `digest`: what hashlib gives, to be fed a tensor's bytes."""
+    return hashlib.sha256(f"{code} {tuple(shape)}\n".encode())
+
+
+def within(first: int, length: int, indices: Array) -> slice:
+    """Which of the sorted ``indices`` lie in the piece of ``length`` entries from ``first`` on."""
+    return slice(*np.searchsorted(indices, (first, first + length)))
+
+
+def put_(first: int, piece: Array, indices: Array, values: Array) -> None:
+    """Put those of ``values`` (n,) whose ``indices`` (n,) lie in the ``piece`` from ``first`` on there, in place."""
+    here = within(first, len(piece), indices)
+    piece[indices[here] - first] = values[here]
 
 
 def combined(digests: Mapping[str, str]) -> str:
     """One fingerprint of named tensors from their digests."""
     lines = "".join(f"{name} {digests[name]}\n" for name in sorted(digests))
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of ``tensors``, in order of the names."""
-    return combined({name: tensor_digest(tensor) for name, tensor in tensors.items()})
-
-
-def tensor_digest(tensor: Tensor, indices: Tensor | None = None, values: Tensor | None = None) -> str:
-    """As `digest`, of a tensor in memory."""
-    return digest(tensor_pieces(tensor), tensor.dtype, tensor.shape, indices, values)
 
 
 def common_tensors(

@@ -15,9 +15,9 @@ from lce.edits import LINEAR
 from lce.errors import LceError
 from lce.figures import save_heat_map
 from lce.files import check_new, scratch_folder
+from lce.patch.edited import patch_of_edit
 from lce.patch.folders import write_patched
 from lce.patch.format import Patch
-from lce.patch.make import patch_of_edit
 from lce.paths import SUBNETWORK
 from lce.selection import Selection
 from lce.stored import StoredModel, one_shot
@@ -39,8 +39,8 @@ class LocalizeSettings:
     magnitude pruning was not run; subnetworks that `lce train` made bring their own masks."""
     tensors: list[str] | None = None
     """Regular expressions: a tensor takes part if its name matches one anywhere. By default the weight matrices of all
-    encoder and decoder layers, without embeddings, normalisation, biases and head. Given, a subnetwork's own mask, which
-    covers just those, is left aside."""
+    encoder and decoder layers, without embeddings, normalisation, biases and head. Given, the masks of subnetworks,
+    which cover just those, are left aside."""
     skip_unmatched: bool = False
     """Leave out tensors that only one of the two checkpoints has, instead of refusing them."""
 

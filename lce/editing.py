@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from lce import diff
 from lce.callbacks import log_scores
-from lce.checkpoint import fingerprint, resolve
+from lce.checkpoint import resolve
 from lce.config import Settings
 from lce.data.module import ROLES
 from lce.edits import LINEAR, Changes, changed_values, edit
@@ -30,6 +30,7 @@ from lce.paths import CONFIG, RESULT, level_folder, variant_folder
 from lce.seeds import derive
 from lce.selection import Selection
 from lce.subnetwork import Subnetwork, load_subnetwork, read_record
+from lce.tensors import fingerprint
 from lce.training import numerics
 
 if TYPE_CHECKING:

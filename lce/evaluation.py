@@ -15,7 +15,6 @@ import torch
 from lightning import Trainer
 
 from lce.callbacks import EditCallback
-from lce.checkpoint import fingerprint
 from lce.config import Settings
 from lce.data.encoding import encode
 from lce.data.module import UNBOUNDED, evaluation_loader, read_examples, read_text
@@ -30,6 +29,7 @@ from lce.models import MaskedLanguageModel, load_masked_lm
 from lce.paths import CONFIG, EXAMPLES, SCORES
 from lce.report import write_report
 from lce.seeds import derive
+from lce.tensors import fingerprint
 from lce.training import numerics
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch import Tensor
 from lce.errors import LceError
 from lce.files import replaced_file
 from lce.ranking import smallest
-from lce.tensorfile import read_file
+from lce.tensors import read_file
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from jinja2 import Environment, PackageLoader
 
 from lce.figures import as_svg
 from lce.files import replaced_file
+from lce.labels import interval_text, label, number_text, p_text
 from lce.metrics.items import ItemMetric
 from lce.metrics.stereoset import StereoSet
-from lce.tables import interval_text, label, number_text, p_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lce.errors import LceError
@@ -101,7 +102,8 @@ class StoredPositions(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         entry = self.entries[name]
-        return decode(entry.read(), self.counts[name], prod(self.shapes[name]), f"{entry.path}: {name}")
+        where = f"{entry.path}: {name}"
+        return torch.from_numpy(decode(entry.read(), self.counts[name], prod(self.shapes[name]), where))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
@@ -115,7 +117,7 @@ def write_selection(path: Path, found: Found, shapes: Mapping[str, tuple[int, ..
     with TensorWriter(path) as writer:
         for name, positions in found:
             counts[name] = len(positions)
-            writer.add(name, encode(positions))
+            writer.add(name, *encode(positions.numpy()))
         if not any(counts.values()):
             raise LceError("nothing is selected")
         writer.record = {"kind": "selection", **about, "shapes": shapes, "counts": counts}

@@ -12,12 +12,12 @@ from functools import cached_property
 from math import prod
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from lce.checkpoint import Checkpoint, combined, digest
 from lce.errors import LceError
 from lce.ranking import Cutoff, cutoff
+from lce.tensors import read_tensor, to_numpy
 from lce.weights import ModelWeights, Piece, over_pieces
 from lce.workers import ordered
 
@@ -38,7 +38,7 @@ class StoredModel(ModelWeights):
         self.pruned_below = pruned_below
         self.has_mask = pruned_below is not None
         for entry in self.entries.values():
-            if entry.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            if entry.code not in ("F32", "F16", "BF16"):
                 raise LceError(
                     f"{entry.path}: {entry.name} is of type {entry.code}; lce compares float32, float16 and bfloat16"
                 )
@@ -56,7 +56,7 @@ class StoredModel(ModelWeights):
         """SHA-256 of each parameter; goes over all of them once."""
 
         def work(name: str) -> str:
-            return digest(self.entries[name].pieces(), self.entries[name].dtype, self.shapes[name])
+            return digest(self.entries[name].pieces(), self.entries[name].code, self.shapes[name])
 
         title = f"Fingerprint of {Path(self.folder).name}"
         return dict(ordered(work, self.entries, title, self.nbytes, lambda name: self.entries[name].nbytes))
@@ -66,15 +66,16 @@ class StoredModel(ModelWeights):
         return combined(self.digests)
 
     def values(self, piece: Piece) -> Tensor:
-        return self.entries[piece.name].read(piece.first, piece.last)
+        return read_tensor(self.entries[piece.name], piece.first, piece.last)
 
     def kept(self, piece: Piece) -> Tensor | None:
         return self.pruned_below.kept(piece, self.magnitudes(piece)) if self.pruned_below else None
 
     def digest(self, name: str, indices: Tensor | None = None, values: Tensor | None = None) -> str:
-        if indices is None:
+        if indices is None or values is None:
             return self.digests[name]
-        return digest(self.entries[name].pieces(), self.entries[name].dtype, self.shapes[name], indices, values)
+        entry = self.entries[name]
+        return digest(entry.pieces(), entry.code, entry.shape, to_numpy(indices), to_numpy(values))
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lce.checkpoint import fingerprint, read_tensors, tensor_digest
 from lce.errors import LceError
 from lce.files import read_json
 from lce.masks import Mask
 from lce.paths import MASK, PRUNED_VALUES, RECORD, SUBNETWORK
-from lce.tensorfile import read_file
+from lce.tensors import fingerprint, read_file, read_tensors, tensor_digest
 from lce.weights import ModelWeights, Piece
 
 

@@ -1,7 +1,8 @@
 """Safetensors files a piece at a time: nothing here ever holds a whole model, and mostly not even a whole tensor.
 
 The library checks a file's header; from there on, tensors are read with plain reads into buffers of `PIECE` weights,
-which stay in the processor's cache and do not add up to the file's size, as memory-mapped pages do.
+which stay in the processor's cache and do not add up to the file's size, as memory-mapped pages do. Entries are numpy's
+and not torch's, whose import alone takes a second: what only moves bytes starts at once. `lce.tensors` leads to torch.
 """
 
 from __future__ import annotations
@@ -18,23 +19,24 @@ from math import prod
 from pathlib import Path
 from typing import IO, Any
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from lce.errors import LceError
 from lce.files import cannot_write, replaced_file
 
+Array = np.ndarray[Any, Any]
+
 PIECE = 1 << 19
 """Weights that are read and worked on at once."""
 
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
+TYPES: dict[str, Any] = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16,
+    "F8_E4M3": np.uint8, "F8_E5M2": np.uint8,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
-CODES = {dtype: code for code, dtype in DTYPES.items()}
+"""The file's codes of types; of those that numpy does not have, the bits."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,22 @@ class Entry:
         return self.stop - self.start
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Raises LceError where torch has no such type."""
-        if self.code not in DTYPES:
+    def type(self) -> np.dtype[Any]:
+        """Raises LceError for a type that lce does not know."""
+        if self.code not in TYPES:
             raise LceError(f"{self.path}: {self.name} has the type {self.code}, which lce does not read")
-        return DTYPES[self.code]
+        return np.dtype(TYPES[self.code])
 
-    def read(self, first: int = 0, last: int | None = None) -> Tensor:
-        """The entries [first, last) in order of position, flat; LceError if the file has become shorter."""
+    def read(self, first: int = 0, last: int | None = None, into: Array | None = None) -> Array:
+        """The entries [first, last) in order of position, flat; LceError if the file has become shorter.
+
+        Args:
+            into: memory to use, of this type and at least as long, instead of new memory.
+        """
         count = (self.size if last is None else last) - first
-        flat = torch.empty(count, dtype=self.dtype)
+        flat = np.empty(count, self.type) if into is None else into[:count]
         view = as_bytes(flat)
-        at = self.start + first * flat.element_size()
+        at = self.start + first * flat.itemsize
         with _reading(self.path) as descriptor:
             while len(view):
                 done = os.preadv(descriptor, [view], at)
@@ -78,10 +84,11 @@ class Entry:
                 view, at = view[done:], at + done
         return flat
 
-    def pieces(self) -> Iterator[tuple[int, Tensor]]:
-        """Position of its first entry, and the flat entries, of one piece after the other."""
+    def pieces(self) -> Iterator[tuple[int, Array]]:
+        """Position of its first entry, and the flat entries, of one piece after the other, all in the same memory."""
+        memory = np.empty(min(PIECE, self.size), self.type)
         for first in range(0, self.size, PIECE):
-            yield first, self.read(first, min(first + PIECE, self.size))
+            yield first, self.read(first, min(first + PIECE, self.size), memory)
 
 
 @contextmanager
@@ -98,15 +105,14 @@ def _reading(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def bits(flat: Tensor) -> Tensor:
-    """The entries as integers of their size: zeros of either sign differ, and a NaN is equal to itself."""
-    return flat.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()])
+def bits(flat: Array) -> Array:
+    """The entries as unsigned integers of their size: zeros of either sign differ, and a NaN is equal to itself."""
+    return flat.view(f"u{flat.itemsize}")
 
 
-def as_bytes(flat: Tensor) -> memoryview:
+def as_bytes(flat: Array) -> memoryview:
     """The memory of a contiguous vector."""
-    view: memoryview = flat.view(torch.uint8).numpy().data
-    return view
+    return flat.view(np.uint8).data
 
 
 def read_header(path: str | Path) -> tuple[dict[str, str], dict[str, Entry]]:
@@ -135,12 +141,6 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return mapping
 
 
-def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What lce wrote about a file of its own (empty for any other file), and all its tensors."""
-    metadata, entries = read_header(path)
-    return read_record(metadata, path), {name: entry.read().view(entry.shape) for name, entry in entries.items()}
-
-
 def read_record(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
     """What lce wrote about a file of its own; empty for any other file."""
     try:
@@ -163,19 +163,18 @@ class TensorWriter:
         self.record: dict[str, Any] = {}
         """What goes into the metadata under "lce"."""
         self._spools: dict[int, IO[bytes]] = {}
-        self._tensors: dict[int, list[tuple[str, torch.dtype, int]]] = {}
+        self._tensors: dict[int, list[tuple[str, str, int]]] = {}
 
-    def add(self, name: str, tensor: Tensor) -> None:
-        """Append a flat ``tensor``; LceError if the disk is full."""
-        width = tensor.element_size()
+    def add(self, name: str, flat: Array, code: str) -> None:
+        """Append a vector with the file's ``code`` of its type; LceError if the disk is full."""
         try:
-            if width not in self._spools:
-                self._spools[width] = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
-                self._tensors[width] = []
-            self._spools[width].write(as_bytes(tensor.contiguous()))
+            if flat.itemsize not in self._spools:
+                self._spools[flat.itemsize] = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
+                self._tensors[flat.itemsize] = []
+            self._spools[flat.itemsize].write(as_bytes(np.ascontiguousarray(flat)))
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        self._tensors[width].append((name, tensor.dtype, len(tensor)))
+        self._tensors[flat.itemsize].append((name, code, len(flat)))
 
     def __enter__(self) -> TensorWriter:
         try:
@@ -198,9 +197,9 @@ class TensorWriter:
         at = 0
         widths = sorted(self._spools, reverse=True)
         for width in widths:
-            for name, dtype, count in self._tensors[width]:
+            for name, code, count in self._tensors[width]:
                 end = at + width * count
-                header[name] = {"dtype": CODES[dtype], "shape": [count], "data_offsets": [at, end]}
+                header[name] = {"dtype": code, "shape": [count], "data_offsets": [at, end]}
                 at = end
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
 from tqdm import tqdm
 
 Item = TypeVar("Item")
@@ -23,19 +24,26 @@ def ordered(
 ) -> Iterator[tuple[Item, Result]]:
     """Each item with what ``work`` makes of it, in order; at most two items a thread are under way.
 
-    Torch and the operating system let go of Python's lock in what ``work`` does, so as many threads as torch has share
-    it, each keeping to one processor.
+    Numpy, torch, hashlib and the operating system let go of Python's lock in what ``work`` does. There are as many
+    threads as processors, or OMP_NUM_THREADS of them; torch, if there, keeps to one processor in each.
 
     Args:
         title: what the progress bar says.
         total, size: bytes in all, and of one item.
     """
-    threads = torch.get_num_threads()
+    threads = _processors()
+    torch = sys.modules.get("torch")
+    in_torch = torch.get_num_threads() if torch else 1
+
+    def keep_to_one() -> None:
+        if torch:
+            torch.set_num_threads(1)
+
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     bar = tqdm(total=total, desc=title, unit="B", unit_scale=True, unit_divisor=1024, delay=1.0)
-    with bar, ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        torch.set_num_threads(1)
+    with bar, ThreadPoolExecutor(threads, initializer=keep_to_one) as pool:
         try:
+            keep_to_one()
             for item in items:
                 waiting.append((item, pool.submit(work, item)))
                 if len(waiting) >= 2 * threads:
@@ -44,7 +52,15 @@ def ordered(
                 yield _next(waiting, bar, size)
         finally:
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
+            if torch:
+                torch.set_num_threads(in_torch)
+
+
+def _processors() -> int:
+    """How many this process may use."""
+    if given := os.environ.get("OMP_NUM_THREADS", ""):
+        return max(1, int(given.partition(",")[0]))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _next(

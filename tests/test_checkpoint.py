@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lce.checkpoint import Checkpoint, canonical, common_tensors, digest, is_layer_matrix, read_tensors, tensor_digest
+from lce.checkpoint import Checkpoint, canonical, common_tensors, digest, is_layer_matrix
 from lce.errors import LceError
+from lce.tensors import read_tensor, read_tensors, tensor_digest
 
 
 @pytest.mark.parametrize("kind", MADE)
@@ -34,8 +35,8 @@ def test_every_parameter_is_found_by_its_name(kind: str, shard: str, tmp_path: P
     assert set(checkpoint.entries) == {name for name, _ in model.named_parameters()}
     for name, parameter in model.named_parameters():
         entry = checkpoint.entry(name)
-        assert torch.equal(entry.read().view(entry.shape), parameter)
-        assert digest(entry.pieces(), entry.dtype, entry.shape) == tensor_digest(parameter)
+        assert torch.equal(read_tensor(entry).view(entry.shape), parameter)
+        assert digest(entry.pieces(), entry.code, entry.shape) == tensor_digest(parameter)
 
 
 def rewrite(folder: Path, **tensors: torch.Tensor | None) -> None:

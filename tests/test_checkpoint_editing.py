@@ -46,7 +46,7 @@ def marks(selection: Selection, names: list[str]) -> torch.Tensor:
 @pytest.fixture(params=[64, 1 << 19])
 def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Tensors of several pieces, the last one shorter, and of one."""
-    for module in ("tensorfile", "weights", "checkpoint", "patch.folders"):
+    for module in ("tensorfile", "weights", "tensors", "patch.folders"):
         monkeypatch.setattr(f"lce.{module}.PIECE", request.param)
     return int(request.param)
 

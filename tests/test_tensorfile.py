@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lce.errors import LceError
-from lce.tensorfile import DTYPES, TensorWriter, read_file, read_header
+from lce.tensorfile import TensorWriter, read_header
+from lce.tensors import CODES, DTYPES, read_file, read_tensor, to_numpy
 
 
 def drawn(dtype: torch.dtype, size: int) -> torch.Tensor:
@@ -25,32 +27,38 @@ def test_every_type_is_read_as_the_library_reads_it(tmp_path: Path) -> None:
     assert metadata == {"format": "pt"}
     for name, tensor in tensors.items():
         entry = entries[name]
-        assert (entry.dtype, entry.shape, entry.nbytes) == (tensor.dtype, tuple(tensor.shape), tensor.nbytes)
-        assert torch.equal(entry.read().view(torch.uint8), tensor.flatten().view(torch.uint8))
-    assert torch.equal(entries["torch.int32"].read(2, 5), tensors["torch.int32"].flatten()[2:5])
+        assert (entry.code, entry.shape, entry.nbytes) == (CODES[tensor.dtype], tuple(tensor.shape), tensor.nbytes)
+        assert read_tensor(entry).dtype == tensor.dtype
+        assert entry.read().tobytes() == to_numpy(tensor).tobytes()
+    assert torch.equal(read_tensor(entries["torch.int32"], 2, 5), tensors["torch.int32"].flatten()[2:5])
 
 
 def test_the_library_reads_what_is_written_and_every_tensor_is_aligned(tmp_path: Path) -> None:
     tensors = {f"{dtype}/{size}": drawn(dtype, size) for size in (3, 0, 5) for dtype in DTYPES.values()}
     with TensorWriter(tmp_path / "f") as writer:
         for name, tensor in tensors.items():
-            writer.add(name, tensor)
+            writer.add(name, to_numpy(tensor), CODES[tensor.dtype])
         writer.record = {"kind": "α"}
     found = load_file(tmp_path / "f")
     assert set(found) == set(tensors)
     assert all(torch.equal(found[name].view(torch.uint8), t.view(torch.uint8)) for name, t in tensors.items())
     assert read_file(tmp_path / "f")[0] == {"kind": "α"}
     for entry in read_header(tmp_path / "f")[1].values():
-        assert entry.start % entry.dtype.itemsize == 0
+        assert entry.start % entry.type.itemsize == 0
     with safe_open(tmp_path / "f", framework="np") as file:
         assert list(file.metadata()) == ["lce"]
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("old", encoding="utf-8")
-    with pytest.raises(RuntimeError), TensorWriter(tmp_path / "f") as writer:
-        writer.add("a", torch.ones(3))
-        raise RuntimeError
+
+    def fail() -> None:
+        with TensorWriter(tmp_path / "f") as writer:
+            writer.add("a", np.ones(3), "F64")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
     assert (tmp_path / "f").read_text(encoding="utf-8") == "old"
 

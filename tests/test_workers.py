@@ -44,8 +44,7 @@ def test_a_failure_comes_through() -> None:
             raise ValueError("five")
         return item
 
-    seen = []
+    results = ordered(work, range(100), "numbers", 100, lambda item: 1)
+    assert [next(results)[1] for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="five"):
-        for item, _ in ordered(work, range(100), "numbers", 100, lambda item: 1):
-            seen.append(item)
-    assert seen == [0, 1, 2, 3, 4]
+        next(results)

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 def diff(values: Namespace) -> None:
     """Write the patch that turns one checkpoint into another: every weight whose bits differ."""
-    from lce.patch.make import patch_between
+    from lce.patch.between import patch_between
 
     _written(
         patch_between(values.base, values.edited, values.out, values.old_values, values.skip_unmatched), values.out
@@ -64,7 +64,7 @@ def compose(values: Namespace) -> None:
 
 def scale(values: Namespace) -> None:
     """Write the same patch for another α, without the reference; for edits that are linear in α."""
-    from lce.patch.algebra import scale as scaled
+    from lce.patch.scaling import scale as scaled
 
     _written(scaled(_loaded(values), values.alpha, values.out), values.out)
 

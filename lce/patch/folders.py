@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from lce.checkpoint import Checkpoint, digest, resolve
-from lce.edits import Change, Changes
+from lce.checkpoint import Checkpoint, digest, put_, resolve, within
 from lce.errors import LceError
 from lce.files import new_folder
 from lce.patch.card import BASE_CARD, CARD, write_card
 from lce.patch.format import Patch, same_bits
+from lce.patch.record import RawChange
 from lce.paths import SUBNETWORK
-from lce.tensorfile import PIECE, Entry, as_bytes
+from lce.tensorfile import PIECE, Array, Entry, as_bytes
 from lce.workers import ordered
 
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
@@ -89,28 +88,28 @@ def verify_patch(model: str | Path, patch: Patch) -> str:
     return states.pop()
 
 
-def _examined(checkpoint: Checkpoint, patch: Patch) -> Iterator[tuple[str, str, str | None, Tensor]]:
+def _examined(checkpoint: Checkpoint, patch: Patch) -> Iterator[tuple[str, str, str | None, Array]]:
     """Per parameter: its name, its digest, its digest with the old values put back, and its values at the changes."""
     for name in patch.parameters:
         entry = checkpoint.entries.get(name)
         try:
-            patch.check_parameter(name, None if entry is None else (entry.shape, entry.dtype))
+            patch.check_parameter(name, None if entry is None else (entry.shape, entry.code))
         except LceError as error:
             raise LceError(f"{checkpoint.folder}: {error}") from error
 
-    def examined(name: str) -> tuple[str, str | None, Tensor]:
+    def examined(name: str) -> tuple[str, str | None, Array]:
         entry, change = checkpoint.entries[name], patch.changes[name]
-        found = torch.empty_like(change.new)
+        found = np.empty_like(change.new)
 
-        def pieces() -> Iterator[tuple[int, Tensor]]:
+        def pieces() -> Iterator[tuple[int, Array]]:
             for first, piece in entry.pieces():
-                start, stop = _within(change, first, len(piece))
-                found[start:stop] = piece.index_select(0, change.indices[start:stop] - first)
+                here = within(first, len(piece), change.indices)
+                found[here] = piece[change.indices[here] - first]
                 yield first, piece
 
-        before = digest(pieces(), entry.dtype, entry.shape)
+        before = digest(pieces(), entry.code, entry.shape)
         is_patched = change.old is not None and before != patch.parameters[name].sha256
-        restored = digest(entry.pieces(), entry.dtype, entry.shape, change.indices, change.old) if is_patched else None
+        restored = digest(entry.pieces(), entry.code, entry.shape, change.indices, change.old) if is_patched else None
         return before, restored, found
 
     sizes = {name: checkpoint.entries[name].nbytes for name in patch.parameters}
@@ -120,26 +119,20 @@ def _examined(checkpoint: Checkpoint, patch: Patch) -> Iterator[tuple[str, str, 
         yield name, *result
 
 
-def _within(change: Change, first: int, length: int) -> tuple[int, int]:
-    """Which of the changes lie in a piece."""
-    start, stop = torch.searchsorted(change.indices, torch.tensor([first, first + length])).tolist()
-    return start, stop
-
-
 class _Slab(NamedTuple):
     """Entries [first, last) of a tensor to be copied, with the change of that tensor."""
 
     entry: Entry
     first: int
     last: int
-    change: Change | None
+    change: RawChange | None
 
     @property
     def nbytes(self) -> int:
         return (self.last - self.first) * (self.entry.nbytes // self.entry.size)
 
 
-def _write(checkpoint: Checkpoint, changes: Changes, which: str, output: Path) -> None:
+def _write(checkpoint: Checkpoint, changes: Mapping[str, RawChange], which: str, output: Path) -> None:
     """Copy the checkpoint into the folder ``output``, with the ``which`` values of ``changes``."""
     descriptors = {}
     for path, stored in checkpoint.by_path.items():
@@ -161,10 +154,9 @@ def _write(checkpoint: Checkpoint, changes: Changes, which: str, output: Path) -
         entry, change = slab.entry, slab.change
         piece = entry.read(slab.first, slab.last)
         if change is not None:
-            start, stop = _within(change, slab.first, len(piece))
-            piece.index_copy_(0, change.indices[start:stop] - slab.first, getattr(change, which)[start:stop])
+            put_(slab.first, piece, change.indices, getattr(change, which))
         view = as_bytes(piece)
-        at = entry.start + slab.first * piece.element_size()
+        at = entry.start + slab.first * piece.itemsize
         while len(view):
             done = os.pwrite(descriptors[entry.path], view, at)
             view, at = view[done:], at + done

@@ -10,41 +10,40 @@ and the weights' flat positions:
 
 The metadata has one key, "lce", with JSON:
     format, version     "lce-patch", 1
-    parameters          by NAME: shape, dtype, count, sha256 of the whole parameter before the edit (the base), and
-                        sha256_after, of the parameter after it (null if whoever made the patch did not have the base)
+    parameters          by NAME: shape, dtype (F32, F16, BF16 or F64), count; sha256 of the whole parameter before the
+                        edit (the base), and sha256_after, of the parameter after it (null where nobody knew the base)
     base_fingerprint    SHA-256 over the lines "NAME sha256" of all parameters, sorted
     provenance          free: target, reference, localization, strategy, alpha, scores, library_version, …
-A parameter's SHA-256 is that of the line "DTYPE SHAPE" (torch.float32 (768, 768)) and its bytes.
+A parameter's SHA-256 is that of the line "DTYPE SHAPE", such as F32 (768, 768), and its bytes.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from lce.checkpoint import canonical, tensor_digest
-from lce.edits import Change, Changes, write_values_
 from lce.errors import LceError
 from lce.indices import decode, encode
 from lce.patch.record import (
     Parameter,
+    RawChange,
     base_fingerprint,
     check_name,
-    described,
+    is_finite,
     read_parameters,
     record_of,
     with_version,
 )
-from lce.tensorfile import Entry, TensorWriter, bits, read_header, read_record
+from lce.tensorfile import Array, Entry, TensorWriter, bits, read_header, read_record
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from lce import edits
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Patch:
     """
 
     parameters: dict[str, Parameter]
-    changes: Changes
+    changes: Mapping[str, RawChange]
     provenance: dict[str, Any]
 
     @property
@@ -84,13 +83,12 @@ class Patch:
         return all(getattr(change, part) is not None for change in self.changes.values())
 
     @classmethod
-    def create(cls, changes: Changes, base: Mapping[str, Tensor], provenance: dict[str, Any]) -> Patch:
+    def create(cls, changes: edits.Changes, base: Mapping[str, Tensor], provenance: dict[str, Any]) -> Patch:
         """A patch that makes ``changes`` to ``base`` (all parameters that change, as they are before)."""
-        parameters = {}
-        for name, change in changes.items():
-            after = tensor_digest(base[name], change.indices, change.new)
-            parameters[name] = described(change, tensor_digest(base[name]), after)
-        return cls(parameters, changes, with_version(provenance))
+        from lce.patch.modules import created
+
+        parameters, stored = created(changes, base)
+        return cls(parameters, stored, with_version(provenance))
 
     def save(self, path: str | Path) -> None:
         """Write the file, atomically."""
@@ -126,44 +124,28 @@ class Patch:
 
     def apply(self, model: nn.Module) -> nn.Module:
         """An edited copy of ``model``. Raises LceError, before anything is copied, if it is not the patch's base."""
-        self.check_base(model)
-        edited = copy.deepcopy(model)
-        write_values_(_parameters_of(edited), self.changes, "new")
-        return edited
+        from lce.patch.modules import apply
+
+        return apply(self, model)
 
     def apply_(self, model: nn.Module) -> None:
         """As `apply`, in place."""
-        self.check_base(model)
-        write_values_(_parameters_of(model), self.changes, "new")
+        from lce.patch.modules import apply_
+
+        apply_(self, model)
 
     def revert_(self, model: nn.Module) -> None:
         """Take the edit back, in place; LceError and no change if ``model`` is not the base with this patch applied."""
-        self.check_revertible()
-        parameters = _parameters_of(model)
-        self._check(parameters)
-        for name, change in self.changes.items():
-            tensor = parameters[name].detach()
-            restored = tensor_digest(tensor, change.indices, change.old)
-            if not same_bits(values_at(tensor, change.indices), change.new) or restored != self.parameters[name].sha256:
-                raise LceError(self.not_patched(name, values_at(tensor, change.indices)))
-        write_values_(parameters, self.changes, "old")
+        from lce.patch.modules import revert_
 
-    def check_base(self, model: nn.Module) -> None:
-        """Raises LceError unless the parameters of ``model`` are those that the patch was made for, bit for bit."""
-        parameters = _parameters_of(model)
-        self._check(parameters)
-        for name, change in self.changes.items():
-            found = values_at(parameters[name].detach(), change.indices)
-            digest = tensor_digest(parameters[name].detach())
-            if digest != self.parameters[name].sha256 or not (change.old is None or same_bits(found, change.old)):
-                raise LceError(self.not_the_base(name, found))
+        revert_(self, model)
 
     def check_revertible(self) -> None:
         """Raises LceError if the old values were left out."""
         if not self.has_old:
             raise LceError("this patch was made without the old values, so it cannot be taken back")
 
-    def check_parameter(self, name: str, found: tuple[tuple[int, ...], torch.dtype] | None) -> None:
+    def check_parameter(self, name: str, found: tuple[tuple[int, ...], str] | None) -> None:
         """Raises LceError unless a model's parameter has the patch's shape and dtype; None is one it does not have."""
         wanted = self.parameters[name]
         if found is None:
@@ -174,20 +156,14 @@ class Patch:
                 "it is not the base of this patch"
             )
 
-    def _check(self, parameters: Mapping[str, Tensor]) -> None:
-        for name in self.parameters:
-            tensor = parameters.get(name)
-            self.check_parameter(name, None if tensor is None else (tuple(tensor.shape), tensor.dtype))
-
-    def not_the_base(self, name: str, found: Tensor) -> str:
+    def not_the_base(self, name: str, found: Array) -> str:
         """Why a model with the values ``found`` where the patch changes ``name`` is refused."""
         hint = " (the patch is applied already)" if same_bits(found, self.changes[name].new) else ""
         return f"the model's {name} has other values; it is not the base of this patch{hint}"
 
-    def not_patched(self, name: str, found: Tensor) -> str:
+    def not_patched(self, name: str, found: Array) -> str:
         """As `not_the_base`, where the patch was to be taken back."""
-        old = self.changes[name].old
-        hint = " (the patch is not applied)" if old is not None and same_bits(found, old) else ""
+        hint = " (the patch is not applied)" if same_bits(found, self.changes[name].old) else ""
         return f"the model's {name} has other values; it is not the base with this patch applied{hint}"
 
 
@@ -208,13 +184,13 @@ class PatchWriter:
         self._provenance = provenance
         self._parts = ["new"] + ["old"] * keep_old + ["full"] * keep_full
 
-    def add(self, name: str, change: Change, parameter: Parameter) -> None:
+    def add(self, name: str, change: RawChange, parameter: Parameter) -> None:
         check_name(name)
         for part in self._parts:
             values = getattr(change, part)
             if values is not None:
-                self._writer.add(f"{part}/{name}", values)
-        self._writer.add(f"steps/{name}", encode(change.indices))
+                self._writer.add(f"{part}/{name}", values, parameter.dtype)
+        self._writer.add(f"steps/{name}", *encode(change.indices))
         self.parameters[name] = parameter
 
     def __enter__(self) -> PatchWriter:
@@ -229,7 +205,7 @@ class PatchWriter:
         self._writer.__exit__(kind, *rest)
 
 
-class StoredChanges(Mapping[str, Change]):
+class StoredChanges(Mapping[str, RawChange]):
     """The changes of a patch file, each read and checked when it is asked for."""
 
     def __init__(
@@ -243,19 +219,19 @@ class StoredChanges(Mapping[str, Change]):
         if different:
             raise LceError(f"its tensors are not those of its metadata ({', '.join(map(repr, different[:3]))})")
 
-    def __getitem__(self, name: str) -> Change:
+    def __getitem__(self, name: str) -> RawChange:
         about = self.parameters[name]
         where = f"{self.path}: {name}"
         for part in self.parts:
             entry = self.entries[f"{part}/{name}"]
-            if entry.dtype != about.dtype or entry.shape != (about.count,):
-                expected, found = f"{about.dtype} ({about.count},)", f"{entry.dtype} {entry.shape}"
+            if entry.code != about.dtype or entry.shape != (about.count,):
+                expected, found = f"{about.dtype} ({about.count},)", f"{entry.code} {entry.shape}"
                 raise LceError(f"{where}: expected {expected} as {part} values, found {found}")
         indices = decode(self.entries[f"steps/{name}"].read(), about.count, about.size, where)
         values = {part: self.entries[f"{part}/{name}"].read() for part in self.parts}
-        if not self.allow_non_finite and not all(bool(torch.isfinite(part).all()) for part in values.values()):
+        if not self.allow_non_finite and not all(is_finite(part, about.dtype) for part in values.values()):
             raise LceError(f"{where}: holds a value that is not finite")
-        return Change(indices, values["new"], about.shape, values.get("old"), values.get("full"))
+        return RawChange(indices, values["new"], values.get("old"), values.get("full"))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.parameters)
@@ -264,15 +240,6 @@ class StoredChanges(Mapping[str, Change]):
         return len(self.parameters)
 
 
-def values_at(tensor: Tensor, indices: Tensor) -> Tensor:
-    """The values of a tensor, on any device, at flat ``indices`` (n,)."""
-    return tensor.flatten()[indices.to(tensor.device)].cpu()
-
-
-def same_bits(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(bits(one), bits(other))
-
-
-def _parameters_of(model: nn.Module) -> dict[str, Tensor]:
-    """By canonical name."""
-    return {canonical(name): parameter for name, parameter in model.named_parameters()}
+def same_bits(one: Array, other: Array | None) -> bool:
+    """Whether two vectors are the same, zeros' signs and NaN included; nothing is the same as None."""
+    return other is not None and np.array_equal(bits(one), bits(other))

@@ -22,6 +22,7 @@ from lce.errors import LceError
 from lce.files import new_folder
 from lce.patch.format import Patch
 from lce.patch.loading import model_class
+from lce.patch.modules import Tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,7 +52,7 @@ def to_peft(patch: Patch, base: str | Path, output: str | Path) -> int:
                 f"{rank} · {sum(about.shape)} entries do not fit into {about.size:,}; ship the patch itself"
             )
     tensors = {}
-    for name, change in patch.changes.items():
+    for name, change in Tensors(patch).items():
         module = PREFIX + name.removesuffix(".weight")
         weights, indices = _entries(change, rank * sum(change.shape))
         tensors[f"{module}.shira_weight"], tensors[f"{module}.shira_indices"] = weights, indices

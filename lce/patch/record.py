@@ -9,17 +9,31 @@ from importlib.metadata import version
 from math import prod
 from typing import Any
 
-import torch
+import numpy as np
 
 from lce.checkpoint import combined
-from lce.edits import Change
 from lce.errors import LceError
+from lce.tensorfile import Array
 
 FORMAT = "lce-patch"
 FORMAT_VERSION = 1
 REQUIRED = {"format", "version", "parameters", "base_fingerprint", "provenance"}
 NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
-DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64)}
+CODES = ("F64", "F32", "F16", "BF16")
+"""Types of weights that can be patched, as safetensors files name them."""
+
+
+@dataclass(frozen=True)
+class RawChange:
+    """New values for some weights of one parameter, as they lie in the file, all of shape (n,).
+
+    ``indices`` are sorted flat positions (int64); the values are bits where numpy has no such type.
+    """
+
+    indices: Array
+    new: Array
+    old: Array | None = None
+    full: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,8 @@ class Parameter:
     """What a patch says of one parameter."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: str
+    """The file's code of its type."""
     count: int
     sha256: str
     sha256_after: str | None
@@ -35,11 +50,6 @@ class Parameter:
     @property
     def size(self) -> int:
         return prod(self.shape)
-
-
-def described(change: Change, sha256: str, sha256_after: str | None) -> Parameter:
-    """What a patch with ``change`` says of its parameter."""
-    return Parameter(change.shape, change.new.dtype, len(change.indices), sha256, sha256_after)
 
 
 def with_version(provenance: dict[str, Any]) -> dict[str, Any]:
@@ -56,10 +66,7 @@ def record_of(parameters: Mapping[str, Parameter], provenance: dict[str, Any]) -
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "base_fingerprint": base_fingerprint(parameters),
-        "parameters": {
-            name: {**asdict(parameter), "shape": list(parameter.shape), "dtype": str(parameter.dtype)}
-            for name, parameter in parameters.items()
-        },
+        "parameters": {name: asdict(parameter) for name, parameter in parameters.items()},
         "provenance": with_version(provenance),
     }
 
@@ -85,22 +92,36 @@ def read_parameters(record: dict[str, Any]) -> dict[str, Parameter]:
 def _parameter(name: str, about: Any) -> Parameter:
     check_name(name)
     wanted = {"shape": list, "dtype": str, "count": int, "sha256": str, "sha256_after": str | None}
-    if not isinstance(about, dict) or any(not isinstance(about.get(key, 0), kind) for key, kind in wanted.items()):
+    if not isinstance(about, dict) or any(not isinstance(about.get(key, ...), kind) for key, kind in wanted.items()):
         raise LceError(f"{name}: its metadata does not give shape, dtype, count, sha256 and sha256_after")
     shape = tuple(about["shape"])
     if any(type(side) is not int or side < 1 for side in shape) or prod(shape) >= 2**62:
         raise LceError(f"{name}: {shape} is no shape of a parameter")
-    if about["dtype"] not in DTYPES:
-        raise LceError(f"{name}: {about['dtype']!r} is none of {', '.join(DTYPES)}")
+    if about["dtype"] not in CODES:
+        raise LceError(f"{name}: {about['dtype']!r} is none of {', '.join(CODES)}")
     if type(about["count"]) is not int or not 1 <= about["count"] <= prod(shape):
         raise LceError(f"{name}: {about['count']!r} weights of a parameter of shape {shape} cannot change")
     digests = [about["sha256"]] + [about["sha256_after"]] * (about["sha256_after"] is not None)
     if any(not re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
         raise LceError(f"{name}: {digests[-1]!r} is no SHA-256")
-    return Parameter(shape, DTYPES[about["dtype"]], about["count"], about["sha256"], about["sha256_after"])
+    return Parameter(shape, about["dtype"], about["count"], about["sha256"], about["sha256_after"])
 
 
 def check_name(name: str) -> None:
     """Raises LceError for what cannot be a parameter's name."""
     if not NAME.fullmatch(name):
         raise LceError(f"{name!r}: is no name of a parameter; these are words with dots between them")
+
+
+def is_finite(values: Array, dtype: str) -> bool:
+    """Whether all ``values`` of the type ``dtype`` are finite numbers."""
+    if dtype == "BF16":
+        return bool((values & 0x7F80 != 0x7F80).all())
+    return bool(np.isfinite(values).all())
+
+
+def as_float32(values: Array, dtype: str) -> Array:
+    """The ``values`` as float32."""
+    if dtype == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
+from lce.labels import label, number_text
 from lce.patch.format import Patch
-from lce.tables import label, number_text
+from lce.patch.record import as_float32
 
 LONGEST = 300
 
@@ -55,8 +58,10 @@ def _number(value: Any) -> str:
 def parameter_rows(patch: Patch) -> Iterable[ParameterRow]:
     """Every changed parameter, in order."""
     for name, change in patch.changes.items():
-        step = None if change.old is None else (change.new.float() - change.old.float()).abs().mean().item()
         about = patch.parameters[name]
+        step = None
+        if change.old is not None:
+            step = float(np.abs(as_float32(change.new, about.dtype) - as_float32(change.old, about.dtype)).mean())
         yield ParameterRow(name, about.count, about.count / about.size, step)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -61,7 +62,8 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
 
 
 def apart(work: Callable[..., Result], *arguments: object) -> Result:
-    """What ``work`` gives in a fresh process, so that its memory is its own."""
+    """What ``work`` gives in a fresh process, so that its memory is its own, once the disk has come to rest."""
+    os.sync()
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work, arguments)
 

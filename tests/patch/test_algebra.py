@@ -11,7 +11,9 @@ from lce.cli import main
 from lce.edits import Change
 from lce.errors import LceError
 from lce.patch import Patch
-from lce.patch.algebra import compose, scale
+from lce.patch.algebra import compose
+from lce.patch.modules import Tensors
+from lce.patch.scaling import scale
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -39,7 +41,7 @@ def test_conflicts_are_listed_and_settled_on_request(tmp_path: Path) -> None:
         both = compose(first, second, tmp_path / "p", prefer)
         edited = both.apply(base)
         values = edited.get_parameter(NAME).flatten()
-        change = winner.changes[NAME]
+        change = Tensors(winner)[NAME]
         assert torch.equal(values[change.indices], change.new)
         assert both.count == 4
         assert both.provenance["conflicts"] == [f"{NAME} at 2 weights (9, 20)"]
@@ -93,7 +95,7 @@ def test_what_cannot_be_scaled(tmp_path: Path) -> None:
         scale(patch, 1e39, tmp_path / "p")
     with pytest.raises(LceError, match="changes no weight"):
         scale(patch, 1e-30, tmp_path / "p")
-    without = {name: Change(c.indices, c.new, c.shape, c.old) for name, c in patch.changes.items()}
+    without = {name: Change(c.indices, c.new, c.shape, c.old) for name, c in Tensors(patch).items()}
     with pytest.raises(LceError, match="without the old or the full-step"):
         scale(Patch.create(without, weights(base), patch.provenance), 1.0, tmp_path / "p")
     assert not list(tmp_path.iterdir())

@@ -14,12 +14,12 @@ from patches import NAME, POSITIONS, patch_for
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM
 
-from lce.checkpoint import read_tensors
 from lce.cli import main
 from lce.errors import LceError
 from lce.patch import Patch
+from lce.patch.between import patch_between
 from lce.patch.folders import apply_patch, revert_patch, verify_patch
-from lce.patch.make import patch_between
+from lce.tensors import read_tensors
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_the_wrong_base_is_refused_and_nothing_written(file: Path, tmp_path: Pat
     present = sorted(tmp_path.iterdir())
     for folder, reason in (
         ("other", "other values"),
-        ("half", "float16"),
+        ("half", "F16"),
         ("gpt2", f"has no parameter {next(iter(POSITIONS))}"),
         ("missing", "no such folder"),
     ):

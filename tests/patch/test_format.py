@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from architectures import saved
@@ -11,6 +12,7 @@ import lce
 from lce.edits import Change
 from lce.errors import LceError
 from lce.patch import Patch
+from lce.patch.modules import Tensors
 
 
 def test_saved_and_read_back(tmp_path: Path) -> None:
@@ -21,7 +23,7 @@ def test_saved_and_read_back(tmp_path: Path) -> None:
     assert (read.base_fingerprint, read.has_old, read.has_full) == (patch.base_fingerprint, True, True)
     for name, change in patch.changes.items():
         for part in ("indices", "new", "old", "full"):
-            assert torch.equal(getattr(read.changes[name], part), getattr(change, part))
+            assert np.array_equal(getattr(read.changes[name], part), getattr(change, part))
     assert (tmp_path / "p").read_bytes() == (read.save(tmp_path / "q"), (tmp_path / "q").read_bytes())[1]
 
 
@@ -60,14 +62,14 @@ def test_one_other_weight_in_a_touched_parameter_is_enough() -> None:
         base.get_parameter(NAME).view(-1)[50] += 1
     with pytest.raises(LceError, match="not the base of this patch"):
         patch.apply(base)
-    with pytest.raises(LceError, match="float16"):
+    with pytest.raises(LceError, match="F16"):
         patch.apply(model().half())
 
 
 def test_a_patch_without_old_values_cannot_be_reverted(tmp_path: Path) -> None:
     base = model()
     patch = patch_for(base)
-    changes = {name: Change(c.indices, c.new, c.shape) for name, c in patch.changes.items()}
+    changes = {name: Change(c.indices, c.new, c.shape) for name, c in Tensors(patch).items()}
     Patch.create(changes, weights(base), {}).save(tmp_path / "p")
     small = Patch.load(tmp_path / "p")
     assert (small.has_old, small.has_full) == (False, False)

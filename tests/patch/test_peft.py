@@ -16,6 +16,7 @@ from lce.cli import main
 from lce.edits import Change
 from lce.errors import LceError
 from lce.patch import Patch
+from lce.patch.modules import Tensors
 from lce.patch.peft import to_peft
 
 PLACES = {
@@ -123,7 +124,7 @@ def test_old_values_and_the_right_model_are_needed(tmp_path: Path) -> None:
     patch = patch_for(model)
     with pytest.raises(LceError, match="has none of this name"):
         to_peft(patch, tmp_path / "other", tmp_path / "adapter")
-    changes = {name: Change(c.indices, c.new, c.shape) for name, c in patch.changes.items()}
+    changes = {name: Change(c.indices, c.new, c.shape) for name, c in Tensors(patch).items()}
     base = {name: parameter.detach() for name, parameter in model.named_parameters()}
     with pytest.raises(LceError, match="without the old values"):
         to_peft(Patch.create(changes, base, {}), tmp_path / "model", tmp_path / "adapter")

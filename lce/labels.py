@@ -1,0 +1,40 @@
+"""How people write the names and values of scores."""
+
+from __future__ import annotations
+
+import re
+
+LABELS = {
+    "stereoset_ss": "StereoSet SS",
+    "stereoset_lm": "StereoSet LM",
+    "stereoset_icat": "StereoSet ICAT",
+    "crows_pairs": "CrowS-Pairs (bias-bench)",
+    "crows_pairs_original": "CrowS-Pairs (original)",
+    "pseudo_perplexity": "pseudo-perplexity",
+    "stereoset": "StereoSet",
+}
+
+
+def label(name: str) -> str:
+    """How people write the ``name`` of a score."""
+    if name in LABELS:
+        return LABELS[name]
+    known = re.fullmatch(r"(weat|seat)(\d+b?)", name)
+    return f"{known[1].upper()} {known[2]}" if known else name
+
+
+def number_text(value: float | None, form: str = ".2f") -> str:
+    """A score, as people write it."""
+    return "–" if value is None else format(value, form)
+
+
+def p_text(p_value: float | None) -> str:
+    """A p-value, as people write it."""
+    if p_value is None:
+        return ""
+    return f"{p_value:.4f}" if p_value >= 0.0001 else "< 0.0001"
+
+
+def interval_text(ends: list[float] | None) -> str:
+    """Both ends of an interval, as people write them."""
+    return f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else "–"

@@ -1,0 +1,112 @@
+"""Patches on models in memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor, nn
+
+from lce import edits
+from lce.checkpoint import canonical
+from lce.edits import write_values_
+from lce.errors import LceError
+from lce.patch.format import Patch, same_bits
+from lce.patch.record import Parameter, RawChange
+from lce.tensorfile import Array
+from lce.tensors import CODES, tensor_digest, to_numpy, to_torch
+
+
+def apply(patch: Patch, model: nn.Module) -> nn.Module:
+    """As `Patch.apply`."""
+    check_base(patch, model)
+    edited = copy.deepcopy(model)
+    write_values_(_parameters(edited), Tensors(patch), "new")
+    return edited
+
+
+def apply_(patch: Patch, model: nn.Module) -> None:
+    """As `Patch.apply_`."""
+    check_base(patch, model)
+    write_values_(_parameters(model), Tensors(patch), "new")
+
+
+def revert_(patch: Patch, model: nn.Module) -> None:
+    """As `Patch.revert_`."""
+    patch.check_revertible()
+    parameters = _parameters(model)
+    _check(patch, parameters)
+    for name, change in Tensors(patch).items():
+        found = _values_at(parameters[name], change.indices)
+        restored = tensor_digest(parameters[name], change.indices, change.old)
+        if not same_bits(found, to_numpy(change.new)) or restored != patch.parameters[name].sha256:
+            raise LceError(patch.not_patched(name, found))
+    write_values_(parameters, Tensors(patch), "old")
+
+
+def check_base(patch: Patch, model: nn.Module) -> None:
+    """Raises LceError unless the parameters of ``model`` are those that the patch was made for, bit for bit."""
+    parameters = _parameters(model)
+    _check(patch, parameters)
+    for name, change in Tensors(patch).items():
+        found = _values_at(parameters[name], change.indices)
+        is_old = change.old is None or same_bits(found, to_numpy(change.old))
+        if not is_old or tensor_digest(parameters[name]) != patch.parameters[name].sha256:
+            raise LceError(patch.not_the_base(name, found))
+
+
+class Tensors(Mapping[str, edits.Change]):
+    """The changes of a patch as torch's tensors, made when they are asked for."""
+
+    def __init__(self, patch: Patch) -> None:
+        self.patch = patch
+
+    def __getitem__(self, name: str) -> edits.Change:
+        change, about = self.patch.changes[name], self.patch.parameters[name]
+        new, old, full = (
+            None if part is None else to_torch(part, about.dtype) for part in (change.new, change.old, change.full)
+        )
+        assert new is not None, "every change has new values"
+        return edits.Change(to_torch(change.indices, "I64"), new, about.shape, old, full)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.patch.parameters)
+
+    def __len__(self) -> int:
+        return len(self.patch.parameters)
+
+
+def stored(change: edits.Change) -> RawChange:
+    """A change of tensors as it lies in a file."""
+    old, full = (None if part is None else to_numpy(part) for part in (change.old, change.full))
+    return RawChange(to_numpy(change.indices), to_numpy(change.new), old, full)
+
+
+def described(change: edits.Change, sha256: str, sha256_after: str | None) -> Parameter:
+    """What a patch with ``change`` says of its parameter."""
+    return Parameter(change.shape, CODES[change.new.dtype], len(change.indices), sha256, sha256_after)
+
+
+def created(changes: edits.Changes, base: Mapping[str, Tensor]) -> tuple[dict[str, Parameter], dict[str, RawChange]]:
+    """The parts of `Patch.create`."""
+    parameters = {
+        name: described(change, tensor_digest(base[name]), tensor_digest(base[name], change.indices, change.new))
+        for name, change in changes.items()
+    }
+    return parameters, {name: stored(change) for name, change in changes.items()}
+
+
+def _parameters(model: nn.Module) -> dict[str, Tensor]:
+    """By canonical name."""
+    return {canonical(name): parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _values_at(tensor: Tensor, indices: Tensor) -> Array:
+    """The values of a tensor, on any device, at flat ``indices`` (n,)."""
+    return to_numpy(tensor.flatten()[indices.to(tensor.device)])
+
+
+def _check(patch: Patch, parameters: Mapping[str, Tensor]) -> None:
+    for name in patch.parameters:
+        tensor = parameters.get(name)
+        patch.check_parameter(name, None if tensor is None else (tuple(tensor.shape), CODES[tensor.dtype]))

@@ -1,0 +1,77 @@
+"""Between torch's tensors and the entries of safetensors files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lce.checkpoint import Checkpoint, combined, digest
+from lce.tensorfile import PIECE, Array, Entry, read_header, read_record
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+def to_torch(array: Array, code: str) -> Tensor:
+    """The same memory as a tensor of the type that ``code`` names."""
+    return torch.from_numpy(array).view(DTYPES[code])
+
+
+def to_numpy(tensor: Tensor) -> Array:
+    """The entries as a file has them, flat; the same memory if the tensor is contiguous and on the processor."""
+    flat = tensor.detach().cpu().contiguous().flatten()
+    if flat.dtype == torch.bfloat16:
+        flat = flat.view(torch.uint16)
+    elif flat.dtype.is_floating_point and flat.element_size() == 1:
+        flat = flat.view(torch.uint8)
+    array: Array = flat.numpy()
+    return array
+
+
+def read_tensor(entry: Entry, first: int = 0, last: int | None = None) -> Tensor:
+    """As `Entry.read`."""
+    return to_torch(entry.read(first, last), entry.code)
+
+
+def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What lce wrote about a file of its own (empty for any other file), and all its tensors."""
+    metadata, entries = read_header(path)
+    return read_record(metadata, path), {name: read_tensor(entry).view(entry.shape) for name, entry in entries.items()}
+
+
+def read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """The named tensors of a checkpoint.
+
+    Raises:
+        LceError: a file is damaged, or a tensor is missing.
+    """
+    checkpoint = Checkpoint(folder)
+    entries = {name: checkpoint.entry(name) for name in names}
+    return {name: read_tensor(entry).view(entry.shape) for name, entry in entries.items()}
+
+
+def tensor_digest(tensor: Tensor, indices: Tensor | None = None, values: Tensor | None = None) -> str:
+    """As `lce.checkpoint.digest`, of a tensor in memory, which stays as it is."""
+    flat = tensor.detach().flatten()
+
+    def pieces() -> Iterator[tuple[int, Array]]:
+        for first in range(0, len(flat), PIECE):
+            piece = to_numpy(flat[first : first + PIECE])
+            yield first, piece.copy() if indices is not None else piece
+
+    places = None if indices is None else to_numpy(indices)
+    return digest(pieces(), CODES[tensor.dtype], tensor.shape, places, None if values is None else to_numpy(values))
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of ``tensors``, in order of the names."""
+    return combined({name: tensor_digest(tensor) for name, tensor in tensors.items()})
