@@ -14,6 +14,7 @@ RUN := runs/$(NAME)
 DATA := data/$(NAME)
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 SETTINGS := --config $(CONFIG) --experiment $(RUN) --data.folder $(DATA) --seed $(SEED) \
 	$(if $(SPARSITY),--sparsity $(SPARSITY))
 EDIT := --target $(TARGET) --reference $(REFERENCE) $(if $(ALPHA),--alpha $(ALPHA)) $(if $(K),--k $(K)) \
@@ -48,6 +49,10 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev]'
 	touch $@
 
+$(PEERS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[bench]'
+	touch $@
+
 data: $(DATA)/report.json ## fetch text and benchmarks, and augment the text
 
 $(DATA)/report.json: | $(INSTALLED)
@@ -80,10 +85,11 @@ test: | $(INSTALLED) ## run all tests, on real data too
 test-hub: | $(INSTALLED) ## compare with published scores; needs the Hugging Face hub
 	$(BIN)/python -m pytest -m hub
 
-bench: $(DATA)/report.json | $(INSTALLED) ## measure speed against the literal protocol, Trainer and torch (15 minutes)
+bench: $(DATA)/report.json $(call trained,stereotypical anti-stereotypical) | $(PEERS) ## measure speed against peers (half an hour)
 	$(BIN)/python tests/benchmarks/evaluation.py
 	$(BIN)/python tests/benchmarks/training.py
 	$(BIN)/python tests/benchmarks/pruning.py
+	$(BIN)/python tests/benchmarks/patches.py
 
 lint: | $(INSTALLED) ## check style, format and types
 	$(BIN)/ruff check .

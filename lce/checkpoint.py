@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 NO_MATRIX_PRODUCT = re.compile(r"embed|norm|relative_attention_bias|position", re.IGNORECASE)
 BUFFERS = re.compile(r"(position_ids|token_type_ids|rotary_emb\.inv_freq|(^|\.)attn\.(masked_)?bias)$")
 """What old checkpoints store beside the weights: constants that the architecture makes anew."""
+EMBEDDING = re.compile(r"(^|\.)(word_embeddings|embed_tokens|wte|shared|embed_in|tok_embeddings)\.weight$")
+HEAD = re.compile(r"(^|\.)(lm_head|decoder|embed_out|proj_out)\.weight$")
+"""Names under which tied weights are stored once more."""
 OLD_NORM = re.compile(r"(norm[^.]*)\.(gamma|beta)$", re.IGNORECASE)
 
 
@@ -32,8 +36,11 @@ def resolve(name: str | Path) -> Path:
     Raises:
         LceError: there is neither such a folder nor such a model.
     """
-    if Path(name).is_dir():
-        return Path(name)
+    try:
+        if Path(name).is_dir():
+            return Path(name)
+    except OSError as error:
+        raise LceError(f"model {str(name)[:80]}: cannot be looked up ({error.strerror})") from error
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -41,7 +48,7 @@ def resolve(name: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(name), allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise LceError(f"model {name}: no such folder, and the hub does not give it ({reason})") from error
 
 
@@ -111,24 +118,25 @@ class Checkpoint:
             self.copies.setdefault(main, []).append(self.entries.pop(copy))
 
     def _tied(self) -> list[tuple[str, str]]:
-        """(weight, its copy): matrices outside of the layers with the same bytes, unless the model says they are apart.
+        """(weight, its copy): a first embedding, and the further embeddings and heads with the same bytes.
 
-        A copy is the head's or the second embedding's; the weight itself is the first embedding.
+        Heads of a model that says that it ties none are weights of their own.
         """
         config = read_json(self.folder / CONFIG) if (self.folder / CONFIG).exists() else {}
-        if isinstance(config, dict) and config.get("tie_word_embeddings") is False:
-            return []
-        outside = [name for name, entry in self.entries.items() if len(entry.shape) == 2 and not LAYER.search(name)]
-        outside.sort(key=lambda name: ("shared" not in name, not re.search("embed|wte", name), name))
+        ties_heads = not isinstance(config, dict) or config.get("tie_word_embeddings") is not False
+        outside = sorted(name for name, entry in self.entries.items() if len(entry.shape) == 2)
+        mains = [name for name in outside if EMBEDDING.search(name)]
+        mains.sort(key=lambda name: ("shared" not in name, name))
+        heads = [name for name in outside if HEAD.search(name)] if ties_heads else []
         pairs: list[tuple[str, str]] = []
-        for place, copy in enumerate(outside):
-            for main in outside[:place]:
+        for place, copy in enumerate(mains + heads):
+            for main in mains[:place]:
                 if main not in (pair[1] for pair in pairs) and self._same_bytes(main, copy):
                     pairs.append((main, copy))
                     break
         for name in [name for name in self.entries if name.endswith(".decoder.bias")]:
             main = name.replace(".decoder.bias", ".bias")
-            if main in self.entries and self._same_bytes(main, name):
+            if ties_heads and main in self.entries and self._same_bytes(main, name):
                 pairs.append((main, name))
         return pairs
 
@@ -199,23 +207,54 @@ def combined(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def aligned(names: Iterable[str], wanted: Collection[str]) -> dict[str, str]:
+    """Each of ``names`` with the name that ``wanted`` has for it: itself, or with a prefix more or less.
+
+    A model saved without its head leaves out the prefix (transformer., bert.) with which it is part of the whole one.
+    """
+    names, known = list(names), set(wanted)
+    firsts = [Counter(name.partition(".")[0] for name in side).most_common(8) for side in (wanted, names)]
+    longer = [{name: f"{first}.{name}" for name in names} for first, _ in firsts[0]]
+    shorter = [{name: name.removeprefix(f"{first}.") for name in names} for first, _ in firsts[1]]
+    ways = [{name: name for name in names}, *longer, *shorter]
+    best = max(ways, key=lambda way: sum(new in known for new in way.values()))
+    return {name: new if new in known else name for name, new in best.items()}
+
+
 def common_tensors(
     one: Checkpoint, other: Checkpoint, wanted: Callable[[str, Entry], bool], skip_unmatched: bool
-) -> list[str]:
-    """The ``wanted`` tensors that both checkpoints have, in the order of the first one's files.
+) -> dict[str, str]:
+    """The ``wanted`` tensors that both have, in the first checkpoint's order and by its names, with the other's names.
+
+    A second copy of a tied weight that only one of the two stores is no tensor of its own.
 
     Raises:
         LceError: one of them is in one checkpoint only and is not to be skipped, or has two shapes, or none is left.
     """
-    names, others = ([name for name, entry in side.entries.items() if wanted(name, entry)] for side in (one, other))
-    for here, there, side in ((names, others, one), (others, names, other)):
-        if (alone := sorted(set(here) - set(there))) and not skip_unmatched:
-            listed = ", ".join(alone[:5]) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
+    _untie_where_apart(one, other)
+    names = [name for name, entry in one.entries.items() if wanted(name, entry) and entry.size]
+    others = aligned((name for name, entry in other.entries.items() if entry.size), one.entries)
+    pairs = {first: second for second, first in others.items() if wanted(first, other.entries[second])}
+    for alone, side in ((set(names) - set(pairs), one), (set(pairs) - set(names), other)):
+        if alone and not skip_unmatched:
+            listed = ", ".join(sorted(alone)[:5]) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
             raise LceError(f"only {side.folder} has {listed}; to leave such tensors out, give --skip_unmatched true")
-    common = [name for name in names if name in set(others)]
-    for name in common:
-        if (first := one.entries[name].shape) != (second := other.entries[name].shape):
+    common = {name: pairs[name] for name in names if name in pairs}
+    for name, counterpart in common.items():
+        if (first := one.entries[name].shape) != (second := other.entries[counterpart].shape):
             raise LceError(f"{name}: has shape {first} in {one.folder}, {second} in {other.folder}")
     if not common:
         raise LceError(f"{one.folder} and {other.folder}: have no such tensor in common")
     return common
+
+
+def _untie_where_apart(one: Checkpoint, other: Checkpoint) -> None:
+    """Where a weight is a copy in one checkpoint and one of its own in the other, it is one of its own in both."""
+    for side, counterpart in ((one, other), (other, one)):
+        there = {canonical(entry.name) for entry in counterpart.entries.values()}
+        for main, copies in list(side.copies.items()):
+            for copy in [copy for copy in copies if canonical(copy.name) in there]:
+                copies.remove(copy)
+                side.entries[canonical(copy.name)] = copy
+            if not copies:
+                del side.copies[main]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lce.checkpoint import Checkpoint, common_tensors, is_layer_matrix, resolve
 from lce.diff import check_pair, localize
 from lce.edits import LINEAR
 from lce.errors import LceError
 from lce.figures import save_heat_map
-from lce.files import check_new, scratch_folder
+from lce.files import check_new, replaced_file, scratch_folder
 from lce.patch.edited import patch_of_edit
 from lce.patch.folders import write_patched
-from lce.patch.format import Patch
+from lce.patch.record import Parameter
 from lce.paths import SUBNETWORK
 from lce.selection import Selection
 from lce.stored import StoredModel, one_shot
@@ -67,49 +68,78 @@ class EditSettings(LocalizeSettings):
 
 def run_localize(target: str, reference: str, settings: LocalizeSettings, path: Path) -> Selection:
     """Write to ``path`` which weights of ``target`` differ from ``reference``, and a heat map beside it."""
-    pair = _compared(target, reference, settings)
-    selection = localize(settings.localization, *pair, settings.k, path)
+    if path.suffix == ".png":
+        raise LceError(f"{path}: is the name that the heat map gets; name the selection .safetensors")
+    models = _compared(target, reference, settings, _wanted(settings.tensors))
+    selection = localize(settings.localization, *models, settings.k, path)
     save_heat_map(selection, path.with_suffix(".png"))
     return selection
 
 
-def run_edit(target: str, reference: str, settings: EditSettings) -> Patch:
+def run_edit(target: str, reference: str, settings: EditSettings) -> dict[str, Parameter]:
     """Edit ``target`` where it differs from ``reference``; write the patch, the edited checkpoint, or both.
+
+    Returns: what the patch says of each parameter that it changes.
 
     Raises:
         LceError: the two cannot be compared, nothing would change, or there is nowhere to write to; nothing is
             written then.
     """
-    if not (settings.patch or settings.output):
+    patch_file, output = (Path(path) if path else None for path in (settings.patch, settings.output))
+    written = patch_file or output
+    if written is None:
         raise LceError("nothing to write: name a --patch file, an --output folder, or both")
-    if settings.strategy in LINEAR and (not isfinite(settings.alpha) or settings.alpha == 0):
-        raise LceError(f"alpha: expected a finite number other than 0, got {settings.alpha:g}")
-    if settings.output:
-        check_new(settings.output)
+    alpha = settings.alpha if settings.strategy in LINEAR else 1.0
+    if not isfinite(alpha) or alpha == 0:
+        raise LceError(f"alpha: expected a finite number other than 0, got {alpha:g}")
+    if output:
+        check_new(output)
+        if patch_file and patch_file.absolute().is_relative_to(output.absolute()):
+            raise LceError(f"{patch_file}: lies in the --output folder, which is made anew; name a file elsewhere")
     given = Selection.load(Path(settings.selection)) if settings.selection else None
+    provenance: dict[str, Any] = {"target": target, "reference": reference}
     if given:
-        settings.localization = "mask" if given.localization.endswith("mask") else "value"
-    models = _compared(target, reference, settings)
-    provenance = {"target": target, "reference": reference}
-    if settings.strategy not in LINEAR:
-        settings.alpha = 1.0
-    beside = Path(settings.output or settings.patch or "")
-    with scratch_folder(beside.with_name(f"{beside.name}.work")) as scratch:
-        selection = given or localize(settings.localization, *models, settings.k, scratch / "selection.safetensors")
+        localization: Literal["mask", "value"] = "mask" if given.localization.endswith("mask") else "value"
+        settings = replace(settings, localization=localization)
+        shapes = given.shapes
+        models = _compared(target, reference, settings, lambda name, entry: name in shapes)
+    else:
+        models = _compared(target, reference, settings, _wanted(settings.tensors))
+        if settings.localization == "value":
+            provenance["k"] = settings.k
+    if settings.localization == "mask":
+        is_one_shot = isinstance(models[0], StoredModel)
+        provenance |= (
+            {"masks": "one-shot magnitude", "sparsity": settings.sparsity} if is_one_shot else {"masks": "IMP"}
+        )
+    with ExitStack() as files:
+        scratch = files.enter_context(scratch_folder(written))
+        place = files.enter_context(replaced_file(patch_file)) if patch_file else scratch / "patch"
+        selection = given or localize(settings.localization, *models, settings.k, scratch / "selection")
         patch = patch_of_edit(
-            settings.patch or scratch / "patch.safetensors",
-            settings.strategy, selection, *models, settings.alpha, provenance, settings.old_values, settings.full_step,
-        )  # fmt: skip
-        if settings.output:
-            write_patched(Checkpoint(resolve(target)), patch, settings.output, target)
-    return patch
+            place, settings.strategy, selection, *models, alpha, provenance, settings.old_values, settings.full_step
+        )
+        if output:
+            write_patched(Checkpoint(resolve(target)), patch, output, target)
+    return patch.parameters
 
 
-def _compared(target: str, reference: str, settings: LocalizeSettings) -> tuple[ModelWeights, ModelWeights]:
-    """The weights of both that take part, with masks where masks are asked for."""
+def _compared(
+    target: str, reference: str, settings: LocalizeSettings, wanted: Callable[[str, Entry], bool]
+) -> tuple[ModelWeights, ModelWeights]:
+    """The ``wanted`` weights of both, with masks where masks are asked for."""
     checkpoints = Checkpoint(resolve(target)), Checkpoint(resolve(reference))
-    names = common_tensors(*checkpoints, _wanted(settings.tensors), settings.skip_unmatched)
-    models = tuple(_weights(checkpoint, names, settings) for checkpoint in checkpoints)
+    names = common_tensors(*checkpoints, wanted, settings.skip_unmatched)
+    pruned = [settings.tensors is None and (checkpoint.folder / SUBNETWORK).exists() for checkpoint in checkpoints]
+    if settings.localization == "mask" and any(pruned) and not all(pruned):
+        raise LceError(
+            f"{target} and {reference}: one of them has the mask of a subnetwork and the other none; "
+            "compare two subnetworks, or two models without"
+        )
+    models = [
+        _weights(checkpoint, own, is_pruned, settings)
+        for checkpoint, own, is_pruned in zip(checkpoints, ({name: name for name in names}, names), pruned, strict=True)
+    ]
     check_pair(*models)
     return models[0], models[1]
 
@@ -124,8 +154,11 @@ def _wanted(patterns: list[str] | None) -> Callable[[str, Entry], bool]:
     return lambda name, entry: any(expression.search(name) for expression in expressions)
 
 
-def _weights(checkpoint: Checkpoint, names: list[str], settings: LocalizeSettings) -> ModelWeights:
-    if settings.tensors is None and (checkpoint.folder / SUBNETWORK).exists():
-        return load_subnetwork(checkpoint.folder, names)
+def _weights(
+    checkpoint: Checkpoint, names: dict[str, str], is_pruned: bool, settings: LocalizeSettings
+) -> ModelWeights:
+    """The weights of a checkpoint, by the target's ``names`` for them and its own."""
+    if is_pruned:
+        return load_subnetwork(checkpoint.folder, names.values())
     model = StoredModel(checkpoint, names)
     return one_shot(model, settings.sparsity) if settings.localization == "mask" else model

@@ -239,8 +239,8 @@ def edit_checkpoints(values: Namespace) -> None:
     from lce.checkpoint_editing import EditSettings, run_edit
 
     settings = _read(EditSettings, values)
-    patch = run_edit(values.target, values.reference, settings)
-    print(f"{patch.count:,} weights changed in {len(patch.parameters)} parameters")
+    changed = run_edit(values.target, values.reference, settings)
+    print(f"{sum(about.count for about in changed.values()):,} weights changed in {len(changed)} parameters")
     for written in filter(None, (settings.patch, settings.output)):
         print(written)
 

@@ -80,8 +80,8 @@ def value_based(target: ModelWeights, reference: ModelWeights, k: float, path: P
     available = sum(map(prod, target.shapes.values()))
     if target.has_mask or reference.has_mask:
         available = sum(number for _, number in _over_both(target, reference, lambda piece: len(differences(piece))))
-    count = k if isinstance(k, int) else round(k * available)
-    if not 1 <= count <= available or (isinstance(k, float) and k > 1):
+    count = k if isinstance(k, int) else round(k * available) if 0 < k <= 1 else 0
+    if not 1 <= count <= available:
         raise LceError(f"k: expected a share in (0, 1] or a count from 1 to {available:,}, got {k!r}")
 
     def counted(function: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:

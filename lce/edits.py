@@ -182,5 +182,8 @@ def write_values_(parameters: Mapping[str, Tensor], changes: Changes, which: str
     for name, change in changes.items():
         parameter = parameters[name]
         values: Tensor = getattr(change, which)
-        flat = parameter.view(-1)
-        flat[change.indices.to(flat.device)] = values.to(flat.device, flat.dtype)
+        indices, values = change.indices.to(parameter.device), values.to(parameter.device, parameter.dtype)
+        if parameter.is_contiguous():
+            parameter.view(-1)[indices] = values
+        else:
+            parameter[torch.unravel_index(indices, parameter.shape)] = values

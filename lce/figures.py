@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -21,12 +22,23 @@ def save_heat_map(selection: Selection, path: Path) -> None:
     _save(heat_map(selection.by_layer_and_component(), title), path)
 
 
+MOST_LAYERS, MOST_COMPONENTS, MOST_NUMBERS = 200, 40, 1500
+"""Of what a heat map shows: beyond the last, cells go without their number."""
+
+
 def heat_map(cells: Cells, title: str) -> Figure:
     """Layer × component, each cell the share of its weights that is selected [%]; the last row is outside of layers."""
     from matplotlib.figure import Figure
 
-    layers = layers_of(cells)
-    components = components_of(cells)
+    layers = layers_of(cells)[:MOST_LAYERS]
+    every = components_of(cells)
+    most = Counter[str]()
+    for (_, component), (selected, _) in cells.items():
+        most[component] += selected
+    shown = {component for component, _ in most.most_common(MOST_COMPONENTS)}
+    components = [component for component in every if component in shown]
+    if len(components) < len(every):
+        title += f" (the {MOST_COMPONENTS} of {len(every)} components with most of them)"
     shares = [
         [
             100 * cells[layer, name][0] / cells[layer, name][1] if (layer, name) in cells else float("nan")
@@ -44,8 +56,9 @@ def heat_map(cells: Cells, title: str) -> Figure:
     for row, values in enumerate(shares):
         for column, value in enumerate(values):
             colour = "white" if value > 0.6 * brightest else "black"
-            text = f"{value:.2f}" if value == value else ""
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+            if value != value or len(layers) * len(components) > MOST_NUMBERS:
+                continue
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, label="selected [% of weights]")
     axes.set_title(title, fontsize=10)
     return figure

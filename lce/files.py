@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,9 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
     Raises:
         LceError: it cannot be written, because the disk is full, say.
     """
-    path = Path(path)
-    try:
-        temporary = _temporary(path)
-        try:
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    with _temporary(Path(path)) as temporary:
+        yield temporary
+        temporary.replace(path)
 
 
 @contextmanager
@@ -45,7 +39,8 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     check_new(path)
-    with scratch_folder(path) as temporary:
+    with _temporary(path) as temporary:
+        temporary.mkdir()
         yield temporary
         if path.exists():
             path.rmdir()
@@ -53,41 +48,65 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``path`` that is gone after the block.
-
-    Raises:
-        LceError: it cannot be written.
-    """
-    try:
-        temporary = _temporary(path)
+def scratch_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path`` that is gone after the block; LceError if it cannot be written."""
+    path = Path(path)
+    with _temporary(path, "work") as temporary:
         temporary.mkdir()
+        yield temporary
+
+
+@contextmanager
+def _temporary(path: Path, kind: str = "tmp") -> Iterator[Path]:
+    """A name beside ``path`` of this process, with nothing there before and after the block.
+
+    What killed processes left under such names is removed, and so are, if the block fails, the folders made for it.
+    """
+    if not path.name:
+        raise LceError(f"{path}: names no file or folder to write")
+    made: list[Path] = []
+    try:
+        for parent in reversed(path.parents):
+            if not parent.exists():
+                parent.mkdir(exist_ok=True)
+                made.append(parent)
+        for stale in path.parent.glob(f".{escape(path.name)}.*.{kind}"):
+            process = stale.suffixes[-2].removeprefix(".")
+            if process.isdigit() and (int(process) == os.getpid() or not _is_running(int(process))):
+                _remove(stale)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{kind}")
         try:
             yield temporary
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+            _remove(temporary)
+    except BaseException as error:
+        for parent in reversed(made):
+            with suppress(OSError):
+                parent.rmdir()
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
 
 
-def _temporary(path: Path) -> Path:
-    """A name beside ``path`` of this process; what killed processes left under such names is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}.*.tmp"):
-        process = stale.suffixes[-2].removeprefix(".")
-        if process.isdigit() and not _is_running(int(process)):
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def cannot_write(path: str | Path, error: OSError) -> LceError:
-    return LceError(f"{path}: cannot be written ({error.strerror or error}); nothing was left behind")
+    return LceError(f"{str(path)[-200:]}: cannot be written ({error.strerror or error}); nothing was left behind")
 
 
 def check_new(path: str | Path) -> None:
     """Raises LceError if ``path`` exists and is not an empty folder."""
     path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    try:
+        is_taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if is_taken:
         raise LceError(f"{path}: exists already; name a new folder or remove it first")
 
 

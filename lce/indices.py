@@ -61,7 +61,7 @@ def decode(steps: Array, count: int, size: int, where: str) -> Array:
     if steps.ndim != 1 or steps.dtype not in map(np.dtype, WIDTHS.values()):
         raise LceError(f"{where}: steps must be a vector of uint8, uint16 or uint32, not {steps.dtype}")
     most = int(np.iinfo(steps.dtype).max)
-    if len(steps) > count + size // most + 1:
+    if len(steps) > count + size // most + 1 or steps.nbytes > 4 * (count + size // 0xFFFFFFFF + 1):
         raise LceError(f"{where}: more steps than {count:,} positions in a tensor of {size:,} weights can take")
     if len(steps) and steps[-1] == most:
         raise LceError(f"{where}: the last step leads to no position")

@@ -86,8 +86,14 @@ class Selection:
         about = [record.get(key) for key in ("localization", "target", "reference")]
         if record.get("kind") != "selection" or not isinstance(shapes, dict) or set(entries) != set(shapes):
             raise LceError(f"{path}: is no selection")
-        if not isinstance(counts, dict) or set(counts) != set(shapes):
+        if (
+            not isinstance(counts, dict)
+            or set(counts) != set(shapes)
+            or not all(type(n) is int for n in counts.values())
+        ):
             raise LceError(f"{path}: does not say how many weights of each parameter are selected")
+        if not all(isinstance(s, list) and all(type(side) is int and side > 0 for side in s) for s in shapes.values()):
+            raise LceError(f"{path}: does not give the shape of each parameter")
         if not all(isinstance(value, str) for value in about):
             raise LceError(f"{path}: does not say which models it was made for")
         shapes = {name: tuple(shape) for name, shape in shapes.items()}
@@ -114,12 +120,12 @@ class StoredPositions(Mapping[str, Tensor]):
 
 def write_selection(path: Path, found: Found, shapes: Mapping[str, tuple[int, ...]], about: Mapping[str, Any]) -> None:
     counts = {}
-    with TensorWriter(path) as writer:
+    with TensorWriter.to(path) as writer:
         for name, positions in found:
             counts[name] = len(positions)
             writer.add(name, *encode(positions.numpy()))
         if not any(counts.values()):
-            raise LceError("nothing is selected")
+            raise LceError("nothing is selected: the two models do not differ in what was compared")
         writer.record = {"kind": "selection", **about, "shapes": shapes, "counts": counts}
 
 
@@ -154,7 +160,7 @@ def layers_and_components(names: Iterable[str]) -> dict[str, tuple[int | None, s
     …layer.3.attention.output.dense.weight is (3, attention.output.dense). Where a model has several stacks of layers,
     their names come first: (0, decoder: SelfAttention.q). Numbers within a layer, such as an expert's, become a star.
     """
-    found = {name: re.match(r"(?:(.*?)\.)?(\d+)\.(.+?)(?:\.weight)?$", name) for name in names}
+    found = {name: re.match(r"(?:(.*?)\.)?(\d{1,9})\.(.+?)(?:\.weight)?$", name) for name in names}
     stacks = sorted({match[1] or "" for match in found.values() if match})
     common = len(_common_prefix([stack.split(".") for stack in stacks]))
     places: dict[str, tuple[int | None, str]] = {}

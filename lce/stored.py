@@ -6,7 +6,7 @@ iterative magnitude pruning was run; the weights stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -19,7 +19,7 @@ from lce.errors import LceError
 from lce.ranking import Cutoff, cutoff
 from lce.tensors import read_tensor, to_numpy
 from lce.weights import ModelWeights, Piece, over_pieces
-from lce.workers import ordered
+from lce.workers import by_tensor, ordered
 
 
 class StoredModel(ModelWeights):
@@ -27,14 +27,15 @@ class StoredModel(ModelWeights):
 
     Args:
         checkpoint: the folder.
-        names: the parameters that take part, in order.
+        names: the parameters that take part, in order, with the checkpoint's names for them.
         pruned_below: a one-shot mask, from `one_shot`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, names: Iterable[str], pruned_below: OneShot | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint, names: Mapping[str, str], pruned_below: OneShot | None = None) -> None:
         self.checkpoint = checkpoint
         self.folder = str(checkpoint.folder)
-        self.entries = {name: checkpoint.entry(name) for name in names}
+        self.names = names
+        self.entries = {name: checkpoint.entry(own) for name, own in names.items()}
         self.pruned_below = pruned_below
         self.has_mask = pruned_below is not None
         for entry in self.entries.values():
@@ -59,7 +60,8 @@ class StoredModel(ModelWeights):
             return digest(self.entries[name].pieces(), self.entries[name].code, self.shapes[name])
 
         title = f"Fingerprint of {Path(self.folder).name}"
-        return dict(ordered(work, self.entries, title, self.nbytes, lambda name: self.entries[name].nbytes))
+        sizes = {name: entry.nbytes for name, entry in self.entries.items()}
+        return dict(ordered(work, self.entries, by_tensor(title, sizes)))
 
     @property
     def fingerprint(self) -> str:
@@ -106,7 +108,7 @@ def one_shot(model: StoredModel, sparsity: float) -> StoredModel:
         LceError: the sparsity is outside (0, 1), or prunes nothing.
     """
     size = sum(map(prod, model.shapes.values()))
-    count = round(sparsity * size)
+    count = round(sparsity * size) if 0 < sparsity < 1 else 0
     if not 0 < count < size:
         raise LceError(f"sparsity: expected a share between 0 and 1, got {sparsity:g}")
     title = f"Mask of {Path(model.folder).name}"
@@ -122,7 +124,7 @@ def one_shot(model: StoredModel, sparsity: float) -> StoredModel:
     last = (len(numbers), 0)
     if cut.ties < cut.tied:
         last = _last_tie(model, cut, numbers, title)
-    return StoredModel(model.checkpoint, model.entries, OneShot(cut.threshold, last, numbers))
+    return StoredModel(model.checkpoint, model.names, OneShot(cut.threshold, last, numbers))
 
 
 def _last_tie(model: StoredModel, cut: Cutoff, numbers: Mapping[str, int], title: str) -> tuple[int, int]:

@@ -23,7 +23,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from lce.errors import LceError
-from lce.files import cannot_write, replaced_file
+from lce.files import replaced_file
 
 Array = np.ndarray[Any, Any]
 
@@ -78,7 +78,7 @@ class Entry:
         at = self.start + first * flat.itemsize
         with _reading(self.path) as descriptor:
             while len(view):
-                done = os.preadv(descriptor, [view], at)
+                done = os.preadv(descriptor, [view[: 1 << 30]], at)
                 if not done:
                     raise LceError(f"{self.path}: ends within {self.name}")
                 view, at = view[done:], at + done
@@ -153,46 +153,41 @@ def read_record(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
 class TensorWriter:
     """Writes a safetensors file tensor by tensor, the header last: sizes need not be known beforehand.
 
-    Used as a context; leaving it in peace renames the finished file to ``path``. Until then the tensors lie in
-    anonymous temporary files beside it, one per size of entry: in the file larger entries come first, so that every
-    tensor is aligned.
+    Until the end the tensors lie in anonymous temporary files in ``folder``, one per size of entry: in the file larger
+    entries come first, so that every tensor is aligned.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.record: dict[str, Any] = {}
         """What goes into the metadata under "lce"."""
         self._spools: dict[int, IO[bytes]] = {}
         self._tensors: dict[int, list[tuple[str, str, int]]] = {}
 
+    @classmethod
+    @contextmanager
+    def to(cls, path: str | Path) -> Iterator[TensorWriter]:
+        """A writer whose file is at ``path`` once the block has succeeded; LceError if the disk is full."""
+        with replaced_file(path) as temporary:
+            writer = cls(temporary.parent)
+            try:
+                yield writer
+                writer._finish(temporary)
+            finally:
+                for spool in writer._spools.values():
+                    with suppress(OSError):
+                        spool.close()
+
     def add(self, name: str, flat: Array, code: str) -> None:
-        """Append a vector with the file's ``code`` of its type; LceError if the disk is full."""
-        try:
-            if flat.itemsize not in self._spools:
-                self._spools[flat.itemsize] = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
-                self._tensors[flat.itemsize] = []
-            self._spools[flat.itemsize].write(as_bytes(np.ascontiguousarray(flat)))
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        self._tensors[flat.itemsize].append((name, code, len(flat)))
+        """Append a vector with the file's ``code`` of its type."""
+        width = flat.itemsize
+        if width not in self._spools:
+            self._spools[width] = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
+            self._tensors[width] = []
+        self._spools[width].write(as_bytes(np.ascontiguousarray(flat)))
+        self._tensors[width].append((name, code, len(flat)))
 
-    def __enter__(self) -> TensorWriter:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            for spool in self._spools.values():
-                with suppress(OSError):
-                    spool.close()
-
-    def _finish(self) -> None:
+    def _finish(self, path: Path) -> None:
         header: dict[str, Any] = {"__metadata__": {"lce": json.dumps(self.record)}}
         at = 0
         widths = sorted(self._spools, reverse=True)
@@ -203,7 +198,7 @@ class TensorWriter:
                 at = end
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        with replaced_file(self.path) as temporary, temporary.open("wb") as file:
+        with path.open("wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
             for width in widths:
                 self._spools[width].seek(0)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lce.tensorfile import PIECE
-from lce.workers import ordered
+from lce.workers import Progress, ordered
 
 Result = TypeVar("Result")
 
@@ -109,4 +109,7 @@ def over_pieces(
 ) -> Iterator[tuple[Piece, Result]]:
     """What ``work`` makes of each piece of the parameters, in order; ``nbytes`` in all are read for it."""
     each = nbytes / max(1, sum(map(prod, shapes.values())))
-    return ordered(work, pieces(shapes), title, nbytes, lambda piece: round(piece.size * each))
+    progress = Progress[Piece](
+        title, len(shapes), nbytes, lambda piece: round(piece.size * each), lambda piece: piece.name
+    )
+    return ordered(work, pieces(shapes), progress)

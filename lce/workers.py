@@ -7,29 +7,38 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+MOST_UNDER_WAY = 1 << 28
+"""Bytes of items that may wait or be worked on at once, if these are more than one."""
+
+
+@dataclass(frozen=True)
+class Progress(Generic[Item]):
+    """What a progress bar says: bytes done of ``total``, and tensors of ``tensors``.
+
+    ``size`` and ``tensor`` give an item's bytes and the name of the tensor that it belongs to.
+    """
+
+    title: str
+    tensors: int
+    total: int
+    size: Callable[[Item], int]
+    tensor: Callable[[Item], str]
 
 
 def ordered(
-    work: Callable[[Item], Result],
-    items: Iterable[Item],
-    title: str,
-    total: int,
-    size: Callable[[Item], int],
+    work: Callable[[Item], Result], items: Iterable[Item], progress: Progress[Item]
 ) -> Iterator[tuple[Item, Result]]:
-    """Each item with what ``work`` makes of it, in order; at most two items a thread are under way.
+    """Each item with what ``work`` makes of it, in order; at most two items a thread, and few bytes, are under way.
 
     Numpy, torch, hashlib and the operating system let go of Python's lock in what ``work`` does. There are as many
     threads as processors, or OMP_NUM_THREADS of them; torch, if there, keeps to one processor in each.
-
-    Args:
-        title: what the progress bar says.
-        total, size: bytes in all, and of one item.
     """
     threads = _processors()
     torch = sys.modules.get("torch")
@@ -40,33 +49,45 @@ def ordered(
             torch.set_num_threads(1)
 
     waiting: deque[tuple[Item, Future[Result]]] = deque()
-    bar = tqdm(total=total, desc=title, unit="B", unit_scale=True, unit_divisor=1024, delay=1.0)
+    bar = tqdm(total=progress.total, desc=progress.title, unit="B", unit_scale=True, unit_divisor=1024, delay=1.0)
+    last, tensors, under_way = None, 0, 0
+
+    def finished() -> tuple[Item, Result]:
+        nonlocal last, tensors, under_way
+        item, future = waiting.popleft()
+        result = future.result()
+        if (tensor := progress.tensor(item)) != last:
+            last, tensors = tensor, tensors + 1
+            bar.set_postfix_str(f"{tensors}/{progress.tensors} tensors", refresh=False)
+        bar.update(progress.size(item))
+        under_way -= progress.size(item)
+        return item, result
+
     with bar, ThreadPoolExecutor(threads, initializer=keep_to_one) as pool:
         try:
             keep_to_one()
             for item in items:
                 waiting.append((item, pool.submit(work, item)))
-                if len(waiting) >= 2 * threads:
-                    yield _next(waiting, bar, size)
+                under_way += progress.size(item)
+                while len(waiting) >= 2 * threads or (len(waiting) > 1 and under_way > MOST_UNDER_WAY):
+                    yield finished()
             while waiting:
-                yield _next(waiting, bar, size)
+                yield finished()
         finally:
             pool.shutdown(cancel_futures=True)
             if torch:
                 torch.set_num_threads(in_torch)
 
 
+def by_tensor(title: str, sizes: dict[str, int]) -> Progress[str]:
+    """The progress of work whose items are names of tensors, of ``sizes`` bytes."""
+    return Progress(title, len(sizes), sum(sizes.values()), sizes.__getitem__, str)
+
+
 def _processors() -> int:
     """How many this process may use."""
     if given := os.environ.get("OMP_NUM_THREADS", ""):
-        return max(1, int(given.partition(",")[0]))
+        first = given.partition(",")[0].strip()
+        if first.isdigit() and int(first):
+            return int(first)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _next(
-    waiting: deque[tuple[Item, Future[Result]]], bar: tqdm[None], size: Callable[[Item], int]
-) -> tuple[Item, Result]:
-    item, future = waiting.popleft()
-    result = future.result()
-    bar.update(size(item))
-    return item, result

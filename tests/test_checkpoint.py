@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lce.checkpoint import Checkpoint, canonical, common_tensors, digest, is_layer_matrix
+from lce.checkpoint import Checkpoint, aligned, canonical, common_tensors, digest, is_layer_matrix
 from lce.errors import LceError
 from lce.tensors import read_tensor, read_tensors, tensor_digest
 
@@ -99,7 +99,7 @@ def test_tensors_of_one_model_only(tmp_path: Path) -> None:
     a, b = Checkpoint(tmp_path / "a"), Checkpoint(tmp_path / "b")
     with pytest.raises(LceError, match=r"only .*b has extra.0.weight, other; .* --skip_unmatched"):
         common_tensors(a, b, lambda name, entry: True, skip_unmatched=False)
-    assert common_tensors(a, b, lambda name, entry: True, skip_unmatched=True) == list(a.entries)
+    assert common_tensors(a, b, lambda name, entry: True, skip_unmatched=True) == {n: n for n in a.entries}
     rewrite(tmp_path / "b", **{"model.norm.weight": torch.ones(15)})
     with pytest.raises(LceError, match=r"model.norm.weight: has shape \(16,\) in .*a, \(15,\) in"):
         common_tensors(a, Checkpoint(tmp_path / "b"), lambda name, entry: True, skip_unmatched=True)
@@ -131,3 +131,41 @@ def test_a_tensor_that_is_missing(tmp_path: Path) -> None:
     saved("llama", tmp_path)
     with pytest.raises(LceError, match="has no tensor nothing"):
         read_tensors(tmp_path, ["nothing"])
+
+
+def test_names_with_and_without_the_prefix_of_the_whole_model() -> None:
+    inner = ["wte.weight", "h.0.attn.c_attn.weight", "h.1.attn.c_attn.weight"]
+    whole = ["lm_head.weight", *(f"transformer.{name}" for name in inner)]
+    assert aligned(inner, whole) == {name: f"transformer.{name}" for name in inner}
+    assert aligned(whole, inner) == {"lm_head.weight": "lm_head.weight"} | {f"transformer.{n}": n for n in inner}
+    assert aligned(whole, whole) == {name: name for name in whole}
+    assert aligned(inner, []) == {name: name for name in inner}
+
+
+def test_equal_bytes_alone_are_no_tie(tmp_path: Path) -> None:
+    for folder, projection in (("a", torch.zeros(4, 4)), ("b", torch.ones(4, 4))):
+        (tmp_path / folder).mkdir()
+        tensors = {"head.weight": torch.zeros(4, 4), "projection.weight": projection}
+        save_file(tensors, tmp_path / folder / "model.safetensors")
+    one, other = Checkpoint(tmp_path / "a"), Checkpoint(tmp_path / "b")
+    assert set(common_tensors(one, other, lambda name, entry: True, False)) == {"head.weight", "projection.weight"}
+
+
+def test_a_copy_that_the_other_model_has_untied_is_a_weight_of_its_own(tmp_path: Path) -> None:
+    for folder, head in (("a", torch.ones(4, 4)), ("b", torch.zeros(4, 4))):
+        (tmp_path / folder).mkdir()
+        tensors = {"model.embed_tokens.weight": torch.ones(4, 4), "lm_head.weight": head}
+        save_file(tensors, tmp_path / folder / "model.safetensors")
+    one, other = Checkpoint(tmp_path / "a"), Checkpoint(tmp_path / "b")
+    assert list(one.copies) == ["model.embed_tokens.weight"]
+    assert "lm_head.weight" in common_tensors(one, other, lambda name, entry: True, False)
+    assert not one.copies
+
+
+def test_empty_tensors_take_no_part(tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        tensors = {"h.0.a.weight": torch.ones(2, 2), "h.0.b.weight": torch.empty(0, 4), "h.0.c": torch.tensor(1.0)}
+        save_file(tensors, tmp_path / folder / "model.safetensors")
+    one, other = Checkpoint(tmp_path / "a"), Checkpoint(tmp_path / "b")
+    assert set(common_tensors(one, other, lambda name, entry: True, False)) == {"h.0.a.weight", "h.0.c"}

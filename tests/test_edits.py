@@ -60,3 +60,14 @@ def test_uninformed_selections_take_every_strategy_of_their_informed_one() -> No
     for strategy, localization in SENSIBLE:
         control = uninformed(SELECTIONS[localization], TARGET, REFERENCE, strategy, seed=0)
         assert edit(strategy, control, TARGET, REFERENCE, 2.0)
+
+
+def test_parameters_that_lie_otherwise_in_memory_are_written_too() -> None:
+    name = next(iter(SHAPES))
+    changes = edit("pruning", SELECTIONS["mask"], TARGET, REFERENCE)
+    plain = {name: TARGET.weights[name].clone()}
+    turned = {name: TARGET.weights[name].T.contiguous().T}
+    assert not turned[name].is_contiguous()
+    for parameters in (plain, turned):
+        write_values_(parameters, {name: changes[name]}, "new")
+    assert torch.equal(plain[name], turned[name])

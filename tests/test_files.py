@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from lce.errors import LceError
-from lce.files import claim, new_folder, read_json, replaced_file, write_json
+from lce.files import claim, new_folder, read_json, replaced_file, scratch_folder, write_json
+
+Place = Callable[[Path], AbstractContextManager[Path]]
 
 
 def fail_in(place: AbstractContextManager[Path], file: str = "") -> None:
@@ -42,3 +46,33 @@ def test_a_folder_is_claimed_by_its_settings(tmp_path: Path) -> None:
     claim(tmp_path, {"a": 1, "b": {"c": [2]}}, results=("*.json",))
     with pytest.raises(LceError, match="a was 1, now 2"):
         claim(tmp_path, {"a": 2, "b": {"c": [2]}}, results=("*.json",))
+
+
+def test_own_leavings_and_odd_names_are_tidied_up(tmp_path: Path) -> None:
+    """In a container every run may have the same process number."""
+    stale = tmp_path / f".model[1].{os.getpid()}.tmp"
+    stale.mkdir()
+    (stale / "half").touch()
+    with new_folder(tmp_path / "model[1]") as temporary:
+        assert not list(temporary.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["model[1]"]
+
+
+@pytest.mark.parametrize("write", [replaced_file, new_folder, scratch_folder])
+def test_folders_made_for_what_failed_go_again(write: Place, tmp_path: Path) -> None:
+    def fail() -> None:
+        with write(tmp_path / "new/deep/out"):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [".", "x" * 300])
+def test_names_that_cannot_be_written(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for write in (replaced_file, new_folder):
+        with pytest.raises(LceError, match=r"names no file or folder|cannot be written"), write(Path(name)):
+            pass
+    assert not list(tmp_path.iterdir())

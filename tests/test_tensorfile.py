@@ -35,7 +35,7 @@ def test_every_type_is_read_as_the_library_reads_it(tmp_path: Path) -> None:
 
 def test_the_library_reads_what_is_written_and_every_tensor_is_aligned(tmp_path: Path) -> None:
     tensors = {f"{dtype}/{size}": drawn(dtype, size) for size in (3, 0, 5) for dtype in DTYPES.values()}
-    with TensorWriter(tmp_path / "f") as writer:
+    with TensorWriter.to(tmp_path / "f") as writer:
         for name, tensor in tensors.items():
             writer.add(name, to_numpy(tensor), CODES[tensor.dtype])
         writer.record = {"kind": "α"}
@@ -53,7 +53,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("old", encoding="utf-8")
 
     def fail() -> None:
-        with TensorWriter(tmp_path / "f") as writer:
+        with TensorWriter.to(tmp_path / "f") as writer:
             writer.add("a", np.ones(3), "F64")
             raise RuntimeError
 

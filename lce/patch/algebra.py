@@ -36,9 +36,13 @@ def compose(first: Patch, second: Patch, path: str | Path, prefer: Literal["firs
     conflicts = []
     shared = [name for name in first.parameters if name in second.parameters]
     for name in shared:
-        if not _in_sequence(first, second, name):
-            one, other = first.parameters[name], second.parameters[name]
-            if (one.sha256, one.shape, one.dtype) != (other.sha256, other.shape, other.dtype):
+        one, other = first.parameters[name], second.parameters[name]
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            raise LceError(f"{name}: the two patches were made for different models")
+        if _in_sequence(first, second, name):
+            _check_sequence(first.changes[name], second.changes[name], name)
+        else:
+            if one.sha256 != other.sha256:
                 raise LceError(f"{name}: the two patches were made for different models")
             where = _conflicts(first.changes[name], second.changes[name])
             if len(where):
@@ -51,10 +55,27 @@ def compose(first: Patch, second: Patch, path: str | Path, prefer: Literal["firs
             "say with --prefer first or --prefer second whose shall stay"
         )
     provenance = {"composed_of": [first.provenance, second.provenance], "conflicts": conflicts, "preferred": prefer}
-    with PatchWriter(path, provenance, keep_old=first.has_old and second.has_old, keep_full=False) as writer:
+    with PatchWriter.to(path, provenance, keep_old=first.has_old and second.has_old, keep_full=False) as writer:
+        moves = False
         for name in [*first.parameters, *(name for name in second.parameters if name not in shared)]:
-            writer.add(name, *_composed(first, second, name, prefer))
+            change, about = _composed(first, second, name, prefer)
+            writer.add(name, change, about)
+            moves = moves or change.old is None or not np.array_equal(bits(change.new), bits(change.old))
+        if not moves:
+            raise LceError("the two patches take back what each other does; together they change nothing")
     return Patch.open(path, allow_non_finite=True)
+
+
+def _check_sequence(one: RawChange, other: RawChange, name: str) -> None:
+    """Raises LceError if the second patch did not find what the first one leaves, whatever their digests say."""
+    shared = np.intersect1d(one.indices, other.indices, assume_unique=True)
+    if other.old is not None:
+        left, found = (
+            bits(values[np.searchsorted(change.indices, shared)])
+            for change, values in ((one, one.new), (other, other.old))
+        )
+        if not np.array_equal(left, found):
+            raise LceError(f"{name}: the second patch has other old values than the first one's new ones")
 
 
 def _in_sequence(first: Patch, second: Patch, name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from lce.errors import LceError
 from lce.patch.format import Patch, PatchWriter
 from lce.patch.record import CODES, Parameter, RawChange
 from lce.tensorfile import PIECE, Entry, as_bytes, bits
-from lce.workers import ordered
+from lce.workers import by_tensor, ordered
 
 Made = tuple[RawChange, Parameter]
 
@@ -31,13 +31,13 @@ def patch_between(
     """
     before, after = Checkpoint(resolve(base)), Checkpoint(resolve(edited))
     names = common_tensors(before, after, lambda name, entry: True, skip_unmatched)
-    for name in names:
-        if (one := before.entries[name].code) != (other := after.entries[name].code):
+    for name, counterpart in names.items():
+        if (one := before.entries[name].code) != (other := after.entries[counterpart].code):
             raise LceError(f"{name}: is {one} in {base}, {other} in {edited}; a patch keeps the type")
 
     def made(name: str) -> Made | None:
         old = before.entries[name]
-        found = _difference(old, after.entries[name])
+        found = _difference(old, after.entries[names[name]])
         if found is None:
             return None
         if old.code not in CODES:
@@ -46,7 +46,7 @@ def patch_between(
         return change, Parameter(old.shape, old.code, len(change.indices), sha256, sha256_after)
 
     sizes = {name: before.entries[name].nbytes for name in names}
-    with PatchWriter(path, {"target": str(base), "edited": str(edited)}, keep_old) as writer:
+    with PatchWriter.to(path, {"target": str(base), "edited": str(edited)}, keep_old) as writer:
         for name, found in in_order(made, sizes):
             writer.add(name, *found)
         if not writer.parameters:
@@ -76,8 +76,8 @@ def _difference(old: Entry, new: Entry) -> tuple[RawChange, str, str] | None:
     return RawChange(*map(np.concatenate, (indices, after, before))), digests[0], digests[1]
 
 
-def in_order(made: Callable[[str], Made | None], sizes: Mapping[str, int]) -> Iterator[tuple[str, Made]]:
+def in_order(made: Callable[[str], Made | None], sizes: dict[str, int]) -> Iterator[tuple[str, Made]]:
     """What is ``made`` of each parameter, without those of which nothing is; ``sizes`` are in bytes."""
-    for name, found in ordered(made, sizes, "Making the patch", sum(sizes.values()), sizes.__getitem__):
+    for name, found in ordered(made, sizes, by_tensor("Making the patch", sizes)):
         if found is not None:
             yield name, found

@@ -15,16 +15,42 @@ if TYPE_CHECKING:
     from lce.patch.format import Patch
 
 CARD = "README.md"
-BASE_CARD = "README.base.md"
-"""Where the base's own card goes; a revert puts it back."""
+MARK = "Written by `lce patch apply`"
 INHERITED = ("license", "license_name", "license_link", "language", "pipeline_tag", "datasets")
 
 
-def write_card(folder: Path, patch: Patch, base: str) -> None:
-    """Write a card into ``folder``, the ``base`` with ``patch`` applied: what was edited, and what it risks."""
+def stack_card(folder: Path, patch: Patch, base: str) -> None:
+    """Write a card into ``folder``, the ``base`` with ``patch`` applied: what was edited, and what it risks.
+
+    The card that was there, the base's, becomes README.base.md, one that was there under that name README.base.base.md.
+    """
+    depth = 0
+    while (folder / _card(depth)).exists():
+        depth += 1
+    for i in reversed(range(depth)):
+        (folder / _card(i)).rename(folder / _card(i + 1))
+    _write_card(folder, patch, base)
+
+
+def unstack_card(folder: Path) -> None:
+    """Put the base's own card back in the place of that of a patch."""
+    card = folder / CARD
+    if card.exists() and MARK in card.read_text(encoding="utf-8", errors="replace"):
+        card.unlink()
+        depth = 1
+        while (folder / _card(depth)).exists():
+            (folder / _card(depth)).rename(folder / _card(depth - 1))
+            depth += 1
+
+
+def _card(depth: int) -> str:
+    return f"README{'.base' * depth}.md"
+
+
+def _write_card(folder: Path, patch: Patch, base: str) -> None:
     is_local = Path(base).exists()
     name = Path(base).resolve().name if is_local else base
-    known = _metadata(folder / BASE_CARD)
+    known = _metadata(folder / _card(1))
     metadata = {
         "base_model": name,
         "base_model_relation": "finetune",
@@ -35,8 +61,9 @@ def write_card(folder: Path, patch: Patch, base: str) -> None:
     environment = Environment(loader=PackageLoader("lce", "patch"), trim_blocks=True, lstrip_blocks=True)
     text = environment.get_template("card.md").render(
         metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
-        base=_cell(plain(name)),
-        link=None if is_local else f"https://huggingface.co/{base}",
+        base=f"`{_cell(name)}`" if is_local else f"[{base}](https://huggingface.co/{base})",
+        name=_cell(name),
+        mark=MARK,
         count=f"{patch.count:,}",
         parameters=len(patch.parameters),
         fingerprint=patch.base_fingerprint,
@@ -48,14 +75,15 @@ def write_card(folder: Path, patch: Patch, base: str) -> None:
 
 def _metadata(card: Path) -> dict[str, Any]:
     """The YAML between dashes with which a card begins; empty if there is none that can be read."""
-    found = re.match(r"---\s*\n(.*?)\n---\s*\n", card.read_text(encoding="utf-8"), re.DOTALL) if card.exists() else None
+    text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
+    found = re.match(r"---\s*\n(.*?)\n---\s*\n", text, re.DOTALL)
     try:
         content = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def _cell(text: str) -> str:
-    """Text that stays within its cell of a Markdown table."""
-    return text.replace("`", "'").replace("|", "¦").replace("<", "‹")
+    """Text that stays what it is in a cell of a Markdown table: no markup, links or images."""
+    return plain(text).translate(str.maketrans("`|<>[]*_", "'¦‹›()·-"))

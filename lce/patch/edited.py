@@ -48,7 +48,7 @@ def patch_of_edit(
     each = target.nbytes / selection.size
     sizes = {name: round(each * prod(shape)) for name, shape in selection.shapes.items() if selection.counts[name]}
     edited = {"localization": selection.localization, "strategy": strategy, "alpha": alpha}
-    with PatchWriter(path, {**provenance, **edited}, keep_old, keep_full) as writer:
+    with PatchWriter.to(path, {**provenance, **edited}, keep_old, keep_full) as writer:
         for name, found in in_order(made, sizes):
             writer.add(name, *found)
         if not moving:

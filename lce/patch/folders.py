@@ -5,24 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from lce.checkpoint import Checkpoint, digest, put_, resolve, within
+from lce.checkpoint import Checkpoint, aligned, digest, put_, resolve, within
 from lce.errors import LceError
 from lce.files import new_folder
-from lce.patch.card import BASE_CARD, CARD, write_card
+from lce.patch.card import stack_card, unstack_card
 from lce.patch.format import Patch, same_bits
 from lce.patch.record import RawChange
 from lce.paths import SUBNETWORK
 from lce.tensorfile import PIECE, Array, Entry, as_bytes
-from lce.workers import ordered
+from lce.workers import Progress, by_tensor, ordered
 
-WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
-"""Files that hold weights: rewritten if safetensors, else left behind, because they would be out of date."""
+WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".ot"}
+"""Files of weights beside the configuration: rewritten, or left behind because they would be out of date."""
 
 
 def apply_patch(model: str | Path, patch: Patch, output: str | Path) -> None:
@@ -41,11 +42,9 @@ def apply_patch(model: str | Path, patch: Patch, output: str | Path) -> None:
 
 def write_patched(checkpoint: Checkpoint, patch: Patch, output: str | Path, base: str) -> None:
     """As `apply_patch`, where ``checkpoint`` is known to be the base."""
-    with new_folder(output) as temporary:
-        _write(checkpoint, patch.changes, "new", temporary)
-        if (temporary / CARD).exists():
-            (temporary / CARD).rename(temporary / BASE_CARD)
-        write_card(temporary, patch, base)
+    with _output(checkpoint, output) as temporary:
+        _write(checkpoint, patch, "new", temporary)
+        stack_card(temporary, patch, base)
 
 
 def revert_patch(model: str | Path, patch: Patch, output: str | Path) -> None:
@@ -60,11 +59,17 @@ def revert_patch(model: str | Path, patch: Patch, output: str | Path) -> None:
     for name, _, restored, found in _examined(checkpoint, patch):
         if restored != patch.parameters[name].sha256 or not same_bits(found, patch.changes[name].new):
             raise LceError(f"{model}: {patch.not_patched(name, found)}")
+    with _output(checkpoint, output) as temporary:
+        _write(checkpoint, patch, "old", temporary)
+        unstack_card(temporary)
+
+
+@contextmanager
+def _output(checkpoint: Checkpoint, output: str | Path) -> Iterator[Path]:
+    if Path(output).absolute().is_relative_to(checkpoint.folder.absolute()):
+        raise LceError(f"{output}: lies inside of {checkpoint.folder}, which is copied to it; name a folder elsewhere")
     with new_folder(output) as temporary:
-        _write(checkpoint, patch.changes, "old", temporary)
-        (temporary / CARD).unlink(missing_ok=True)
-        if (temporary / BASE_CARD).exists():
-            (temporary / BASE_CARD).rename(temporary / CARD)
+        yield temporary
 
 
 def verify_patch(model: str | Path, patch: Patch) -> str:
@@ -76,29 +81,33 @@ def verify_patch(model: str | Path, patch: Patch) -> str:
     checkpoint = Checkpoint(resolve(model))
     states = set()
     for name, before, restored, found in _examined(checkpoint, patch):
-        about = patch.parameters[name]
-        is_patched = same_bits(found, patch.changes[name].new) and (
+        about, change = patch.parameters[name], patch.changes[name]
+        is_base = before == about.sha256
+        is_patched = same_bits(found, change.new) and (
             restored == about.sha256 if patch.has_old else before == about.sha256_after
         )
-        if before != about.sha256 and not is_patched:
+        if not is_base and not is_patched:
             raise LceError(f"{model}: its {name} is neither the patch's base nor the base with the patch applied")
-        states.add("base" if before == about.sha256 else "patched")
+        if is_base != is_patched:  # both where the patch puts in what was there
+            states.add("base" if is_base else "patched")
     if len(states) > 1:
         raise LceError(f"{model}: has the patch applied in some of its parameters only")
-    return states.pop()
+    return states.pop() if states else "base"
 
 
-def _examined(checkpoint: Checkpoint, patch: Patch) -> Iterator[tuple[str, str, str | None, Array]]:
+def _examined(checkpoint: Checkpoint, patch: Patch) -> Iterator[tuple[str, str, str, Array]]:
     """Per parameter: its name, its digest, its digest with the old values put back, and its values at the changes."""
+    names = {patched: name for name, patched in aligned(checkpoint.entries, patch.parameters).items()}
+    entries = {name: checkpoint.entries[names[name]] for name in patch.parameters if name in names}
     for name in patch.parameters:
-        entry = checkpoint.entries.get(name)
+        entry = entries.get(name)
         try:
             patch.check_parameter(name, None if entry is None else (entry.shape, entry.code))
         except LceError as error:
             raise LceError(f"{checkpoint.folder}: {error}") from error
 
-    def examined(name: str) -> tuple[str, str | None, Array]:
-        entry, change = checkpoint.entries[name], patch.changes[name]
+    def examined(name: str) -> tuple[str, str, Array]:
+        entry, change = entries[name], patch.changes[name]
         found = np.empty_like(change.new)
 
         def pieces() -> Iterator[tuple[int, Array]]:
@@ -108,14 +117,14 @@ def _examined(checkpoint: Checkpoint, patch: Patch) -> Iterator[tuple[str, str, 
                 yield first, piece
 
         before = digest(pieces(), entry.code, entry.shape)
-        is_patched = change.old is not None and before != patch.parameters[name].sha256
-        restored = digest(entry.pieces(), entry.code, entry.shape, change.indices, change.old) if is_patched else None
+        if before == patch.parameters[name].sha256 or change.old is None:
+            restored = before
+        else:
+            restored = digest(entry.pieces(), entry.code, entry.shape, change.indices, change.old)
         return before, restored, found
 
-    sizes = {name: checkpoint.entries[name].nbytes for name in patch.parameters}
-    for name, result in ordered(
-        examined, patch.parameters, "Checking the base", sum(sizes.values()), sizes.__getitem__
-    ):
+    sizes = {name: entry.nbytes for name, entry in entries.items()}
+    for name, result in ordered(examined, patch.parameters, by_tensor("Checking the base", sizes)):
         yield name, *result
 
 
@@ -132,8 +141,9 @@ class _Slab(NamedTuple):
         return (self.last - self.first) * (self.entry.nbytes // self.entry.size)
 
 
-def _write(checkpoint: Checkpoint, changes: Mapping[str, RawChange], which: str, output: Path) -> None:
-    """Copy the checkpoint into the folder ``output``, with the ``which`` values of ``changes``."""
+def _write(checkpoint: Checkpoint, patch: Patch, which: str, output: Path) -> None:
+    """Copy the checkpoint into the folder ``output``, with the ``which`` values of ``patch``."""
+    patched_names = aligned(checkpoint.entries, patch.parameters)
     descriptors = {}
     for path, stored in checkpoint.by_path.items():
         size = path.stat().st_size
@@ -144,7 +154,8 @@ def _write(checkpoint: Checkpoint, changes: Mapping[str, RawChange], which: str,
 
     def slabs() -> Iterator[_Slab]:
         for name, entry in (item for stored in checkpoint.by_path.values() for item in stored):
-            change = changes.get(name) if name else None
+            patched = patched_names.get(name or "")
+            change = patch.changes.get(patched) if patched else None
             if change is None:  # copied as bytes: its type does not matter
                 entry = Entry(entry.path, entry.name, "U8", (entry.nbytes,), entry.start, entry.stop)
             for first in range(0, entry.size, PIECE):
@@ -162,17 +173,17 @@ def _write(checkpoint: Checkpoint, changes: Mapping[str, RawChange], which: str,
             view, at = view[done:], at + done
 
     try:
-        total = sum(entry.nbytes for stored in checkpoint.by_path.values() for _, entry in stored)
-        deque(ordered(copied, slabs(), "Writing", total, lambda slab: slab.nbytes), maxlen=0)
+        entries = [entry for stored in checkpoint.by_path.values() for _, entry in stored]
+        total = sum(entry.nbytes for entry in entries)
+        progress = Progress[_Slab](
+            "Writing", len(entries), total, lambda slab: slab.nbytes, lambda slab: slab.entry.name
+        )
+        deque(ordered(copied, slabs(), progress), maxlen=0)
     finally:
         for descriptor in descriptors.values():
             os.close(descriptor)
     for path in checkpoint.folder.iterdir():
-        if path.is_file() and not _is_weights(path.name):
+        if path.is_file() and path.suffix not in WEIGHTS:
             shutil.copy(path, output / path.name)
         elif path.is_dir() and not path.name.startswith(".") and path.name != SUBNETWORK:
-            shutil.copytree(path, output / path.name, ignore=lambda _, names: set(filter(_is_weights, names)))
-
-
-def _is_weights(name: str) -> bool:
-    return Path(name).suffix in WEIGHTS
+            shutil.copytree(path, output / path.name)

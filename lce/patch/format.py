@@ -20,6 +20,7 @@ A parameter's SHA-256 is that of the line "DTYPE SHAPE", such as F32 (768, 768),
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,7 @@ class Patch:
 
     def save(self, path: str | Path) -> None:
         """Write the file, atomically."""
-        with PatchWriter(path, self.provenance) as writer:
+        with PatchWriter.to(path, self.provenance) as writer:
             for name, change in self.changes.items():
                 writer.add(name, change, self.parameters[name])
 
@@ -168,41 +169,41 @@ class Patch:
 
 
 class PatchWriter:
-    """Writes a patch parameter by parameter; leaving the context in peace puts the file in place.
+    """Writes a patch parameter by parameter."""
 
-    Args:
-        keep_old: with the old values, so that the patch can be reverted.
-        keep_full: with the values at α = 1 where there are any, so that the patch can be scaled.
-    """
-
-    def __init__(
-        self, path: str | Path, provenance: dict[str, Any], keep_old: bool = True, keep_full: bool = True
-    ) -> None:
+    def __init__(self, tensors: TensorWriter, parts: list[str]) -> None:
         self.parameters: dict[str, Parameter] = {}
-        self.path = Path(path)
-        self._writer = TensorWriter(path)
-        self._provenance = provenance
-        self._parts = ["new"] + ["old"] * keep_old + ["full"] * keep_full
+        self._tensors, self._parts = tensors, parts
+
+    @classmethod
+    @contextmanager
+    def to(
+        cls, path: str | Path, provenance: dict[str, Any], keep_old: bool = True, keep_full: bool = True
+    ) -> Iterator[PatchWriter]:
+        """A writer whose patch is at ``path`` once the block has succeeded.
+
+        Args:
+            keep_old: with the old values, so that the patch can be reverted.
+            keep_full: with the values at α = 1 where there are any, so that the patch can be scaled.
+
+        Raises:
+            LceError: nothing was added, or the disk is full.
+        """
+        with TensorWriter.to(path) as tensors:
+            writer = cls(tensors, ["new"] + ["old"] * keep_old + ["full"] * keep_full)
+            yield writer
+            if not writer.parameters:
+                raise LceError("patch: changes nothing")
+            tensors.record = record_of(writer.parameters, provenance)
 
     def add(self, name: str, change: RawChange, parameter: Parameter) -> None:
         check_name(name)
         for part in self._parts:
             values = getattr(change, part)
             if values is not None:
-                self._writer.add(f"{part}/{name}", values, parameter.dtype)
-        self._writer.add(f"steps/{name}", *encode(change.indices))
+                self._tensors.add(f"{part}/{name}", values, parameter.dtype)
+        self._tensors.add(f"steps/{name}", *encode(change.indices))
         self.parameters[name] = parameter
-
-    def __enter__(self) -> PatchWriter:
-        self._writer.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None and not self.parameters:
-            self._writer.__exit__(LceError, *rest)
-            raise LceError("patch: changes nothing")
-        self._writer.record = record_of(self.parameters, self._provenance)
-        self._writer.__exit__(kind, *rest)
 
 
 class StoredChanges(Mapping[str, RawChange]):

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 
+HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "subfolder", "token", "trust_remote_code")
+
+
 def from_pretrained(base: str | Path, patch: str | Path, **options: Any) -> PreTrainedModel:
     """The model ``base`` of plain transformers, in the class its configuration names, with ``patch`` applied.
 
@@ -29,7 +32,8 @@ def from_pretrained(base: str | Path, patch: str | Path, **options: Any) -> PreT
     loaded = Patch.load(patch)
     dtype = options.pop("dtype", "auto")
     try:
-        config = transformers.AutoConfig.from_pretrained(base)
+        of_hub = {key: options[key] for key in HUB_OPTIONS if key in options}
+        config = transformers.AutoConfig.from_pretrained(base, **of_hub)
         model: PreTrainedModel = model_class(config).from_pretrained(base, dtype="auto", **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise LceError(f"model {base}: cannot be loaded ({' '.join(str(error).split())})") from error

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor, nn
 
 from lce import edits
-from lce.checkpoint import canonical
+from lce.checkpoint import aligned, canonical
 from lce.edits import write_values_
 from lce.errors import LceError
 from lce.patch.format import Patch, same_bits
@@ -21,20 +21,20 @@ def apply(patch: Patch, model: nn.Module) -> nn.Module:
     """As `Patch.apply`."""
     check_base(patch, model)
     edited = copy.deepcopy(model)
-    write_values_(_parameters(edited), Tensors(patch), "new")
+    write_values_(_parameters(patch, edited), Tensors(patch), "new")
     return edited
 
 
 def apply_(patch: Patch, model: nn.Module) -> None:
     """As `Patch.apply_`."""
     check_base(patch, model)
-    write_values_(_parameters(model), Tensors(patch), "new")
+    write_values_(_parameters(patch, model), Tensors(patch), "new")
 
 
 def revert_(patch: Patch, model: nn.Module) -> None:
     """As `Patch.revert_`."""
     patch.check_revertible()
-    parameters = _parameters(model)
+    parameters = _parameters(patch, model)
     _check(patch, parameters)
     for name, change in Tensors(patch).items():
         found = _values_at(parameters[name], change.indices)
@@ -46,7 +46,7 @@ def revert_(patch: Patch, model: nn.Module) -> None:
 
 def check_base(patch: Patch, model: nn.Module) -> None:
     """Raises LceError unless the parameters of ``model`` are those that the patch was made for, bit for bit."""
-    parameters = _parameters(model)
+    parameters = _parameters(patch, model)
     _check(patch, parameters)
     for name, change in Tensors(patch).items():
         found = _values_at(parameters[name], change.indices)
@@ -96,9 +96,11 @@ def created(changes: edits.Changes, base: Mapping[str, Tensor]) -> tuple[dict[st
     return parameters, {name: stored(change) for name, change in changes.items()}
 
 
-def _parameters(model: nn.Module) -> dict[str, Tensor]:
-    """By canonical name."""
-    return {canonical(name): parameter.detach() for name, parameter in model.named_parameters()}
+def _parameters(patch: Patch, model: nn.Module) -> dict[str, Tensor]:
+    """By the names that the patch has for them."""
+    parameters = {canonical(name): parameter.detach() for name, parameter in model.named_parameters()}
+    names = aligned(parameters, patch.parameters)
+    return {names[name]: parameter for name, parameter in parameters.items()}
 
 
 def _values_at(tensor: Tensor, indices: Tensor) -> Array:
@@ -109,4 +111,6 @@ def _values_at(tensor: Tensor, indices: Tensor) -> Array:
 def _check(patch: Patch, parameters: Mapping[str, Tensor]) -> None:
     for name in patch.parameters:
         tensor = parameters.get(name)
-        patch.check_parameter(name, None if tensor is None else (tuple(tensor.shape), CODES[tensor.dtype]))
+        patch.check_parameter(
+            name, None if tensor is None else (tuple(tensor.shape), CODES.get(tensor.dtype, str(tensor.dtype)))
+        )

@@ -20,6 +20,7 @@ from lce.checkpoint import resolve
 from lce.edits import Change
 from lce.errors import LceError
 from lce.files import new_folder
+from lce.patch.folders import verify_patch
 from lce.patch.format import Patch
 from lce.patch.loading import model_class
 from lce.patch.modules import Tensors
@@ -42,6 +43,8 @@ def to_peft(patch: Patch, base: str | Path, output: str | Path) -> int:
     if not patch.has_old:
         raise LceError("an adapter adds differences, and this patch was made without the old values")
     _check_modules(patch, base)
+    if verify_patch(base, patch) != "base":
+        raise LceError(f"{base}: has the patch applied already; an adapter goes with the base")
     needed = {name: ceil(about.count / sum(about.shape)) for name, about in patch.parameters.items()}
     rank = max(needed.values())
     for name, about in patch.parameters.items():

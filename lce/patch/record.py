@@ -23,6 +23,10 @@ CODES = ("F64", "F32", "F16", "BF16")
 """Types of weights that can be patched, as safetensors files name them."""
 
 
+MOST_SIDES, MOST_WEIGHTS, MOST_NESTED = 8, 2**40, 20
+"""Beyond what any model has; who claims more wants memory or time."""
+
+
 @dataclass(frozen=True)
 class RawChange:
     """New values for some weights of one parameter, as they lie in the file, all of shape (n,).
@@ -76,13 +80,15 @@ def read_parameters(record: dict[str, Any]) -> dict[str, Parameter]:
     if record.get("format") != FORMAT:
         raise LceError("is no lce patch")
     if record.get("version") != FORMAT_VERSION:
-        raise LceError(f"has format version {record.get('version')!r}; this lce reads version {FORMAT_VERSION}")
+        raise LceError(
+            f"has format version {repr(record.get('version'))[:20]}; this lce reads version {FORMAT_VERSION}"
+        )
     if missing := REQUIRED - set(record):
         raise LceError(f"its metadata lacks {sorted(missing)}")
     if not isinstance(record["parameters"], dict) or not record["parameters"]:
         raise LceError("its metadata lists no parameters")
-    if not isinstance(record["provenance"], dict):
-        raise LceError("its provenance is no mapping")
+    if not isinstance(record["provenance"], dict) or not _is_shallow(record["provenance"], MOST_NESTED):
+        raise LceError(f"its provenance is no mapping, or nested more than {MOST_NESTED} deep")
     parameters = {name: _parameter(name, about) for name, about in record["parameters"].items()}
     if record["base_fingerprint"] != base_fingerprint(parameters):
         raise LceError("its base fingerprint is not that of the parameters it lists")
@@ -95,22 +101,28 @@ def _parameter(name: str, about: Any) -> Parameter:
     if not isinstance(about, dict) or any(not isinstance(about.get(key, ...), kind) for key, kind in wanted.items()):
         raise LceError(f"{name}: its metadata does not give shape, dtype, count, sha256 and sha256_after")
     shape = tuple(about["shape"])
-    if any(type(side) is not int or side < 1 for side in shape) or prod(shape) >= 2**62:
-        raise LceError(f"{name}: {shape} is no shape of a parameter")
+    is_shape = len(shape) <= MOST_SIDES and all(type(side) is int and 1 <= side < MOST_WEIGHTS for side in shape)
+    if not is_shape or prod(shape) >= MOST_WEIGHTS:
+        raise LceError(f"{name}: {str(shape)[:80]} is no shape of a parameter")
     if about["dtype"] not in CODES:
-        raise LceError(f"{name}: {about['dtype']!r} is none of {', '.join(CODES)}")
+        raise LceError(f"{name}: {about['dtype'][:20]!r} is none of {', '.join(CODES)}")
     if type(about["count"]) is not int or not 1 <= about["count"] <= prod(shape):
-        raise LceError(f"{name}: {about['count']!r} weights of a parameter of shape {shape} cannot change")
+        raise LceError(f"{name}: {str(about['count'])[:20]} weights of a parameter of shape {shape} cannot change")
     digests = [about["sha256"]] + [about["sha256_after"]] * (about["sha256_after"] is not None)
     if any(not re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
-        raise LceError(f"{name}: {digests[-1]!r} is no SHA-256")
+        raise LceError(f"{name}: {digests[-1][:80]!r} is no SHA-256")
     return Parameter(shape, about["dtype"], about["count"], about["sha256"], about["sha256_after"])
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_shallow(one, levels - 1) for one in inner)
 
 
 def check_name(name: str) -> None:
     """Raises LceError for what cannot be a parameter's name."""
     if not NAME.fullmatch(name):
-        raise LceError(f"{name!r}: is no name of a parameter; these are words with dots between them")
+        raise LceError(f"{name[:80]!r}: is no name of a parameter; these are words with dots between them")
 
 
 def is_finite(values: Array, dtype: str) -> bool:

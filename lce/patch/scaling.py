@@ -29,7 +29,7 @@ def scale(patch: Patch, alpha: float, path: str | Path) -> Patch:
         raise LceError(f"alpha: expected a finite number other than 0, got {alpha:g}")
     known = {key: value for key, value in patch.provenance.items() if key != "scores"}
     moves = False
-    with PatchWriter(path, {**known, "alpha": alpha, "scaled_from_alpha": patch.provenance.get("alpha")}) as writer:
+    with PatchWriter.to(path, {**known, "alpha": alpha, "scaled_from_alpha": patch.provenance.get("alpha")}) as writer:
         for name, change in Tensors(patch).items():
             assert change.old is not None
             assert change.full is not None

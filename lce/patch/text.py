@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from lce.patch.format import Patch
 from lce.patch.record import as_float32
 
 LONGEST = 300
+LARGEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def score_rows(provenance: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _number(value: Any) -> str:
-    return number_text(value if isinstance(value, int | float) and isfinite(value) else None)
+    is_number = isinstance(value, int | float) and -LARGEST < value < LARGEST
+    return number_text(value if is_number else None)
 
 
 def parameter_rows(patch: Patch) -> Iterable[ParameterRow]:

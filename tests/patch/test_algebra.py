@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,36 @@ def test_what_cannot_be_scaled(tmp_path: Path) -> None:
     without = {name: Change(c.indices, c.new, c.shape, c.old) for name, c in Tensors(patch).items()}
     with pytest.raises(LceError, match="without the old or the full-step"):
         scale(Patch.create(without, weights(base), patch.provenance), 1.0, tmp_path / "p")
+    assert not list(tmp_path.iterdir())
+
+
+def test_patches_that_take_each_other_back(tmp_path: Path) -> None:
+    base = model()
+    first = patch_for(base)
+    edited = first.apply(base)
+    back = {n: Change(c.indices, c.old, c.shape, c.new) for n, c in Tensors(first).items() if c.old is not None}
+    with pytest.raises(LceError, match="together they change nothing"):
+        compose(first, Patch.create(back, weights(edited), {}), tmp_path / "p")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_patch_that_only_claims_to_follow_the_first(tmp_path: Path) -> None:
+    base = model()
+    first = patch_for(base)
+    second = patch_for(first.apply(base))
+    lies = {
+        "different models": replace(second.parameters[NAME], dtype="F16"),
+        "different models|shape": replace(second.parameters[NAME], shape=(32, 16)),
+    }
+    for message, parameter in lies.items():
+        liar = replace(second, parameters={**second.parameters, NAME: parameter})
+        with pytest.raises(LceError, match=message):
+            compose(first, liar, tmp_path / "p")
+    other = patch_for(made("bert", seed=1))
+    follows = replace(other.parameters[NAME], sha256=first.parameters[NAME].sha256_after or "")
+    liar = replace(other, parameters={**other.parameters, NAME: follows, OTHER: second.parameters[OTHER]})
+    with pytest.raises(LceError, match="other old values"):
+        compose(first, liar, tmp_path / "p")
     assert not list(tmp_path.iterdir())
 
 

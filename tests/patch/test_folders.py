@@ -14,12 +14,14 @@ from patches import NAME, POSITIONS, patch_for
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM
 
+import lce
 from lce.cli import main
 from lce.errors import LceError
 from lce.patch import Patch
 from lce.patch.between import patch_between
 from lce.patch.folders import apply_patch, revert_patch, verify_patch
-from lce.tensors import read_tensors
+from lce.patch.format import same_bits
+from lce.tensors import read_tensors, tensor_digest
 
 
 @pytest.fixture
@@ -29,10 +31,18 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "p.safetensors"
 
 
+@pytest.fixture(params=[50, 1 << 19])
+def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors of several pieces, the last one shorter, and of one."""
+    for module in ("tensorfile", "tensors", "patch.folders", "patch.between"):
+        monkeypatch.setattr(f"lce.{module}.PIECE", request.param)
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.usefixtures("piece")
 @pytest.mark.parametrize("shard", ["5GB", "6KB"])
 def test_apply_and_revert_bit_for_bit(shard: str, file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sharded"
@@ -50,6 +60,76 @@ def test_apply_and_revert_bit_for_bit(shard: str, file: Path, tmp_path: Path) ->
     assert main(["patch", "revert", str(out), "--patch", str(file), "--out", str(back)]) == 0
     (folder / "pytorch_model.bin").unlink()
     assert files(back) == files(folder)
+
+
+def test_a_parameter_in_which_nothing_moves(tmp_path: Path) -> None:
+    """At a small α the steps of a whole matrix may be lost in rounding; another α would move it."""
+    model = saved("bert", tmp_path / "model", dtype=torch.bfloat16)
+    with torch.no_grad():
+        model.get_parameter(NAME).fill_(64.0)
+    model.save_pretrained(tmp_path / "model")
+    patch_for(model, alpha=0.01).save(tmp_path / "p")
+    patch = Patch.load(tmp_path / "p")
+    assert same_bits(patch.changes[NAME].new, patch.changes[NAME].old)
+    apply_patch(tmp_path / "model", patch, tmp_path / "out")
+    assert [verify_patch(tmp_path / name, patch) for name in ("model", "out")] == ["base", "patched"]
+    revert_patch(tmp_path / "out", patch, tmp_path / "back")
+    assert files(tmp_path / "back") == files(tmp_path / "model")
+
+
+def test_weights_in_subfolders_are_other_models_and_stay(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "model/2_Dense").mkdir()
+    save_file({"linear.weight": torch.ones(2, 2)}, tmp_path / "model/2_Dense/model.safetensors")
+    apply_patch(tmp_path / "model", Patch.load(file), tmp_path / "out")
+    revert_patch(tmp_path / "out", Patch.load(file), tmp_path / "back")
+    assert files(tmp_path / "back") == files(tmp_path / "model")
+
+
+def test_cards_are_stacked(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "model/README.md").write_bytes("---\nlicense: 2024-13-45\n---\n# Bäse\n".encode("latin-1"))
+    first, second = Patch.load(file), patch_for(Patch.load(file).apply(saved("bert", tmp_path / "again")))
+    steps = [tmp_path / name for name in ("model", "once", "twice", "once more", "back")]
+    for work, patch, source, out in (
+        (apply_patch, first, *steps[0:2]),
+        (apply_patch, second, *steps[1:3]),
+        (revert_patch, second, *steps[2:4]),
+        (revert_patch, first, *steps[3:5]),
+    ):
+        work(source, patch, out)
+    assert (steps[2] / "README.base.base.md").exists()
+    assert files(steps[3]) == files(steps[1])
+    assert files(steps[4]) == files(steps[0])
+
+
+def test_an_output_inside_of_the_model_is_refused(file: Path, tmp_path: Path) -> None:
+    before = files(tmp_path / "model")
+    for place in ("model", "model/sub/patched"):
+        with pytest.raises(LceError, match=r"lies inside of|exists already"):
+            apply_patch(tmp_path / "model", Patch.load(file), tmp_path / place)
+    assert files(tmp_path / "model") == before
+    assert not (tmp_path / "model/sub").exists()
+
+
+def test_a_base_whose_names_lack_the_prefix(tmp_path: Path) -> None:
+    """As GPT-2's and BERT's first checkpoints on the hub do."""
+    whole = saved("gpt2", tmp_path / "whole")
+    config = (tmp_path / "whole/config.json").read_text(encoding="utf-8")
+    whole.base_model.save_pretrained(tmp_path / "base")
+    (tmp_path / "base/config.json").write_text(config, encoding="utf-8")
+    saved("gpt2", tmp_path / "reference", seed=1)
+    for target, reference in (("base", "reference"), ("whole", "base")):
+        if target == "whole":
+            with torch.no_grad():
+                whole.transformer.h[0].attn.c_attn.weight.add_(1)
+            whole.save_pretrained(tmp_path / "whole")
+        patch_between(tmp_path / target, tmp_path / reference, tmp_path / "p")
+        apply_patch(tmp_path / target, Patch.load(tmp_path / "p"), tmp_path / f"{target}-edited")
+        assert verify_patch(tmp_path / f"{target}-edited", Patch.load(tmp_path / "p")) == "patched"
+    patch_between(tmp_path / "base", tmp_path / "reference", tmp_path / "p")
+    edited = lce.from_pretrained(tmp_path / "base", patch=tmp_path / "p")
+    wanted = type(whole).from_pretrained(tmp_path / "reference")
+    assert type(edited) is type(whole)
+    assert all(torch.equal(p, wanted.get_parameter(name)) for name, p in edited.named_parameters())
 
 
 def test_verify(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,6 +151,7 @@ def test_verify(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         verify_patch(tmp_path / "out", Patch.load(file))
 
 
+@pytest.mark.usefixtures("piece")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("kind", MADE)
 def test_diff_finds_every_changed_bit(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
@@ -79,14 +160,18 @@ def test_diff_finds_every_changed_bit(kind: str, dtype: torch.dtype, tmp_path: P
     with torch.no_grad():
         for i, parameter in enumerate(model.parameters()):
             if i % 2:
-                parameter.view(-1)[:: i + 1].neg_()  # a zero only turns its sign
-                changed += len(parameter.view(-1)[:: i + 1])
+                some = parameter.view(-1)[70 * (i % 3 == 0) :: i + 1]  # not always in the first piece
+                some.neg_()  # a zero only turns its sign
+                changed += len(some)
     model.save_pretrained(tmp_path / "b", max_shard_size="6KB")
     patch = patch_between(tmp_path / "a", tmp_path / "b", tmp_path / "p")
     assert patch.count == changed
     apply_patch(tmp_path / "a", patch, tmp_path / "c")
     for name, tensor in read_tensors(tmp_path / "c", patch.parameters).items():
         assert torch.equal(tensor.view(torch.uint8), model.get_parameter(name).view(torch.uint8))
+        assert tensor_digest(tensor) == patch.parameters[name].sha256_after
+    revert_patch(tmp_path / "c", patch, tmp_path / "back")
+    assert files(tmp_path / "back") == files(tmp_path / "a")
     with pytest.raises(LceError, match="same weights"):
         patch_between(tmp_path / "a", tmp_path / "a", tmp_path / "q")
     assert not (tmp_path / "q").exists()
@@ -149,7 +234,7 @@ def test_a_kill_leaves_the_old_state_and_the_next_run_tidies_up(file: Path, tmp_
         "def killed(*_):\n"
         "    print('written', flush=True)\n"
         "    time.sleep(60)\n"
-        "folders.write_card = killed\n"
+        "folders.stack_card = killed\n"
         f"folders.apply_patch({str(tmp_path / 'model')!r}, Patch.load({str(file)!r}), {str(tmp_path / 'out')!r})\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:

@@ -6,8 +6,11 @@ import json
 import shutil
 import struct
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from architectures import saved
@@ -17,9 +20,15 @@ from patches import NAME, OTHER, literally_applied, patch_for, record, rewritten
 from safetensors.torch import load_file
 
 from lce.cli import main
+from lce.edits import Change
 from lce.errors import LceError
+from lce.indices import decode
 from lce.patch import Patch
+from lce.patch.algebra import compose
 from lce.patch.folders import apply_patch
+from lce.patch.page import write_page
+from lce.patch.scaling import scale
+from lce.patch.text import describe
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +202,39 @@ def test_what_a_patch_says_of_itself_is_shown_as_text(folder: Path, capsys: pyte
     assert "\x1b" not in card
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"provenance": {"a": json.loads("[" * 500 + "]" * 500)}}, "nested more than 20 deep"),
+        ({"parameters": {NAME: {"shape": [2**61] * 100_000}}}, "does not give|is no shape"),
+        ({"parameters": {"a" * 10**6 + "/": {}}}, "is no name of a parameter"),
+    ],
+)
+def test_metadata_made_to_exhaust(folder: Path, changed: dict[str, object], message: str) -> None:
+    parameters = record(folder / "p")["parameters"]
+    assert isinstance(parameters, dict)
+    if isinstance(about := changed.get("parameters"), dict) and NAME in about:
+        changed = {"parameters": {NAME: parameters[NAME] | about[NAME]}}
+    with pytest.raises(LceError, match=message) as error:
+        Patch.load(rewritten(folder / "p", {}, **changed))
+    assert len(str(error.value)) < 500
+
+
+def test_steps_made_to_exhaust() -> None:
+    with pytest.raises(LceError, match="more steps than"):
+        decode(np.append(np.full(1_000_000, 255), 0).astype(np.uint8), 1, 2**40, "here")
+
+
+def test_scores_and_names_out_of_the_ordinary_are_shown(folder: Path) -> None:
+    odd = {"scores": {"weat8": {"before": 10**400, "after": float("1e300")}, "[x](y)": {"before": True, "after": []}}}
+    names = [f"a.{'9' * 5000}.b.weight", *(f"h.{i}.{'c' * (i % 50 + 1)}" for i in range(999))]
+    changes = {name: Change(torch.tensor([0]), torch.zeros(1), (2,)) for name in names}
+    Patch.create(changes, dict.fromkeys(names, torch.ones(2)), odd).save(folder / "odd")
+    page = folder / "odd.html"
+    assert main(["patch", "inspect", str(folder / "odd"), "--html", str(page)]) == 0
+    assert page.stat().st_size < 2_000_000
+
+
 @st.composite
 def mutants(draw: st.DrawFn, content: bytes) -> bytes:
     """A real patch file with bytes changed, cut, put in or moved, or with another number in its header."""
@@ -221,30 +263,51 @@ def mutants(draw: st.DrawFn, content: bytes) -> bytes:
     return bytes(data)
 
 
-def test_every_mutant_is_refused_or_does_what_it_says(folder: Path) -> None:
-    mutant, out = folder / "mutant", folder / "mutated"
+def test_every_mutant_is_refused_or_does_what_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lce.patch.page.heat_map", lambda *_: None)  # drawing takes most of the time
+    monkeypatch.setattr("lce.patch.page.as_svg", lambda _: "")
+    mutant, out, side = folder / "mutant", folder / "mutated", folder / "side"
     mutant.touch()
     present = {path.name for path in folder.iterdir()}
+    good, base = Patch.load(folder / "p"), load_file(folder / "model/model.safetensors")
     fates: Counter[str] = Counter()
+
+    def applied(patch: Patch) -> None:
+        apply_patch(folder / "model", patch, out)
+        found = load_file(out / "model.safetensors")
+        assert all(torch.equal(found[name], tensor) for name, tensor in literally_applied(mutant, base).items())
+
+    uses: list[Callable[[Patch], Any]] = [
+        applied,
+        lambda patch: write_page(side, patch, "mutant", 1),
+        lambda patch: describe(patch, 1),
+        lambda patch: compose(patch, good, side, "first"),
+        lambda patch: scale(patch, 3.0, side),
+    ]
 
     @settings(max_examples=4000)
     @given(content=mutants((folder / "p").read_bytes()))
     def meets_its_fate(content: bytes) -> None:
         mutant.write_bytes(content)
+        fates["all"] += 1
         try:
-            apply_patch(folder / "model", Patch.load(mutant), out)
+            patch = Patch.load(mutant)
         except LceError as refusal:
             fates["refused, in one line"] += "\n" not in str(refusal)
         else:
-            expected = literally_applied(mutant, load_file(folder / "model/model.safetensors"))
-            found = load_file(out / "model.safetensors")
-            assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-            shutil.rmtree(out)
-            fates["applied"] += 1
+            fates["loaded"] += 1
+            for use in uses:
+                try:
+                    use(patch)
+                    fates["used"] += 1
+                except LceError as refusal:
+                    fates["refused in use"] += "\n" not in str(refusal)
+                side.unlink(missing_ok=True)
+                shutil.rmtree(out, ignore_errors=True)
         assert {path.name for path in folder.iterdir()} == present, "nothing outside of the output is touched"
-        fates["all"] += 1
 
     meets_its_fate()
-    assert fates["refused, in one line"] + fates["applied"] == fates["all"] >= 4000
+    assert fates["refused, in one line"] + fates["loaded"] == fates["all"] >= 4000
+    assert fates["used"] + fates["refused in use"] == len(uses) * fates["loaded"]
     assert fates["refused, in one line"] > 1000
-    assert fates["applied"] > 50
+    assert fates["used"] > 200

@@ -121,9 +121,11 @@ def test_what_cannot_be_expressed_is_refused(
 def test_old_values_and_the_right_model_are_needed(tmp_path: Path) -> None:
     model = saved("bert", tmp_path / "model")
     saved("llama", tmp_path / "other")
+    saved("bert", tmp_path / "others", seed=1)
     patch = patch_for(model)
-    with pytest.raises(LceError, match="has none of this name"):
-        to_peft(patch, tmp_path / "other", tmp_path / "adapter")
+    for folder, message in (("other", "has none of this name"), ("others", "neither the patch's base nor")):
+        with pytest.raises(LceError, match=message):
+            to_peft(patch, tmp_path / folder, tmp_path / "adapter")
     changes = {name: Change(c.indices, c.new, c.shape) for name, c in Tensors(patch).items()}
     base = {name: parameter.detach() for name, parameter in model.named_parameters()}
     with pytest.raises(LceError, match="without the old values"):
