@@ -37,7 +37,7 @@ def mask_based(target: ModelWeights, reference: ModelWeights, path: Path | None 
     """
     check_pair(target, reference)
     for model in (target, reference):
-        if not model.has_mask:
+        if not model.is_pruned:
             raise LceError(
                 f"{model.folder}: is not pruned, so its mask says nothing; use a sparse subnetwork "
                 "or the value-based localisation"
@@ -78,7 +78,7 @@ def value_based(target: ModelWeights, reference: ModelWeights, k: float, path: P
         return key if both is None else key[both]
 
     available = sum(map(prod, target.shapes.values()))
-    if target.has_mask or reference.has_mask:
+    if target.is_pruned or reference.is_pruned:
         available = sum(number for _, number in _over_both(target, reference, lambda piece: len(differences(piece))))
     count = k if isinstance(k, int) else round(k * available) if 0 < k <= 1 else 0
     if not 1 <= count <= available:

@@ -31,7 +31,6 @@ from lce.models import load_masked_lm, prunable_parameters
 from lce.paths import CONFIG, MASK, PRUNED_VALUES, RECORD, SUBNETWORK, SUMMARY, level_folder, variant_folder
 from lce.subnetwork import load_subnetwork, pruned_values, read_record
 from lce.training import fit, numerics
-from lce.weights import Piece
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,10 +89,7 @@ def train_level(
     else:
         trained = load_subnetwork(previous, parameters)
         mask = magnitude_prune(trained.weights, trained.mask, sparsity)
-        before_pruning = {
-            name: trained.values_before_pruning(Piece(name, 0, weights.numel()))
-            for name, weights in trained.weights.items()
-        }
+        before_pruning = {name: trained.values_before_pruning(trained.whole(name)) for name in parameters}
     train, held_out = (
         encoded_examples(settings.data, settings.variant, side, tokenizer, settings.train.max_length)
         for side in (False, True)

@@ -37,12 +37,15 @@ class StoredModel(ModelWeights):
         self.names = names
         self.entries = {name: checkpoint.entry(own) for name, own in names.items()}
         self.pruned_below = pruned_below
-        self.has_mask = pruned_below is not None
         for entry in self.entries.values():
             if entry.code not in ("F32", "F16", "BF16"):
                 raise LceError(
                     f"{entry.path}: {entry.name} is of type {entry.code}; lce compares float32, float16 and bfloat16"
                 )
+
+    @property
+    def is_pruned(self) -> bool:
+        return self.pruned_below is not None
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:

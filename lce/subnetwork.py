@@ -40,6 +40,10 @@ class Subnetwork(ModelWeights):
     def __post_init__(self) -> None:
         self.mask.check(self.weights)
 
+    @property
+    def is_pruned(self) -> bool:
+        return self.has_mask and self.mask.pruned > 0
+
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in self.weights.items()}

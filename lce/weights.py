@@ -40,7 +40,11 @@ class ModelWeights(ABC):
     """The weight matrices of one model that a comparison is about."""
 
     folder: str
-    has_mask: bool
+
+    @property
+    @abstractmethod
+    def is_pruned(self) -> bool:
+        """Whether there is a mask that prunes anything."""
 
     @property
     @abstractmethod
@@ -67,6 +71,10 @@ class ModelWeights(ABC):
     @abstractmethod
     def digest(self, name: str, indices: Tensor | None = None, values: Tensor | None = None) -> str:
         """SHA-256 of a whole parameter, with ``values`` (n,) at ``indices`` (n,) if they are given."""
+
+    def whole(self, name: str) -> Piece:
+        """All of a parameter as one piece."""
+        return Piece(name, 0, prod(self.shapes[name]))
 
     def values_before_pruning(self, piece: Piece) -> Tensor:
         """As `values`, the pruned ones as they were before pruning."""

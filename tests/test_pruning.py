@@ -49,10 +49,12 @@ def test_levels_are_pruned_from_the_level_before(trained: Path, base: Path) -> N
         assert all(torch.equal(expected.kept[name], level.mask.kept[name]) for name in names)
         for name in names:
             gone = before.mask.kept[name] & ~level.mask.kept[name]
-            old = level.values_before_pruning(name).view_as(gone)
+            old = level.values_before_pruning(level.whole(name)).view_as(gone)
             assert torch.equal(old[gone], before.weights[name][gone])
             kept = level.mask.kept[name]
-            assert torch.equal(level.values_before_pruning(name).view_as(kept)[kept], level.weights[name][kept])
+            assert torch.equal(
+                level.values_before_pruning(level.whole(name)).view_as(kept)[kept], level.weights[name][kept]
+            )
             assert not level.weights[name][~kept].any()
 
 

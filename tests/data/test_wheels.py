@@ -57,4 +57,4 @@ def test_an_altered_or_missing_file_leaves_nothing(
     monkeypatch.setattr(wheels, "_download", download)
     with pytest.raises(LceError, match=name):
         wheels.fetch(wheel, tmp_path / "downloads")
-    assert not list((tmp_path / "downloads").iterdir())
+    assert not list((tmp_path / "downloads").glob("*"))
