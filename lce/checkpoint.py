@@ -148,6 +148,13 @@ class Checkpoint:
             np.array_equal(bits(a), bits(b)) for (_, a), (_, b) in zip(first.pieces(), second.pieces(), strict=True)
         )
 
+    def untie(self, names: Collection[str]) -> None:
+        """Make those of ``names`` that are second copies weights of their own."""
+        for main, copies in list(self.copies.items()):
+            own = [copy for copy in copies if canonical(copy.name) in names]
+            self.entries |= {canonical(copy.name): copy for copy in own}
+            self.copies[main] = [copy for copy in copies if copy not in own]
+
     def entry(self, name: str) -> Entry:
         """Raises LceError if there is no tensor of this name."""
         if name not in self.entries:
@@ -226,12 +233,13 @@ def common_tensors(
 ) -> dict[str, str]:
     """The ``wanted`` tensors that both have, in the first checkpoint's order and by its names, with the other's names.
 
-    A second copy of a tied weight that only one of the two stores is no tensor of its own.
+    What is a second copy of a tied weight in one of them is a tensor of its own if it is one in the other.
 
     Raises:
         LceError: one of them is in one checkpoint only and is not to be skipped, or has two shapes, or none is left.
     """
-    _untie_where_apart(one, other)
+    one.untie(other.entries)
+    other.untie(one.entries)
     names = [name for name, entry in one.entries.items() if wanted(name, entry) and entry.size]
     others = aligned((name for name, entry in other.entries.items() if entry.size), one.entries)
     pairs = {first: second for second, first in others.items() if wanted(first, other.entries[second])}
@@ -246,15 +254,3 @@ def common_tensors(
     if not common:
         raise LceError(f"{one.folder} and {other.folder}: have no such tensor in common")
     return common
-
-
-def _untie_where_apart(one: Checkpoint, other: Checkpoint) -> None:
-    """Where a weight is a copy in one checkpoint and one of its own in the other, it is one of its own in both."""
-    for side, counterpart in ((one, other), (other, one)):
-        there = {canonical(entry.name) for entry in counterpart.entries.values()}
-        for main, copies in list(side.copies.items()):
-            for copy in [copy for copy in copies if canonical(copy.name) in there]:
-                copies.remove(copy)
-                side.entries[canonical(copy.name)] = copy
-            if not copies:
-                del side.copies[main]

@@ -97,6 +97,7 @@ def verify_patch(model: str | Path, patch: Patch) -> str:
 
 def _examined(checkpoint: Checkpoint, patch: Patch) -> Iterator[tuple[str, str, str, Array]]:
     """Per parameter: its name, its digest, its digest with the old values put back, and its values at the changes."""
+    checkpoint.untie(patch.parameters)
     names = {patched: name for name, patched in aligned(checkpoint.entries, patch.parameters).items()}
     entries = {name: checkpoint.entries[names[name]] for name in patch.parameters if name in names}
     for name in patch.parameters:
@@ -143,6 +144,7 @@ class _Slab(NamedTuple):
 
 def _write(checkpoint: Checkpoint, patch: Patch, which: str, output: Path) -> None:
     """Copy the checkpoint into the folder ``output``, with the ``which`` values of ``patch``."""
+    checkpoint.untie(patch.parameters)
     patched_names = aligned(checkpoint.entries, patch.parameters)
     descriptors = {}
     for path, stored in checkpoint.by_path.items():

@@ -110,6 +110,19 @@ def test_an_output_inside_of_the_model_is_refused(file: Path, tmp_path: Path) ->
     assert not (tmp_path / "model/sub").exists()
 
 
+def test_a_patch_that_unties_a_head(tmp_path: Path) -> None:
+    for folder, head in (("a", torch.ones(4, 4)), ("b", torch.zeros(4, 4))):
+        (tmp_path / folder).mkdir()
+        tensors = {"model.embed_tokens.weight": torch.ones(4, 4), "lm_head.weight": head}
+        save_file(tensors, tmp_path / folder / "model.safetensors", metadata={"format": "pt"})
+    patch = patch_between(tmp_path / "a", tmp_path / "b", tmp_path / "p")
+    assert list(patch.parameters) == ["lm_head.weight"]
+    apply_patch(tmp_path / "a", patch, tmp_path / "c")
+    revert_patch(tmp_path / "c", patch, tmp_path / "back")
+    for made, wanted in (("c", "b"), ("back", "a")):
+        assert files(tmp_path / made)["model.safetensors"] == files(tmp_path / wanted)["model.safetensors"]
+
+
 def test_a_base_whose_names_lack_the_prefix(tmp_path: Path) -> None:
     """As GPT-2's and BERT's first checkpoints on the hub do."""
     whole = saved("gpt2", tmp_path / "whole")
