@@ -22,8 +22,10 @@ CONFIG = "config.json"
 
 LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 NO_MATRIX_PRODUCT = re.compile(r"embed|norm|relative_attention_bias|position", re.IGNORECASE)
-BUFFERS = re.compile(r"(position_ids|token_type_ids|rotary_emb\.inv_freq|(^|\.)attn\.(masked_)?bias)$")
-"""What old checkpoints store beside the weights: constants that the architecture makes anew."""
+BUFFERS = re.compile(r"(position_ids|token_type_ids|rotary_emb\.inv_freq)$")
+MASKS = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$")
+"""What old checkpoints store beside the weights: constants that the architecture makes anew; causal masks have 0 or 4
+dimensions."""
 EMBEDDING = re.compile(r"(^|\.)(word_embeddings|embed_tokens|wte|shared|embed_in|tok_embeddings)\.weight$")
 HEAD = re.compile(r"(^|\.)(lm_head|decoder|embed_out|proj_out)\.weight$")
 """Names under which tied weights are stored once more."""
@@ -111,7 +113,7 @@ class Checkpoint:
                 name = canonical(stored)
                 if name in self.entries:
                     raise LceError(f"{path}: holds {stored}, which {self.entries[name].path.name} holds already")
-                if not BUFFERS.search(name):
+                if not (BUFFERS.search(name) or (MASKS.search(name) and len(entry.shape) in (0, 4))):
                     self.entries[name] = entry
         self.copies: dict[str, list[Entry]] = {}
         for main, copy in self._tied():

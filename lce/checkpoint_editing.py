@@ -40,8 +40,8 @@ class LocalizeSettings:
     magnitude pruning was not run; subnetworks that `lce train` made bring their own masks."""
     tensors: list[str] | None = None
     """Regular expressions: a tensor takes part if its name matches one anywhere. By default the weight matrices of all
-    encoder and decoder layers, without embeddings, normalisation, biases and head. Given, the masks of subnetworks,
-    which cover just those, are left aside."""
+    encoder and decoder layers, without embeddings, normalisation, biases and head; experts stacked in three dimensions
+    have to be named. Given, the masks of subnetworks, which cover the default only, are left aside."""
     skip_unmatched: bool = False
     """Leave out tensors that only one of the two checkpoints has, instead of refusing them."""
 
@@ -99,8 +99,8 @@ def run_edit(target: str, reference: str, settings: EditSettings) -> dict[str, P
     given = Selection.load(Path(settings.selection)) if settings.selection else None
     provenance: dict[str, Any] = {"target": target, "reference": reference}
     if given:
-        localization: Literal["mask", "value"] = "mask" if given.localization.endswith("mask") else "value"
-        settings = replace(settings, localization=localization)
+        needs_masks = settings.strategy == "mask-switch"
+        settings = replace(settings, localization="mask" if needs_masks else "value")
         shapes = given.shapes
         models = _compared(target, reference, settings, lambda name, entry: name in shapes)
     else:

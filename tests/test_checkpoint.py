@@ -59,9 +59,13 @@ def test_old_names_and_constants(tmp_path: Path) -> None:
             f"{norm}.weight": None,
             f"{norm}.bias": None,
             "bert.embeddings.position_ids": torch.arange(32).view(1, -1),
+            "gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 4, 4, dtype=torch.bool),
+            "h.0.attn.masked_bias": torch.tensor(-1e4),
         },
     )
     assert set(Checkpoint(tmp_path).entries) == names
+    rewrite(tmp_path, **{"h.0.attn.bias": torch.ones(4)})
+    assert set(Checkpoint(tmp_path).entries) == names | {"h.0.attn.bias"}, "a vector is a weight"
     assert canonical("vision.layer_scale.gamma") == "vision.layer_scale.gamma"
 
 

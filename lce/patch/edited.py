@@ -33,7 +33,6 @@ def patch_of_edit(
         LceError: strategy, selection and models do not fit, or no weight would change; nothing is written then.
     """
     check_edit(strategy, selection, target, reference)
-
     moving: set[str] = set()
 
     def made(name: str) -> Made | None:

@@ -86,6 +86,8 @@ def verify_patch(model: str | Path, patch: Patch) -> str:
         is_patched = same_bits(found, change.new) and (
             restored == about.sha256 if patch.has_old else before == about.sha256_after
         )
+        if not is_base and not patch.has_old and about.sha256_after is None:
+            raise LceError(f"{model}: is not the base; whether it has this patch cannot be told without old values")
         if not is_base and not is_patched:
             raise LceError(f"{model}: its {name} is neither the patch's base nor the base with the patch applied")
         if is_base != is_patched:  # both where the patch puts in what was there

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,12 @@ def test_verify(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     lean = tmp_path / "lean.safetensors"
     assert main(["patch", "diff", model, out, "--out", str(lean), "--old_values", "false"]) == 0
     assert verify_patch(out, Patch.load(lean)) == "patched"
+    scaled = replace(
+        Patch.load(lean),
+        parameters={name: replace(about, sha256_after=None) for name, about in Patch.load(lean).parameters.items()},
+    )
+    with pytest.raises(LceError, match="cannot be told without old values"):
+        verify_patch(out, scaled)
     saved("bert", tmp_path / "other", seed=1)
     with pytest.raises(LceError, match="neither the patch's base nor"):
         verify_patch(tmp_path / "other", Patch.load(file))
