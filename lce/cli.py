@@ -49,9 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, values = _parse(arguments)
         _quieten()
         command(values)
+        sys.stdout.flush()
     except (LceError, ArgumentError) as error:
         print(f"lce: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("lce: interrupted; the same command goes on from here", file=sys.stderr)
         return 130

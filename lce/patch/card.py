@@ -58,7 +58,9 @@ def _write_card(folder: Path, patch: Patch, base: str) -> None:
         "tags": ["lce", "model-editing", "bias"],
         **{key: known[key] for key in INHERITED if key in known},
     }
-    environment = Environment(loader=PackageLoader("lce", "patch"), trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("lce", "patch"), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
     text = environment.get_template("card.md").render(
         metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip(),
         base=f"`{_cell(name)}`" if is_local else f"[{base}](https://huggingface.co/{base})",
@@ -86,4 +88,4 @@ def _metadata(card: Path) -> dict[str, Any]:
 
 def _cell(text: str) -> str:
     """Text that stays what it is in a cell of a Markdown table: no markup, links or images."""
-    return plain(text).translate(str.maketrans("`|<>[]*_", "'¦‹›()·-"))
+    return plain(text).translate(str.maketrans("`|<>[]*", "'¦‹›()·"))

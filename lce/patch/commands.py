@@ -44,13 +44,15 @@ def verify(values: Namespace) -> None:
 
 def inspect(values: Namespace) -> None:
     """Print what a patch changes and where it comes from, or write a page about it."""
-    from lce.patch.page import write_page
     from lce.patch.text import describe
 
     patch, path = _loaded(values), Path(values.patch)
+    if values.html:
+        from lce.patch.page import write_page
+
+        write_page(values.html, patch, path.name, path.stat().st_size)
     print(describe(patch, path.stat().st_size))
     if values.html:
-        write_page(values.html, patch, path.name, path.stat().st_size)
         print(values.html)
 
 

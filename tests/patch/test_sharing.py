@@ -65,6 +65,16 @@ def test_inspect_in_the_terminal_and_as_a_page(folder: Path, capsys: pytest.Capt
     assert not re.search(r'(src|href)="(?!#|data:)', text), "nothing is fetched"
 
 
+def test_a_reader_that_has_seen_enough(folder: Path) -> None:
+    lce = Path(sys.executable).with_name("lce")
+    command = [lce, "patch", "inspect", folder / "p"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 0)
+
+
 def test_push_to_the_hub_up_to_the_network(folder: Path) -> None:
     """``hf upload``, as the README has it, against a server that only takes down what it is asked."""
     asked = []
