@@ -146,30 +146,34 @@ def test_names_with_and_without_the_prefix_of_the_whole_model() -> None:
     assert aligned(inner, []) == {name: name for name in inner}
 
 
+def stored(folder: Path, **tensors: torch.Tensor) -> Checkpoint:
+    """A checkpoint of just these tensors; two underscores are a dot."""
+    folder.mkdir()
+    save_file({name.replace("__", "."): tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+    return Checkpoint(folder)
+
+
+def in_common(one: Checkpoint, other: Checkpoint) -> set[str]:
+    return set(common_tensors(one, other, lambda name, entry: True, skip_unmatched=False))
+
+
 def test_equal_bytes_alone_are_no_tie(tmp_path: Path) -> None:
-    for folder, projection in (("a", torch.zeros(4, 4)), ("b", torch.ones(4, 4))):
-        (tmp_path / folder).mkdir()
-        tensors = {"head.weight": torch.zeros(4, 4), "projection.weight": projection}
-        save_file(tensors, tmp_path / folder / "model.safetensors")
-    one, other = Checkpoint(tmp_path / "a"), Checkpoint(tmp_path / "b")
-    assert set(common_tensors(one, other, lambda name, entry: True, False)) == {"head.weight", "projection.weight"}
+    zeros, ones = torch.zeros(4, 4), torch.ones(4, 4)
+    one = stored(tmp_path / "a", head__weight=zeros, projection__weight=zeros.clone())
+    other = stored(tmp_path / "b", head__weight=zeros, projection__weight=ones)
+    assert in_common(one, other) == {"head.weight", "projection.weight"}
 
 
 def test_a_copy_that_the_other_model_has_untied_is_a_weight_of_its_own(tmp_path: Path) -> None:
-    for folder, head in (("a", torch.ones(4, 4)), ("b", torch.zeros(4, 4))):
-        (tmp_path / folder).mkdir()
-        tensors = {"model.embed_tokens.weight": torch.ones(4, 4), "lm_head.weight": head}
-        save_file(tensors, tmp_path / folder / "model.safetensors")
-    one, other = Checkpoint(tmp_path / "a"), Checkpoint(tmp_path / "b")
+    zeros, ones = torch.zeros(4, 4), torch.ones(4, 4)
+    one = stored(tmp_path / "a", model__embed_tokens__weight=ones, lm_head__weight=ones.clone())
+    other = stored(tmp_path / "b", model__embed_tokens__weight=ones, lm_head__weight=zeros)
     assert list(one.copies) == ["model.embed_tokens.weight"]
-    assert "lm_head.weight" in common_tensors(one, other, lambda name, entry: True, False)
+    assert "lm_head.weight" in in_common(one, other)
     assert not any(one.copies.values())
 
 
 def test_empty_tensors_take_no_part(tmp_path: Path) -> None:
-    for folder in "ab":
-        (tmp_path / folder).mkdir()
-        tensors = {"h.0.a.weight": torch.ones(2, 2), "h.0.b.weight": torch.empty(0, 4), "h.0.c": torch.tensor(1.0)}
-        save_file(tensors, tmp_path / folder / "model.safetensors")
-    one, other = Checkpoint(tmp_path / "a"), Checkpoint(tmp_path / "b")
-    assert set(common_tensors(one, other, lambda name, entry: True, False)) == {"h.0.a.weight", "h.0.c"}
+    tensors = {"h__0__a__weight": torch.ones(2, 2), "h__0__b__weight": torch.empty(0, 4), "h__0__c": torch.tensor(1.0)}
+    one, other = stored(tmp_path / "a", **tensors), stored(tmp_path / "b", **tensors)
+    assert in_common(one, other) == {"h.0.a.weight", "h.0.c"}
