@@ -10,13 +10,16 @@ from argparse import SUPPRESS, ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
 
 from lce.errors import LceError
 
-Kind = TypeVar("Kind")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Kind = TypeVar("Kind", bound="DataclassInstance")
 DEFAULT_CONFIG = Path("configs/quickstart.yaml")
 
 COMMON = {"experiment", "base", "seed", "data", "trainer"}
@@ -162,7 +165,7 @@ def _settings(values: Namespace) -> tuple[Any, dict[str, Any]]:
 
 def _read(kind: type[Kind], values: Namespace) -> Kind:
     """The settings of one ``kind`` among the parsed ``values``."""
-    return kind(**{field.name: values[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
 
 
 def data(values: Namespace) -> None:

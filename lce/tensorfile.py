@@ -13,7 +13,7 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -157,10 +157,11 @@ class TensorWriter:
     entries come first, so that every tensor is aligned.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, spools: ExitStack) -> None:
         self.folder = folder
         self.record: dict[str, Any] = {}
         """What goes into the metadata under "lce"."""
+        self._open = spools
         self._spools: dict[int, IO[bytes]] = {}
         self._tensors: dict[int, list[tuple[str, str, int]]] = {}
 
@@ -168,21 +169,16 @@ class TensorWriter:
     @contextmanager
     def to(cls, path: str | Path) -> Iterator[TensorWriter]:
         """A writer whose file is at ``path`` once the block has succeeded; LceError if the disk is full."""
-        with replaced_file(path) as temporary:
-            writer = cls(temporary.parent)
-            try:
-                yield writer
-                writer._finish(temporary)
-            finally:
-                for spool in writer._spools.values():
-                    with suppress(OSError):
-                        spool.close()
+        with replaced_file(path) as temporary, ExitStack() as spools:
+            writer = cls(temporary.parent, spools)
+            yield writer
+            writer._finish(temporary)
 
     def add(self, name: str, flat: Array, code: str) -> None:
         """Append a vector with the file's ``code`` of its type."""
         width = flat.itemsize
         if width not in self._spools:
-            self._spools[width] = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
+            self._spools[width] = self._open.enter_context(tempfile.TemporaryFile(dir=self.folder))  # noqa: SIM115
             self._tensors[width] = []
         self._spools[width].write(as_bytes(np.ascontiguousarray(flat)))
         self._tensors[width].append((name, code, len(flat)))

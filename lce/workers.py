@@ -67,10 +67,11 @@ def ordered(
         try:
             keep_to_one()
             for item in items:
-                waiting.append((item, pool.submit(work, item)))
-                under_way += progress.size(item)
-                while len(waiting) >= 2 * threads or (len(waiting) > 1 and under_way > MOST_UNDER_WAY):
+                size = progress.size(item)
+                while waiting and (len(waiting) >= 2 * threads or under_way + size > MOST_UNDER_WAY):
                     yield finished()
+                waiting.append((item, pool.submit(work, item)))
+                under_way += size
             while waiting:
                 yield finished()
         finally:

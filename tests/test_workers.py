@@ -37,7 +37,7 @@ def test_results_come_in_order_and_few_wait() -> None:
 
     for item, result in ordered(work, items(), PROGRESS):
         assert result == item * item
-        assert len(drawn) <= item + 2 * threads
+        assert len(drawn) <= item + 2 * threads + 1
     assert most <= threads
     assert torch.get_num_threads() == threads
 

@@ -41,6 +41,7 @@ from transformers import (
     RobertaTokenizer,
 )
 
+from lce.checkpoint import is_layer_matrix
 from lce.data.encoding import encode
 from lce.data.masking import MaskingCollator, MaskingProbabilities
 from lce.metrics.crows_pairs import CrowsPairsScorer, Pair
@@ -48,7 +49,7 @@ from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.stereoset import Example, StereoSetScorer, word_pieces
 from lce.metrics.weat import AssociationTest, WeatScorer
-from lce.models import load_masked_lm, masked_logits
+from lce.models import load_masked_lm, masked_logits, prunable_parameters
 
 PAIRS = [
     Pair("My sister was a good nurse.", "My brother was a good nurse.", "stereo"),
@@ -260,3 +261,9 @@ def test_whether_a_word_has_a_leading_space_is_seen_from_the_tokenizer(loaded: L
     for word in ("nurse", "Gardening", "lettertrain"):
         text = f" {word}" if spaced else word
         assert word_pieces(word, tokenizer) == tokenizer.encode(text, add_special_tokens=False)
+
+
+def test_the_matrices_of_the_layers_are_the_same_by_type_and_by_name(loaded: Loaded) -> None:
+    """Training asks the modules, checkpoints on a disk have names and shapes only."""
+    by_name = {n for n, p in loaded.model.named_parameters() if is_layer_matrix(n, tuple(p.shape))}
+    assert by_name == set(prunable_parameters(loaded.model)) != set()

@@ -105,7 +105,7 @@ def test_cards_are_stacked(file: Path, tmp_path: Path) -> None:
 def test_an_output_inside_of_the_model_is_refused(file: Path, tmp_path: Path) -> None:
     before = files(tmp_path / "model")
     for place in ("model", "model/sub/patched"):
-        with pytest.raises(LceError, match=r"lies inside of|exists already"):
+        with pytest.raises(LceError, match="lies inside of"):
             apply_patch(tmp_path / "model", Patch.load(file), tmp_path / place)
     assert files(tmp_path / "model") == before
     assert not (tmp_path / "model/sub").exists()
@@ -233,18 +233,23 @@ def test_the_wrong_base_is_refused_and_nothing_written(file: Path, tmp_path: Pat
 def test_a_full_disk_gets_one_line_and_leaves_nothing(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    saved("bert", tmp_path / "other", seed=1)
     present = sorted(tmp_path.rglob("*"))
+    model, out = str(tmp_path / "model"), str(tmp_path / "new/out")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, before[1]))  # no file may grow beyond it
     try:
-        command = ["patch", "apply", str(tmp_path / "model"), "--patch", str(file), "--out", str(tmp_path / "out")]
-        assert main(command) == 2
+        for command in (
+            ["apply", model, "--patch", str(file), "--out", out],
+            ["diff", model, str(tmp_path / "other"), "--out", out],
+        ):
+            assert main(["patch", *command]) == 2
+            assert "out: cannot be written (File too large); nothing was left behind" in capsys.readouterr().err
+            assert sorted(tmp_path.rglob("*")) == present
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert "out: cannot be written (File too large); nothing was left behind" in capsys.readouterr().err
-    assert sorted(tmp_path.rglob("*")) == present
 
 
 def test_a_kill_leaves_the_old_state_and_the_next_run_tidies_up(file: Path, tmp_path: Path) -> None:
