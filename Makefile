@@ -2,6 +2,7 @@
 # `make help` lists the targets.
 
 CONFIG ?= configs/quickstart.yaml
+STUDY ?= configs/study.yaml
 SEED ?= 0
 TARGET ?= stereotypical
 REFERENCE ?= anti-stereotypical
@@ -23,7 +24,7 @@ VARIANTS := stereotypical anti-stereotypical neutral
 SUMMARY = $(RUN)/seed-$(SEED)/$(1)/summary$(if $(SPARSITY),-$(SPARSITY)).json
 trained = $(foreach variant,$(filter $(VARIANTS),$(1)),$(call SUMMARY,$(variant)))
 
-.PHONY: help install data pretrain train-ref localize edit evaluate tensorboard test test-hub bench lint format clean
+.PHONY: help install data pretrain train-ref localize edit evaluate study tensorboard test test-hub bench lint format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -46,7 +47,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 		cp constraints.txt $(VENV)/constraints.txt; \
 		$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"; \
 	fi
-	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev,study]'
 	touch $@
 
 $(PEERS): $(INSTALLED)
@@ -75,6 +76,10 @@ edit: $(call trained,$(TARGET) $(REFERENCE)) | $(INSTALLED) ## edit the target, 
 evaluate: | $(INSTALLED) ## measure MODEL (by default the bundled one), or compare it: AGAINST=another
 	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) $(SETTINGS) \
 		$(if $(AGAINST),--against $(AGAINST)) $(if $(LIMIT),--limit $(LIMIT))
+
+study: | $(INSTALLED) ## run the whole study of STUDY and write its report (hours; a killed one goes on)
+	$(BIN)/lce sweep --config $(STUDY)
+	$(BIN)/lce report runs/$(basename $(notdir $(STUDY)))
 
 tensorboard: | $(INSTALLED) ## look at the curves of all runs
 	$(BIN)/tensorboard --logdir runs

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-import warnings
 from argparse import SUPPRESS, ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
 
 from lce.errors import LceError
+from lce.logs import quieten
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         command, values = _parse(arguments)
-        _quieten()
+        quieten()
         command(values)
         sys.stdout.flush()
     except (LceError, ArgumentError) as error:
@@ -62,15 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("lce: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
-
-
-def _quieten() -> None:
-    """Leave lce's own progress and the libraries' errors on the screen; called once the libraries are imported."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("lce").setLevel(logging.INFO)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")
 
 
 def _parse(arguments: list[str]) -> tuple[Callable[[Namespace], None], Namespace]:
@@ -136,6 +126,20 @@ def _add_trainer(parser: ArgumentParser) -> None:
 
     parser.add_class_arguments(Trainer, "trainer", skip=MANAGED, instantiate=False)
     parser.set_defaults({"trainer.devices": 1, "trainer.log_every_n_steps": 10})
+
+
+def _add_sweep(parser: ArgumentParser, name: str) -> None:
+    from lce.experiments.study import StudySettings
+
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with settings, configs/study.yaml")
+    parser.add_class_arguments(StudySettings)
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="list the cells and what they will take")
+    parser.add_argument("--status", action="store_true", help="say what is done, running, failed and left")
+    _add_trainer(parser)
+
+
+def _add_report(parser: ArgumentParser, name: str) -> None:
+    parser.add_argument("run", type=str, help="folder of a study: the `experiment` of its configuration")
 
 
 def _add_patch(parser: ArgumentParser, name: str) -> None:
@@ -266,6 +270,36 @@ def evaluate(values: Namespace) -> None:
     print(path)
 
 
+def sweep(values: Namespace) -> None:
+    """Run a study: train, edit and measure all its cells, on the cores of this machine or on a Ray cluster.
+
+    A cell that has its result is not run again: the same command goes on with a study that was killed, and tries again
+    what failed. One model over several GPUs trains by `lce train` (torchrun …) into the study's folder beforehand.
+    """
+    from lce.experiments.study import StudySettings
+    from lce.experiments.sweep import run_sweep, status
+    from lce.experiments.tables import print_plan, print_status
+
+    study, trainer_options = _read(StudySettings, values), values["trainer"].as_dict()
+    if values.dry_run:
+        print_plan(study, trainer_options)
+    elif values.status:
+        print_status(status(study, trainer_options))
+    else:
+        found = run_sweep(study, trainer_options)
+        print_status(found)
+        if found.failed:
+            raise LceError(f"{len(found.failed)} cells failed; the same command tries them again")
+        print(study.experiment)
+
+
+def report(values: Namespace) -> None:
+    """Write the report of a study: figures, tables, and which of the paper's claims hold."""
+    from lce.experiments.report import write_report
+
+    print(write_report(Path(values.run)))
+
+
 def patch(values: Namespace) -> None:
     """Make, apply, take back, combine or look at a patch: the few weights that an edit changed."""
     from lce.patch.commands import ACTIONS
@@ -280,6 +314,8 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "localize": localize,
     "edit": edit,
     "evaluate": evaluate,
+    "sweep": sweep,
+    "report": report,
     "patch": patch,
 }
 
@@ -288,6 +324,8 @@ ON_CHECKPOINTS: dict[str, Callable[[Namespace], None]] = {"localize": localize_c
 
 PARSERS: dict[Callable[[Namespace], None], Callable[[ArgumentParser, str], None]] = {
     pretrain: _add_pretrain,
+    sweep: _add_sweep,
+    report: _add_report,
     patch: _add_patch,
     localize_checkpoints: _add_checkpoints,
     edit_checkpoints: _add_checkpoints,

@@ -136,10 +136,19 @@ def localize(
     raise LceError(f"localization: unknown {localization!r}; known are {', '.join(LOCALIZATIONS)}")
 
 
-def uninformed(selection: Selection, target: Subnetwork, reference: Subnetwork, strategy: str, seed: int) -> Selection:
+def uninformed(
+    selection: Selection,
+    target: Subnetwork,
+    reference: Subnetwork,
+    strategy: str,
+    seed: int,
+    is_matched: bool = False,
+) -> Selection:
     """As many weights as ``selection`` has, drawn at random: the control for an edit by ``strategy``.
 
-    Drawn from the weights kept in the target for pruning, else from all that are not pruned in both.
+    Drawn from the weights kept in the target for pruning, else from all that are not pruned in both; if it
+    ``is_matched``, from each parameter as many as ``selection`` has there, so that only the choice within a component
+    of a layer is left to chance.
 
     Raises:
         LceError: there are fewer weights to draw from than were selected.
@@ -150,9 +159,14 @@ def uninformed(selection: Selection, target: Subnetwork, reference: Subnetwork, 
     }
     random = generator(seed, "uninformed", selection.localization)
     draws = {name: torch.rand(kept.shape, generator=random) for name, kept in candidates.items()}
-    marks = smallest(draws, selection.count, among=candidates)
+    groups = [[name] for name in draws] if is_matched else [list(draws)]
+    marks: dict[str, Tensor] = {}
+    for names in groups:
+        count = sum(selection.counts[name] for name in names)
+        marks |= smallest({name: draws[name] for name in names}, count, {name: candidates[name] for name in names})
     found = ((name, mark.flatten().nonzero().flatten()) for name, mark in marks.items())
-    return _selection(found, target, reference, f"uninformed-{selection.localization}")
+    kind = "matched" if is_matched else "uninformed"
+    return _selection(found, target, reference, f"{kind}-{selection.localization}")
 
 
 def _selection(

@@ -56,19 +56,22 @@ def find_model(name: str, settings: Settings) -> Path:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A target model with its subnetwork, the reference's subnetwork, and what was selected between them."""
+class Pair:
+    """A target model and a reference model, and the subnetwork of each."""
 
     model: PreTrainedModel
     reference_model: PreTrainedModel
     tokenizer: Any
     target: Subnetwork
     reference: Subnetwork
-    selection: Selection
 
 
-def compare(settings: Settings) -> Comparison:
-    """Load target and reference, and localise (or read the given selection)."""
+def load_pair(settings: Settings) -> Pair:
+    """Load target and reference.
+
+    Raises:
+        LceError: they are missing, of different shape or vocabulary, or the same.
+    """
     folders = [find_model(name, settings) for name in (settings.target, settings.reference)]
     (model, tokenizer), (reference_model, reference_tokenizer) = map(load_masked_lm, folders)
     target, reference = (
@@ -78,16 +81,19 @@ def compare(settings: Settings) -> Comparison:
     diff.check_pair(target, reference)
     if tokenizer.get_vocab() != reference_tokenizer.get_vocab():
         raise LceError(f"{folders[0]} and {folders[1]}: have different vocabularies and cannot be compared")
+    return Pair(model, reference_model, tokenizer, target, reference)
+
+
+def select(settings: Settings, pair: Pair) -> Selection:
+    """Localise, or read the given selection."""
     if settings.selection:
-        selection = Selection.load(Path(settings.selection))
-    else:
-        selection = diff.localize(settings.localization, target, reference, settings.k)
-    return Comparison(model, reference_model, tokenizer, target, reference, selection)
+        return Selection.load(Path(settings.selection))
+    return diff.localize(settings.localization, pair.target, pair.reference, settings.k)
 
 
 def run_localize(settings: Settings) -> tuple[Path, Selection]:
     """Write the selection and its heat map; return the selection's file and the selection."""
-    selection = compare(settings).selection
+    selection = select(settings, load_pair(settings))
     default = (
         Path(settings.experiment) / f"seed-{settings.seed}" / "selections" / f"{_name(settings, selection)}.safetensors"
     )
@@ -107,15 +113,14 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
         LceError: target, reference, selection and strategy do not fit, or no α changes anything.
     """
     alphas = _checked_alphas(settings)
-    pair = compare(settings)
-    default = (
-        Path(settings.experiment) / f"seed-{settings.seed}" / "edits" / _name(settings, pair.selection, edited=True)
-    )
+    pair = load_pair(settings)
+    selection = select(settings, pair)
+    default = Path(settings.experiment) / f"seed-{settings.seed}" / "edits" / _name(settings, selection, edited=True)
     folder = Path(settings.output) if settings.output else default
     identity = asdict(settings) | {
         "alpha": alphas,
         "models": [pair.target.fingerprint, pair.reference.fingerprint],
-        "selection": fingerprint(pair.selection.indices),
+        "selection": fingerprint(selection.indices),
         "trainer": numerics(trainer_options),
     }
     result_file = folder / RESULT
@@ -125,20 +130,20 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
             return result_file
         raise LceError(f"{folder}: holds the result of other settings or models; remove it or name another --output")
     first = next(alpha for alpha in alphas if alpha)
-    edit(settings.strategy, pair.selection, pair.target, pair.reference, first)  # refused before anything is written
+    edit(settings.strategy, selection, pair.target, pair.reference, first)  # refused before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     save_config(folder / CONFIG, asdict(settings) | {"trainer": dict(trainer_options)})
     common = {
         "target": pair.target.folder,
         "reference": pair.reference.folder,
-        "localization": pair.selection.localization,
+        "localization": selection.localization,
         "strategy": settings.strategy,
         "sparsity": read_record(pair.target.folder).get("sparsity", pair.target.mask.sparsity),
         "seed": settings.seed,
-        "selected": {"count": pair.selection.count, "share": pair.selection.share},
+        "selected": {"count": selection.count, "share": selection.share},
     }
-    edits = _measure(settings, trainer_options, pair, alphas, folder, common)
-    save_heat_map(pair.selection, folder / "selection.png")
+    edits = _measure(settings, trainer_options, pair, selection, alphas, folder, common)
+    save_heat_map(selection, folder / "selection.png")
     if len(edits) > 1:
         alpha_curves(edits, folder / "alpha.png")
     scores = edits[0] if len(edits) == 1 else {"edits": edits}
@@ -160,7 +165,8 @@ def _checked_alphas(settings: Settings) -> list[float]:
 def _measure(
     settings: Settings,
     trainer_options: Mapping[str, Any],
-    pair: Comparison,
+    pair: Pair,
+    selection: Selection,
     alphas: list[float],
     folder: Path,
     common: dict[str, Any],
@@ -179,7 +185,7 @@ def _measure(
         reference = scored("reference", evaluate.unedited, pair.reference_model)
         before = scored("target", evaluate.unedited, pair.model)
         for alpha in alphas:
-            changes = edit(settings.strategy, pair.selection, pair.target, pair.reference, alpha) if alpha else {}
+            changes = edit(settings.strategy, selection, pair.target, pair.reference, alpha) if alpha else {}
             title = f"α = {alpha:g}"
             if changes:
                 after = scored(title, evaluate, pair.model, changes, logger, alpha=alpha, tag="edited")
@@ -188,22 +194,22 @@ def _measure(
                 log_scores(logger, "edited", alpha, before)
             controls = [] if changes else [before]
             for draw in range(settings.uninformed_draws if changes else 0):
-                control = _control(settings, pair, alpha, draw)
+                control = _control(settings, pair, selection, alpha, draw)
                 left_out = LEFT_OUT_OF_FURTHER_DRAWS if draw else ()
                 controls.append(scored(f"{title}, uninformed", evaluate, pair.model, control, leave_out=left_out))
             scores = {name: _row(name, before, after, controls, reference) for name in before}
             patch_file = folder / f"alpha{alpha:g}.patch.safetensors"
             patch = _write_patch(pair, changes, patch_file, {**common, "alpha": alpha}, scores)
-            edits.append({"alpha": alpha, "scores": scores, "edited": _edited(pair.selection, changes), **patch})
+            edits.append({"alpha": alpha, "scores": scores, "edited": _edited(selection, changes), **patch})
     logger.finalize("success")
     return edits
 
 
-def _control(settings: Settings, pair: Comparison, alpha: float, draw: int) -> Changes:
+def _control(settings: Settings, pair: Pair, selection: Selection, alpha: float, draw: int) -> Changes:
     """The same edit of as many weights, drawn at random."""
     seed = derive(settings.seed, draw)
-    selection = diff.uninformed(pair.selection, pair.target, pair.reference, settings.strategy, seed)
-    return dict(changed_values(settings.strategy, selection, pair.target, pair.reference, alpha))
+    drawn = diff.uninformed(selection, pair.target, pair.reference, settings.strategy, seed)
+    return dict(changed_values(settings.strategy, drawn, pair.target, pair.reference, alpha))
 
 
 def _row(name: str, before: Scores, after: Scores, controls: list[Scores], reference: Scores) -> dict[str, Any]:
@@ -233,7 +239,7 @@ def _edited(selection: Selection, changes: Changes) -> dict[str, Any]:
 
 
 def _write_patch(
-    pair: Comparison, changes: Changes, path: Path, about: dict[str, Any], scores: dict[str, Any]
+    pair: Pair, changes: Changes, path: Path, about: dict[str, Any], scores: dict[str, Any]
 ) -> dict[str, Any]:
     if not changes:
         return {"patch": None, "patch_bytes": 0}

@@ -36,3 +36,8 @@ def variant_folder(run: str | Path, seed: int, variant: str) -> Path:
 def level_folder(variant_folder: str | Path, sparsity: float) -> Path:
     """Folder of the subnetwork with ``sparsity`` in [0, 1): sparsity-30, or sparsity-12.5."""
     return Path(variant_folder) / f"sparsity-{100 * sparsity:04.1f}".removesuffix(".0")
+
+
+CELLS = "cells"
+FAILED = ".failed"
+RUNNING = ".running"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -68,6 +68,20 @@ class Selection:
             before = totals.get(component, (0, 0))
             totals[component] = (before[0] + selected, before[1] + total)
         return {name: {"count": n, "share": n / total} for name, (n, total) in totals.items()}
+
+    def in_last_layers(self, number: int) -> Selection:
+        """What of it lies in the last ``number`` layers.
+
+        Raises:
+            LceError: there are fewer layers.
+        """
+        places = layers_and_components(self.shapes)
+        layers = sorted({layer for layer, _ in places.values() if layer is not None})
+        if not 1 <= number <= len(layers):
+            raise LceError(f"last_layers: expected 1 to {len(layers)}, got {number}")
+        within = {name: places[name][0] in layers[-number:] for name in self.shapes}
+        indices = {name: self.indices[name][: None if within[name] else 0] for name in self.shapes}
+        return replace(self, indices=indices)
 
     def save(self, path: Path) -> None:
         about = {"localization": self.localization, "target": self.target, "reference": self.reference}

@@ -48,8 +48,9 @@ class BiasSpecification:
         term that itself has a hyphen (``child-care``) is found as it stands.
         """
         for match in _pattern(self).finditer(text):
-            group, is_target = _lookup(self)[_normal(match.group())]
-            yield Term(match.start(), match.end(), group, is_target)
+            # Ignoring case, the pattern takes İ for i and ſ for s; in lower case they are other letters.
+            if known := _lookup(self).get(_normal(match.group())):
+                yield Term(match.start(), match.end(), *known)
 
     def swap(self, text: str, term: Term) -> str:
         """``text`` with the target ``term`` replaced by its counterpart in the same case (She → He, SHE → HE)."""

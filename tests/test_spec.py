@@ -87,3 +87,8 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [", encoding="utf-8")
     with pytest.raises(LceError, match="not valid YAML"):
         load_specification(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("text", ["a gİrl with a book", "the ſecretary wrote", "ſhe was there"])
+def test_letters_that_only_resemble_a_term_are_none_of_it(text: str, spec: BiasSpecification) -> None:
+    assert list(spec.find(text)) == []

@@ -70,7 +70,7 @@ def prepare_examples(settings: DataSettings) -> dict[str, Any]:
     spec = load_specification(settings.specification)
     if not settings.neutral_ratio >= 0:
         raise LceError(f"data.neutral_ratio: expected 0 or more, got {settings.neutral_ratio}")
-    claim(folder, _shared(settings, spec), results=RESULTS)
+    claim(folder, identity_of(settings), results=RESULTS)
     if (folder / REPORT).exists():
         return dict(read_json(folder / REPORT))
     sentences = _sentences(settings, spec)
@@ -105,7 +105,7 @@ def prepare_sentences(settings: DataSettings) -> Path:
     """Write every distinct sentence of the corpus (``text``, ``evaluation``), for pretraining; return the file."""
     path = Path(settings.folder) / SENTENCES
     spec = load_specification(settings.specification)
-    claim(path.parent, _shared(settings, spec), results=RESULTS)
+    claim(path.parent, identity_of(settings), results=RESULTS)
     if not path.exists():
         sentences = _sentences(settings, spec)
         distinct = sentences.select(_first_of_each(sentences)).select_columns(["text", "evaluation"])
@@ -114,8 +114,13 @@ def prepare_sentences(settings: DataSettings) -> Path:
     return path
 
 
-def _shared(settings: DataSettings, spec: BiasSpecification) -> dict[str, Any]:
-    """What the prepared files depend on: the settings, and the content of the files that they name."""
+def identity_of(settings: DataSettings) -> dict[str, Any]:
+    """What the prepared files depend on: the settings, and the content of the files that they name.
+
+    Raises:
+        LceError: the bias specification cannot be read.
+    """
+    spec = load_specification(settings.specification)
     shared = {key: value for key, value in asdict(settings).items() if key not in ("folder", "downloads", "processes")}
     files = {name: _file_digest(Path(name)) for name in settings.corpus.files if Path(name).is_file()}
     return shared | {"specification": json.loads(json.dumps(asdict(spec))), "files": files}

@@ -1,0 +1,357 @@
+"""The paper's claims C1 to C15: the functions that apply the rules of claims.yaml to a study.
+
+Each says whether its claim holds and what was measured; None where the study does not hold what the rule needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from lce.experiments.results import DIRECTIONS, EDIT, Results
+from lce.experiments.statistics import mean_interval, over_seeds, paired_difference, spearman
+from lce.experiments.study import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL
+from lce.labels import label
+from lce.pruning import WINNING_TICKET
+
+Verdict = tuple[bool | None, str]
+"""Whether a claim holds (None: cannot be tested here), and what was measured."""
+
+UNTESTED: Verdict = (None, "the study holds no cells for it")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, the paper's number, the rule by which it holds, and what a study says of it."""
+
+    number: str
+    text: str
+    paper: str
+    rule: str
+    holds: bool | None
+    measured: str
+
+
+def _values(results: Results, variant: str, sparsity: float, metric: str) -> pd.Series:
+    """Scores of unedited subnetworks by seed."""
+    frame = results.measured
+    here = frame[(frame["variant"] == variant) & (frame["sparsity"] == sparsity) & (frame["metric"] == metric)]
+    return here.set_index("seed")["value"]
+
+
+def gap(results: Results, sparsity: float, metric: str) -> pd.Series:
+    """Stereotypical less anti-stereotypical, by seed."""
+    return (
+        _values(results, STEREOTYPICAL, sparsity, metric) - _values(results, ANTI_STEREOTYPICAL, sparsity, metric)
+    ).dropna()
+
+
+def intended_direction(results: Results) -> Verdict:
+    gaps = {name: gap(results, 0.0, name) for name in results.bias}
+    if not gaps or any(len(values) < 2 for values in gaps.values()):
+        return UNTESTED
+    found = {name: mean_interval(values) for name, values in gaps.items()}
+    return all(e.low > 0 for e in found.values()), "; ".join(f"{label(name)} {e}" for name, e in found.items())
+
+
+def winning_tickets(results: Results) -> Verdict:
+    frame = results.trained
+    if not len(frame) or not (frame["sparsity"] > 0).any():
+        return UNTESTED
+    ratios = frame[frame["sparsity"] > 0].groupby(["variant", "sparsity"])["ratio"].mean()
+    worst: Any = ratios.idxmax()
+    return bool(ratios.max() <= WINNING_TICKET), f"at most {ratios.max():.3f} ({worst[0]}, {worst[1]:.0%})"
+
+
+def stable_masks(results: Results) -> Verdict:
+    means = {
+        (variant, cell.sparsity): float(np.mean(values))
+        for cell, result in results.of("overlap").items()
+        for variant, values in result["masks"].items()
+    }
+    if not means:
+        return UNTESTED
+    worst = min(means, key=lambda key: means[key])
+    return means[worst] > 0.98, f"{means[worst]:.4f} to {max(means.values()):.4f}, least: {worst[0]}, {worst[1]:.0%}"
+
+
+def bias_of_subnetworks(results: Results) -> Verdict:
+    ratios = {}
+    for metric in results.bias:
+        dense = gap(results, 0.0, metric)
+        for sparsity in results.study.sparsities:
+            here = gap(results, sparsity, metric)
+            if len(dense) and len(here) and dense.mean() > 0:
+                ratios[metric, sparsity] = here.mean() / dense.mean()
+    if not ratios:
+        return UNTESTED
+    least = min(ratios, key=lambda key: ratios[key])
+    shown = {metric: [f"{r:.2f}" for (m, _), r in ratios.items() if m == metric] for metric in results.bias}
+    text = "; ".join(f"{label(metric)} {', '.join(values)}" for metric, values in shown.items() if values)
+    return ratios[least] >= 0.5, text
+
+
+def small_difference(results: Results) -> Verdict:
+    shares: dict[float, list[float]] = {}
+    for cell, result in results.of("compare").items():
+        shares.setdefault(cell.sparsity or 0, []).append(result["selections"]["mask"]["share"])
+    if not shares:
+        return UNTESTED
+    means = {sparsity: float(np.mean(values)) for sparsity, values in shares.items()}
+    return max(means.values()) < 0.005, ", ".join(f"{m:.2%} at {s:.0%}" for s, m in sorted(means.items()))
+
+
+def densities(results: Results) -> pd.DataFrame:
+    """localization, layer, component → weights, and those selected at the study's sparsity."""
+    rows = [
+        {"localization": name, "layer": layer, "component": component, "selected": selected, "weights": weights}
+        for cell, result in results.of("compare").items()
+        if cell.sparsity == results.study.sparsity
+        for name, found in result["selections"].items()
+        for layer, component, selected, weights in found["cells"]
+    ]
+    if not rows:
+        return pd.DataFrame(columns=["localization", "layer", "component", "selected", "weights"])
+    frame = pd.DataFrame(rows)
+    return frame.groupby(["localization", "layer", "component"], dropna=False, sort=False).sum().reset_index()
+
+
+def where_it_sits(results: Results) -> Verdict:
+    frame = densities(results)
+    if not len(frame) or not frame["component"].str.contains("attention.output.dense").any():
+        return UNTESTED
+    verdicts, texts = [], []
+    for name, part in frame.groupby("localization"):
+        layers, components = (
+            part.groupby(by)[["selected", "weights"]].sum().eval("selected / weights") for by in ("layer", "component")
+        )
+        half = len(layers) // 2
+        first, last = layers.sort_index().iloc[:half].mean(), layers.sort_index().iloc[-half:].mean()
+        top: Any = components.idxmax()
+        verdicts.append(last > first and top == "attention.output.dense")
+        texts.append(f"{name}: last half of the layers {last:.2%}, first {first:.2%}; densest component {top}")
+    return all(verdicts), "; ".join(texts)
+
+
+def informed_edits(results: Results) -> Verdict:
+    frame = over_seeds(results.at_paper_settings, [*EDIT, "metric"], "intended")
+    shares = frame.assign(hit=frame["mean"] > 0).groupby("metric")["hit"].agg(["mean", "count"])
+    if results.weat not in shares.index:
+        return UNTESTED
+    named = [(name, shares.loc[name]) for name in results.bias]
+    text = "; ".join(f"{label(name)} {row['mean']:.0%} of {int(row['count'])}" for name, row in named)
+    return bool(shares.loc[results.weat, "mean"] >= 0.9), text
+
+
+def against_controls(results: Results, control: str, metric: str) -> pd.DataFrame:
+    """Edits at the study's k that have controls: ``intended``, and the mean over draws of the control's, by seed."""
+    by = [name for name in EDIT if name not in ("control", "draw")]
+    frame = results.edits[results.edits["metric"] == metric]
+    drawn = frame[frame["control"] == control].groupby([*by, "seed"], dropna=False)["intended"].mean()
+    control_frame = drawn.rename("by_control").reset_index()
+    return results.swept[results.swept["metric"] == metric].merge(control_frame, on=[*by, "seed"])
+
+
+def uninformed_edits(results: Results, control: str = "uninformed") -> Verdict:
+    frame = against_controls(results, control, results.weat)
+    if len(frame) < 2:
+        return UNTESTED
+    ratio = frame["by_control"].abs().mean() / frame["intended"].abs().mean()
+    estimate = paired_difference(frame["intended"], frame["by_control"])
+    text = f"{label(results.weat)}: moves {ratio:.0%} as far; informed − {control} {estimate}, n = {len(frame)}"
+    return bool(ratio <= 0.25 and estimate.low > 0), text
+
+
+def curve(results: Results, target: str, reference: str, localization: str, metric: str) -> pd.DataFrame:
+    """alpha → mean, std of the score over seeds at the study's sparsity and k, with the unedited target at 0."""
+    frame = results.swept[results.swept["alpha"].notna() & (results.swept["sparsity"] == results.study.sparsity)]
+    chosen = {"target": target, "reference": reference, "localization": localization, "metric": metric}
+    for column, value in chosen.items():
+        frame = frame[frame[column] == value]
+    unedited = frame.drop_duplicates("seed").assign(alpha=0.0, value=lambda f: f["before"])
+    return over_seeds(pd.concat([frame, unedited]), ["alpha"]).sort_values("alpha", ignore_index=True)
+
+
+def crossing(alphas: Any, values: Any) -> float | None:
+    """The least α > 0 at which the line through the points is zero; None if it never is."""
+    points = [(a, v) for a, v in zip(alphas, values, strict=True) if a >= 0]
+    for (a, v), (b, w) in pairwise(points):
+        if v * w <= 0 and v != w:
+            return float(a + (b - a) * v / (v - w))
+    return None
+
+
+def monotone_in_alpha(results: Results) -> Verdict:
+    ranks, zeros, texts = [], [], []
+    for (target, reference), name in ((d, n) for d in DIRECTIONS for n in ("mask", "value")):
+        found = curve(results, target, reference, name, results.weat)
+        near = found[found["alpha"].abs() <= 4]
+        if len(near) < 5:
+            continue
+        rank = spearman(near["alpha"], near["mean"]) * (-1 if target == STEREOTYPICAL else 1)
+        zero = crossing(found["alpha"], found["mean"])
+        ranks.append(rank)
+        zeros.append(zero is not None and 1.5 <= zero <= 3)
+        texts.append(f"{target}, {name}: ρ = {rank:.2f}, zero at {'no α' if zero is None else f'α = {zero:.1f}'}")
+    if not ranks:
+        return UNTESTED
+    return min(ranks) >= 0.95 and all(zeros), "; ".join(texts)
+
+
+def over_k(results: Results, metric: str, alpha: float) -> pd.DataFrame:
+    """k → mean and std of ``intended`` over seeds and both directions, at the study's sparsity."""
+    frame = results.informed[(results.informed["localization"] == "value") & (results.informed["metric"] == metric)]
+    frame = frame[(frame["alpha"] == alpha) & (frame["sparsity"] == results.study.sparsity)]
+    frame = frame[frame["target"] != NEUTRAL]
+    found = over_seeds(frame, ["k"], "intended")
+    shares = frame.groupby("k", sort=False)["selected_share"].mean()
+    return found.assign(share=found["k"].map(shares)).sort_values("share", ignore_index=True)
+
+
+def saturation(results: Results) -> Verdict:
+    found = over_k(results, results.weat, alpha=1.0).set_index("k")["mean"]
+    if not {0.2, 0.4, 1.0} <= set(found.index):
+        return UNTESTED
+    ratios = {k: found[k] / found[1.0] for k in (0.2, 0.4)}
+    text = ", ".join(f"k = {k:.0%}: {ratio:.0%} of the effect of all" for k, ratio in ratios.items())
+    return bool(ratios[0.4] >= 0.9), text
+
+
+def language_kept(results: Results) -> Verdict:
+    frame = results.at_paper_settings
+    frame = frame.assign(relative=frame["moved"] / frame["before"])
+    destroyed = (frame["strategy"] == "pruning") & (frame["localization"] == "value")
+    kept, pruned = (
+        {name: over_seeds(part[part["metric"] == name], EDIT[2:7], column) for name, column in columns.items()}
+        for part in (frame[~destroyed], frame[destroyed])
+        for columns in ({"perplexity": "relative", "stereoset_lm": "moved"},)
+    )
+    if not len(kept["perplexity"]) or not len(pruned["perplexity"]):
+        return UNTESTED
+    rise, worst = kept["perplexity"]["mean"].max(), pruned["perplexity"]["mean"].min()
+    texts = [f"perplexity {rise:+.1%} at most, by value-based pruning {worst:+.1%} at least"]
+    fall = 0.0
+    if len(kept["stereoset_lm"]):
+        fall = kept["stereoset_lm"]["mean"].min()
+        texts.append(f"LM {fall:+.2f} at least")
+    return bool(rise <= 0.05 and fall >= -2 and worst > rise), "; ".join(texts)
+
+
+def dose(results: Results) -> Verdict:
+    ranks: dict[str, list[float]] = {results.weat: [], "perplexity": []}
+    spreads: dict[bool, list[float]] = {False: [], True: []}
+    for (target, reference), name in ((d, n) for d in DIRECTIONS for n in ("mask", "value")):
+        for metric, found in ranks.items():
+            points = curve(results, target, reference, name, metric)
+            if len(points) < 5:
+                return UNTESTED
+            start = points.loc[points["alpha"] == 0, "mean"].item()
+            near = points[(points["alpha"] > 0) & (points["alpha"] <= 4)]
+            found.append(spearman(near["alpha"], (near["mean"] - start).abs()))
+        for metric in set(results.bias) - {results.weat}:
+            points = curve(results, target, reference, name, metric)
+            for alpha, std in zip(points["alpha"], points["std"], strict=True):
+                if alpha >= 1:
+                    spreads[alpha >= 5].append(std)
+    low, high = (float(np.mean(spreads[is_far])) if spreads[is_far] else float("nan") for is_far in (False, True))
+    text = "; ".join(f"{label(name)}: ρ ≥ {min(values):.2f}" for name, values in ranks.items())
+    holds = all(min(values) >= 0.9 for values in ranks.values()) and high > low
+    return holds, f"{text}; spread over seeds {low:.2f} for 1 ≤ α < 5, {high:.2f} beyond"
+
+
+def by_sparsity(results: Results) -> Verdict:
+    frame = results.at_paper_settings
+    frame = frame[(frame["metric"] == results.weat) & frame["alpha"].isin((1.0, 2.0))]
+    found = over_seeds(frame, ["localization", "sparsity"], "intended")
+    texts, verdicts = [], []
+    for name, sign in (("mask", 1), ("value", -1)):
+        part = found[found["localization"] == name].sort_values("sparsity")
+        if len(part) < 3:
+            return UNTESTED
+        rank = spearman(part["sparsity"], part["mean"])
+        verdicts.append(sign * rank >= 0.8)
+        texts.append(f"{name}: {', '.join(f'{m:.2f}' for m in part['mean'])} (ρ = {rank:+.1f})")
+    return all(verdicts), "; ".join(texts)
+
+
+def neutral_target(results: Results) -> Verdict:
+    frame = results.swept[(results.swept["target"] == NEUTRAL) & (results.swept["metric"] == results.weat)]
+    steered = frame[(frame["reference"] == STEREOTYPICAL) & (frame["alpha"] == -2)]
+    if not len(steered):
+        return UNTESTED
+    unedited = results.measured[
+        (results.measured["variant"] == NEUTRAL)
+        & (results.measured["sparsity"] == results.study.sparsity)
+        & (results.measured["metric"] == results.weat)
+    ]
+    before, after = unedited["p_value"].map(is_null), steered["p_value"].map(is_null)
+    text = "; ".join(
+        f"{name}, α = −2: {steered_by['before'].mean():.2f} → {part['mean']:.2f} (mask, value mean ± {part['std']:.2f})"
+        for name in (STEREOTYPICAL, ANTI_STEREOTYPICAL)
+        if len(steered_by := frame[(frame["reference"] == name) & (frame["alpha"] == -2)])
+        for part in (steered_by["value"].agg(["mean", "std"]),)
+    )
+    if before.mean() > 0.5:
+        return None, f"the neutral models' bias is within its null interval before any edit; {text}"
+    removed = after.mean() > 0.5 or steered["value"].abs().mean() <= 0.25 * steered["before"].abs().mean()
+    return bool(removed), text
+
+
+def is_null(p_value: float) -> bool:
+    """Whether an effect lies in the central 95 % of its permutation distribution, by its one-sided ``p_value``."""
+    return 0.025 <= p_value <= 0.975
+
+
+def downstream_kept(results: Results) -> Verdict:
+    frame = results.tuned
+    if not len(frame):
+        return None, "no downstream task was run"
+    unedited = frame[frame["strategy"].isna()].rename(columns={"value": "unedited"})
+    edited = frame[frame["strategy"].notna() & (frame["control"] == "none")]
+    keys = ["sparsity", "seed", "task", "metric"]
+    joined = edited.merge(
+        unedited[["variant", *keys, "unedited"]], left_on=["target", *keys], right_on=["variant", *keys]
+    )
+    lost = over_seeds(joined.assign(lost=joined["unedited"] - joined["value"]), [*EDIT[3:7], "metric"], "lost")
+    destroyed = (lost["strategy"] == "pruning") & (lost["localization"] == "value")
+    if not len(lost[~destroyed]):
+        return UNTESTED
+    worst, pruned = lost[~destroyed]["mean"].max(), lost[destroyed]["mean"].max() if destroyed.any() else float("nan")
+    return bool(worst <= 2), f"at most {worst:.1f} points lost, by value-based pruning {pruned:.1f}"
+
+
+DECISIONS: dict[str, Callable[[Results], Verdict]] = {
+    "C1": intended_direction,
+    "C2": winning_tickets,
+    "C3": stable_masks,
+    "C4": bias_of_subnetworks,
+    "C5": small_difference,
+    "C6": where_it_sits,
+    "C7": informed_edits,
+    "C8": uninformed_edits,
+    "C9": monotone_in_alpha,
+    "C10": saturation,
+    "C11": language_kept,
+    "C12": dose,
+    "C13": by_sparsity,
+    "C14": neutral_target,
+    "C15": downstream_kept,
+}
+
+
+def judge(results: Results) -> list[Claim]:
+    """All claims with what the study's ``results`` say of them."""
+    claims = yaml.safe_load((Path(__file__).parent / "claims.yaml").read_text(encoding="utf-8"))
+    return [Claim(number, **about, **_verdict(DECISIONS[number](results))) for number, about in claims.items()]
+
+
+def _verdict(found: Verdict) -> dict[str, Any]:
+    holds, measured = found
+    return {"holds": None if holds is None else bool(holds), "measured": measured}

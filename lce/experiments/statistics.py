@@ -1,0 +1,68 @@
+"""The statistics of a study, by scipy and statsmodels: over seeds, of pairs, and of ranks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from lce.metrics.items import random
+
+RESAMPLES = 10_000
+
+
+class Estimate(NamedTuple):
+    """A mean and its 95 % percentile-bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
+
+
+def over_seeds(frame: pd.DataFrame, by: Sequence[str], column: str = "value") -> pd.DataFrame:
+    """Mean, standard deviation (n − 1) and n of ``column`` over the seeds of each group."""
+    return frame.groupby(list(by), dropna=False, sort=False)[column].agg(["mean", "std", "count"]).reset_index()
+
+
+def mean_interval(values: Sequence[float]) -> Estimate:
+    """The mean of at least two values; they are resampled."""
+    data = np.asarray(values, float)
+    found = stats.bootstrap((data,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=random())
+    return Estimate(float(data.mean()), *map(float, found.confidence_interval))
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """mean(first − second) by the paired bootstrap (Efron and Tibshirani 1993): pairs are resampled."""
+
+    def difference(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.mean(a - b, axis=axis)
+
+    data = (np.asarray(first, float), np.asarray(second, float))
+    found = stats.bootstrap(data, difference, paired=True, n_resamples=RESAMPLES, method="percentile", rng=random())
+    return Estimate(float(difference(*data)), *map(float, found.confidence_interval))
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """Rank correlation; NaN where one side is constant."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        return float(stats.spearmanr(first, second).statistic)
+
+
+def wilcoxon_greater(first: Sequence[float], second: Sequence[float]) -> float:
+    """One-sided p-value of the Wilcoxon signed-rank test for first > second; 1 where nothing differs."""
+    difference = np.asarray(first, float) - np.asarray(second, float)
+    return float(stats.wilcoxon(difference, alternative="greater").pvalue) if difference.any() else 1.0
+
+
+def bonferroni(p_values: Sequence[float]) -> list[float]:
+    """Corrected for as many tests as there are."""
+    return [float(p) for p in multipletests(p_values, method="bonferroni")[1]] if len(p_values) else []
