@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def save_heat_map(selection: Selection, path: Path) -> None:
     """Draw where the weights of ``selection`` sit."""
     title = f"{selection.localization}-based: {selection.count:,} weights, {selection.share:.2%} of all"
-    _save(heat_map(selection.by_layer_and_component(), title), path)
+    save(heat_map(selection.by_layer_and_component(), title), path)
 
 
 MOST_LAYERS, MOST_COMPONENTS, MOST_NUMBERS = 200, 40, 1500
@@ -101,7 +101,7 @@ def alpha_curves(edits: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_xlabel("α")
         axes.set_title(label, fontsize=10)
     panels[0].legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def as_svg(figure: Figure) -> str:
@@ -111,6 +111,8 @@ def as_svg(figure: Figure) -> str:
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure in the format that ``path`` ends in, .png or .svg."""
+    kind = path.suffix.removeprefix(".")
     with replaced_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+        figure.savefig(temporary, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)

@@ -1,0 +1,129 @@
+"""The report of a study: one HTML page that needs nothing else, its figures, its tables as text, and TensorBoard logs."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+
+from lce.evaluation import LIBRARIES
+from lce.experiments.claims import Claim, judge
+from lce.experiments.plots import figures
+from lce.experiments.results import EDIT, Results, load_results
+from lce.experiments.sections import Section, sections
+from lce.figures import as_svg, save
+from lce.files import replaced_file, scratch_folder, write_json
+
+VERDICTS = {True: "holds", False: "does not hold", None: "cannot be tested here"}
+REPORT = "report"
+
+
+def write_report(run: Path) -> Path:
+    """Write the report of the study in ``run``; return the page.
+
+    Beside it lie tables.md (the same tables), claims.json, edits.csv (every edit and score), a folder of figures as SVG
+    and PNG, and TensorBoard logs.
+
+    Raises:
+        LceError: ``run`` holds no study, or no result yet.
+    """
+    results = load_results(run)
+    folder = run / REPORT
+    claims, parts, drawn = judge(results), sections(results), figures(results)
+    for name, figure in drawn.items():
+        save(figure, folder / "figures" / f"{name}.svg")
+        save(figure, folder / "figures" / f"{name}.png")
+    write_json(folder / "claims.json", [asdict(claim) for claim in claims])
+    with replaced_file(folder / "edits.csv") as temporary:
+        results.edits.to_csv(temporary, index=False, float_format="%.5g")
+    write_logs(results, folder / "logs")
+    about = _about(results, claims)
+    with replaced_file(folder / "tables.md") as temporary:
+        temporary.write_text(_markdown(about, claims, parts), encoding="utf-8")
+    environment = Environment(
+        loader=PackageLoader("lce.experiments", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    shown = [asdict(claim) | {"verdict": VERDICTS[claim.holds]} for claim in claims]
+    page = environment.get_template("study.html").render(
+        **about, claims=shown, sections=parts, figures={name: as_svg(figure) for name, figure in drawn.items()}
+    )
+    with replaced_file(folder / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return folder / "report.html"
+
+
+def _about(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
+    study = results.study
+    seconds = sum(result["seconds"] for result in results.cells.values())
+    missing = results.planned - len(results.cells)
+    counts = {verdict: sum(claim.holds is holds for claim in claims) for holds, verdict in VERDICTS.items()}
+    return {
+        "title": f"Local contrastive editing of {study.base}",
+        "summary": (
+            f"{', '.join(study.variants)} models; seeds {', '.join(map(str, study.seeds))}; sparsities "
+            f"{', '.join(f'{s:.0%}' for s in study.sparsities)}; bias type {study.evaluation.bias_type}. "
+            f"{len(results.cells):,} cells, {seconds / 3600:.1f} worker-hours."
+        ),
+        "missing": f"{missing:,} of {results.planned:,} cells have no result yet." if missing else "",
+        "verdicts": "; ".join(f"{verdict}: {count}" for verdict, count in counts.items())
+        + ". Each rule was stated before any result was seen.",
+        "made": {
+            "command": f"lce sweep --config {study.experiment}/config.yaml && lce report {study.experiment}",
+            "training": asdict(study.train),
+            "evaluation": asdict(study.evaluation),
+            "versions": ", ".join(
+                [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in LIBRARIES)]
+            ),
+        },
+    }
+
+
+def _markdown(about: dict[str, Any], claims: Sequence[Claim], parts: Sequence[Section]) -> str:
+    """The report without its figures."""
+    lines = [f"# {about['title']}", "", about["summary"], about["missing"], "", "## The paper's claims", ""]
+    lines += [about["verdicts"], ""]
+    verdicts = [[c.number, c.text, c.paper, c.rule, c.measured, VERDICTS[c.holds]] for c in claims]
+    lines += _table(["", "claim", "paper", "rule", "measured here", ""], verdicts)
+    for part in parts:
+        lines += ["", f"## {part.title}", "", part.text, "", *(_table(part.headings, part.rows) if part.rows else [])]
+    lines += ["", "## How it was made", "", *_table(["", ""], [[k, f"`{v}`"] for k, v in about["made"].items()])]
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', '∣') for cell in cells)} |"
+
+    return [line(headings), line(["---"] * len(headings)), *map(line, rows)]
+
+
+def write_logs(results: Results, folder: Path) -> None:
+    """TensorBoard logs: a run per curve over α, its scores at step 100 · α, and what tells it from others as hparams."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    frame = results.edits.astype(dict.fromkeys(EDIT, object))
+    by = [name for name in EDIT if name != "alpha"]
+    with scratch_folder(folder) as temporary:
+        for key, part in frame.groupby([*by, "seed"], dropna=False, sort=False):
+            known = {name: value for name, value in zip([*by, "seed"], key, strict=True) if not pd.isna(value)}
+            name = "-".join(f"{value}" for value in known.values())
+            last = {f"final/{row.metric}": row.value for row in part.itertuples()}
+            with SummaryWriter(str(temporary / name)) as writer:
+                for row in part.itertuples():
+                    writer.add_scalar(row.metric, row.value, round(100 * (1 if pd.isna(row.alpha) else row.alpha)))
+                writer.add_hparams(known, last, run_name=".")
+        _replace_folder(temporary, folder)
+
+
+def _replace_folder(temporary: Path, folder: Path) -> None:
+    import shutil
+
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.replace(folder)

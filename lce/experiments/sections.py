@@ -1,0 +1,330 @@
+"""What the report of a study says: sections of a text, a table and figures, each worked out from the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lce.experiments.claims import against_controls, gap, is_null, over_k
+from lce.experiments.plots import edit_name
+from lce.experiments.results import EDIT, Results
+from lce.experiments.statistics import bonferroni, over_seeds, paired_difference, wilcoxon_greater
+from lce.experiments.study import NEUTRAL
+from lce.labels import label
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report; ``figures`` are names of `plots.figures`."""
+
+    title: str
+    text: str
+    headings: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    figures: Sequence[str] = field(default_factory=list)
+
+
+def sections(results: Results) -> list[Section]:
+    """All sections for which there are results, in the paper's order and then beyond it."""
+    makers: tuple[Callable[[Results], Section | None], ...] = (
+        subnetworks,
+        where,
+        strategies,
+        strength,
+        size,
+        neutral,
+        language,
+        downstream,
+        controls,
+        stability,
+        last_layers,
+    )
+    return [section for make in makers if (section := make(results)) is not None]
+
+
+def _mean_std(row: Any, digits: int = 2) -> str:
+    spread = "" if pd.isna(row["std"]) else f" ± {row['std']:.{digits}f}"
+    return f"{row['mean']:.{digits}f}{spread}"
+
+
+def subnetworks(results: Results) -> Section | None:
+    """Bias, perplexity and LM of the unedited models (the paper's tables 1 and 4)."""
+    frame = results.measured
+    if not len(frame):
+        return None
+    names = [name for name in (*results.bias, "perplexity", "stereoset_lm") if name in set(frame["metric"])]
+    levels = sorted(frame["sparsity"].unique())
+    table = over_seeds(frame, ["variant", "metric", "sparsity"]).set_index(["variant", "metric", "sparsity"])
+    rows = [
+        [f"{variant}: {label(metric)}", *(_mean_std(table.loc[variant, metric, level]) for level in levels)]
+        for variant in frame["variant"].unique()
+        for metric in names
+    ]
+    gaps = {name: gap(results, 0.0, name) for name in results.bias}
+    text = "The dense stereotypical models lie " + ", ".join(
+        f"{values.mean():+.2f} in {label(name)}" for name, values in gaps.items() if len(values)
+    )
+    text += f" from the anti-stereotypical ones, mean of {len(results.study.seeds)} seeds. Mean ± standard deviation."
+    headings = ["", *("dense" if level == 0 else f"{level:.0%} sparse" for level in levels)]
+    return Section("Unedited models (tables 1 and 4)", text, headings, rows)
+
+
+def where(results: Results) -> Section | None:
+    """Where target and reference differ (figure 3)."""
+    rows = []
+    for cell, result in sorted(results.of("compare").items(), key=lambda item: (item[0].sparsity, item[0].seed)):
+        shares = [f"{result['selections'][name]['share']:.3%}" for name in ("mask", "value")]
+        rows.append([f"{cell.sparsity:.0%}", str(cell.seed), *shares])
+    if not rows:
+        return None
+    text = (
+        "Share of the weights that each localisation selects. The maps show, for each component of each layer, which "
+        "share of its weights is selected, over all seeds; even colour would mean that the difference is everywhere."
+    )
+    headings = ["sparsity", "seed", "mask-based", "value-based"]
+    return Section(
+        "Where the two models differ (figure 3)", text, headings, rows, ["localisation-mask", "localisation-value"]
+    )
+
+
+def strategies(results: Results) -> Section | None:
+    """What each edit does to the bias (figure 4)."""
+    frame = results.at_paper_settings
+    if not len(frame):
+        return None
+    found = over_seeds(frame[frame["metric"].isin(results.bias)], [*EDIT[:7], "metric"], "intended")
+    by = ["localization", "strategy", "alpha"]
+    rows = []
+    for key, part in found.groupby(by, dropna=False, sort=False):
+        name = edit_name(key[1], key[2], key[0])
+        moves = [part[part["metric"] == metric]["mean"] for metric in results.bias]
+        rows.append([name, *(f"{m.mean():+.2f} ({(m > 0).sum()} of {len(m)})" for m in moves)])
+    text = (
+        "Mean move in the intended direction over both targets and all sparsities, and in how many of these the mean over "
+        "seeds moved that way. The arrows start at the unedited target; bars are standard deviations over seeds; the "
+        "dotted line is where there is no bias."
+    )
+    return Section("What each edit does (figure 4)", text, ["", *map(label, results.bias)], rows, ["strategies"])
+
+
+def strength(results: Results) -> Section | None:
+    """The dose α (figure 6)."""
+    if results.swept["alpha"].nunique() < 4:
+        return None
+    frame = results.swept[(results.swept["sparsity"] == results.study.sparsity) & (results.swept["target"] != NEUTRAL)]
+    frame = frame[frame["alpha"].notna() & frame["metric"].isin([results.weat, "perplexity"])]
+    table = over_seeds(frame, ["target", "localization", "metric", "alpha"])
+    alphas = sorted(table["alpha"].unique())
+    rows = []
+    for key, part in table.groupby(["target", "localization", "metric"], sort=False):
+        means = part.set_index("alpha")["mean"]
+        rows.append(
+            [f"{key[0]}, {key[1]}: {label(key[2])}", *(f"{means[a]:.2f}" if a in means else "" for a in alphas)]
+        )
+    text = (
+        "The target moves with α: 0 is the unedited target, 1 puts the reference's values in, beyond is extrapolation. "
+        "Solid: mask-based, dashed: value-based; bars are standard deviations over seeds."
+    )
+    return Section("The strength α (figure 6)", text, ["", *(f"α = {a:g}" for a in alphas)], rows, ["strength"])
+
+
+def size(results: Results) -> Section | None:
+    """The number k of weights (figure 5), and the smallest that is enough."""
+    found = over_k(results, results.weat, alpha=1.0)
+    if len(found) < 3:
+        return None
+    whole = found["mean"].iloc[-1]
+    rows = []
+    for row in found.itertuples():
+        k = "as the mask" if row.k == "mask" else f"{row.k:.0%}"
+        nulls = [f"{near_null(results, target, row.k):.0%}" for target in _targets(results)]
+        rows.append([k, f"{row.share:.2%}", f"{row.mean:+.2f}", f"{row.mean / whole:.0%}", *nulls])
+    smallest = ", ".join(f"{target}: {smallest_k(results, target)}" for target in _targets(results))
+    text = (
+        f"{label(results.weat)} moved by value-based interpolation at α = 1, mean over both targets and all seeds, and "
+        "in how many seeds α = 2 leaves it within the null interval of its permutation test. The smallest k at which "
+        f"it is there in most seeds: {smallest}; mask-based, at its one size: {_mask_null(results)}."
+    )
+    headings = [
+        "k",
+        "of all weights",
+        "move at α = 1",
+        "of editing all",
+        *(f"{t}: null at α = 2" for t in _targets(results)),
+    ]
+    return Section("How many weights (figure 5)", text, headings, rows, ["size"])
+
+
+def _targets(results: Results) -> list[str]:
+    return [target for target in results.informed["target"].unique() if target != NEUTRAL]
+
+
+def near_null(results: Results, target: str, k: Any, localization: str = "value") -> float:
+    """Share of the seeds in which α = 2 leaves WEAT within the null interval of its permutation test."""
+    frame = results.informed[(results.informed["target"] == target) & (results.informed["alpha"] == 2)]
+    frame = frame[(frame["sparsity"] == results.study.sparsity) & (frame["metric"] == results.weat)]
+    frame = frame[(frame["localization"] == localization) & (frame["k"].isna() if k is None else frame["k"] == k)]
+    return float(frame["p_value"].map(is_null).mean())
+
+
+def smallest_k(results: Results, target: str) -> str:
+    """The smallest k at which `near_null` holds in most seeds, as people write it."""
+    for row in over_k(results, results.weat, alpha=2.0).itertuples():
+        if near_null(results, target, row.k) > 0.5:
+            return f"{row.share:.2%} of all weights"
+    return "none"
+
+
+def _mask_null(results: Results) -> str:
+    return ", ".join(
+        f"{target} {near_null(results, target, None, 'mask'):.0%} of the seeds" for target in _targets(results)
+    )
+
+
+def neutral(results: Results) -> Section | None:
+    """The neutral target (figure 7)."""
+    frame = results.swept[(results.swept["target"] == NEUTRAL) & results.swept["metric"].isin(results.bias)]
+    if not len(frame):
+        return None
+    frame = frame[frame["alpha"].isin((-2.0, 1.0, 2.0))]
+    rows = []
+    for key, part in over_seeds(frame, ["reference", "localization", "alpha", "metric"]).groupby(
+        ["reference", "localization", "alpha"], sort=False
+    ):
+        values = part.set_index("metric")
+        rows.append([f"{key[0]}, {key[1]}, α = {key[2]:g}", *(_mean_std(values.loc[m]) for m in results.bias)])
+    before = frame.groupby("metric")["before"].mean()
+    text = "The neutral target, edited by its difference from either variant. Unedited: " + ", ".join(
+        f"{label(metric)} {before[metric]:.2f}" for metric in results.bias
+    )
+    headings = ["reference", *map(label, results.bias)]
+    return Section("A neutral target (figure 7)", f"{text}. Colours are the references'.", headings, rows, ["neutral"])
+
+
+def language(results: Results) -> Section | None:
+    """What the edits cost (tables 5 and 8)."""
+    frame = results.at_paper_settings
+    frame = frame.assign(percent=100 * frame["moved"] / frame["before"])
+    rows, tests = [], []
+    levels = sorted(frame["sparsity"].unique())
+    for metric, column, sign in (("perplexity", "percent", 1), ("stereoset_lm", "moved", -1)):
+        here = frame[frame["metric"] == metric]
+        for key, part in here.groupby(["localization", "strategy", "alpha"], dropna=False, sort=False):
+            row = [f"{label(metric)}, {edit_name(key[1], key[2], key[0])}"]
+            for level in levels:
+                cell = part[part["sparsity"] == level]
+                row.append(f"{cell[column].mean():+.2f}" if len(cell) else "")
+                tests.append(wilcoxon_greater(sign * cell["value"], sign * cell["before"]) if len(cell) else 1.0)
+            rows.append(row)
+    if not rows:
+        return None
+    corrected = iter(bonferroni(tests))
+    rows = [[row[0], *(f"{cell}{'*' if next(corrected) < SIGNIFICANT else ''}" for cell in row[1:])] for row in rows]
+    pairs = frame.groupby(["metric", *EDIT[2:7]], dropna=False).size().max()
+    text = (
+        "Change of perplexity [%] and of StereoSet's LM [points], mean over both targets and all seeds. * marks a one-sided "
+        f"Wilcoxon signed-rank test (perplexity up, LM down; {pairs} pairs) significant at {SIGNIFICANT} after "
+        f"Bonferroni correction for {len(tests)} tests"
+    )
+    least = len(tests) / 2.0**pairs
+    text += (
+        "."
+        if least < SIGNIFICANT
+        else f"; with so few pairs none can be: the least corrected p is {min(1, least):.2f}."
+    )
+    return Section("What it costs (tables 5 and 8)", text, ["", *(f"{level:.0%} sparse" for level in levels)], rows)
+
+
+def downstream(results: Results) -> Section | None:
+    """Fine-tuned on tasks of sentence pairs (table 2)."""
+    frame = results.tuned
+    if not len(frame):
+        return Section("Downstream (table 2)", "No downstream task was run in this study: claim 15 was not tested.")
+    frame = frame.assign(
+        name=[
+            f"{row.variant}, unedited"
+            if pd.isna(row.strategy)
+            else f"{row.target}, {edit_name(row.strategy, row.alpha, row.localization)}"
+            for row in frame.itertuples()
+        ]
+    )
+    scores = list(dict.fromkeys(zip(frame["task"], frame["metric"], strict=True)))
+    table = over_seeds(frame, ["name", "task", "metric"]).set_index(["name", "task", "metric"])
+    names = sorted(frame["name"].unique(), key=lambda name: "unedited" not in name)
+    rows = [
+        [name, *(_mean_std(table.loc[(name, *s)], 1) if (name, *s) in table.index else "" for s in scores)]
+        for name in names
+    ]
+    seeds = int(table["count"].max())
+    text = f"Scores after fine-tuning for {results.study.downstream.steps} steps, mean ± standard deviation of {seeds} seeds."
+    return Section("Downstream (table 2)", text, ["", *(f"{t} {m}" for t, m in scores)], rows)
+
+
+def controls(results: Results) -> Section | None:
+    """Informed edits against random ones, global and matched (figure 4's grey, and beyond)."""
+    rows = []
+    for metric in results.bias:
+        for control in ("uninformed", "matched"):
+            frame = against_controls(results, control, metric)
+            for key, part in frame.groupby(["localization", "strategy", "alpha"], dropna=False, sort=False):
+                difference = paired_difference(part["intended"], part["by_control"])
+                moves = [f"{part[name].mean():+.2f}" for name in ("intended", "by_control")]
+                rows.append([label(metric), edit_name(key[1], key[2], key[0]), control, *moves, str(difference)])
+    if not rows:
+        return None
+    text = (
+        "Move in the intended direction by the informed selection, by as many random weights (uninformed), and by random "
+        "weights in the same number in each component of each layer (matched): what a matched control also does is due "
+        "to the layers and components chosen, not to the weights. The difference has a paired-bootstrap interval over "
+        "seeds and targets (95 %)."
+    )
+    headings = ["", "edit", "control", "informed", "by control", "informed − control"]
+    return Section("Does the localisation matter?", text, headings, rows)
+
+
+def stability(results: Results) -> Section | None:
+    """Jaccard similarities over seeds, of masks and of selections."""
+    rows = []
+    for cell, result in sorted(results.of("overlap").items(), key=lambda item: item[0].sparsity or 0):
+        level = f"{cell.sparsity:.0%}"
+        rows += [[level, f"mask, {name}", f"{np.mean(v):.4f}", ""] for name, v in result["masks"].items()]
+        rows += [[level, f"masks, {name}", f"{np.mean(v):.4f}", ""] for name, v in result["variants"].items()]
+        for name, found in result["selections"].items():
+            share = float(np.mean(found["shares"]))
+            chance = f"{share / (2 - share):.4f}"
+            rows.append([level, f"selection, {name}-based", f"{np.mean(found['jaccard']):.4f}", chance])
+    if not rows:
+        return None
+    text = (
+        "Mean Jaccard similarity: of one variant's masks over pairs of seeds, of two variants' masks at the same seed, and "
+        "of the selections over pairs of seeds, beside what two random selections of that size would share. A mask can "
+        "be stable while the selection is not, for the selection is where two nearly equal masks differ."
+    )
+    return Section("Is the selection the same for every seed?", text, ["sparsity", "of", "Jaccard", "by chance"], rows)
+
+
+def last_layers(results: Results) -> Section | None:
+    """The share of the effect that the last layers carry alone."""
+    frame = results.edits[(results.edits["control"] == "none") & (results.edits["metric"] == results.weat)]
+    frame = frame[frame["k"].isna() | (frame["k"] == results.study.k)]
+    by = ["sparsity", "localization", "strategy", "alpha"]
+    parts = frame[frame["last_layers"].notna()]
+    if not len(parts):
+        return None
+    whole = frame[frame["last_layers"].isna()]
+    joined = parts.merge(whole, on=[*by, "target", "reference", "seed"], suffixes=("", "_all"))
+    rows = []
+    for key, part in joined.groupby([*by[1:], "last_layers"], dropna=False, sort=False):
+        effect = part["intended"].mean() / part["intended_all"].mean()
+        weights = part["selected_share"].mean() / part["selected_share_all"].mean()
+        moves = [f"{part[name].mean():+.2f}" for name in ("intended", "intended_all")]
+        rows.append([edit_name(key[1], key[2], key[0]), f"{key[3]:.0f}", f"{weights:.0%}", *moves, f"{effect:.0%}"])
+    text = f"Move of {label(results.weat)} when only what is selected in the last layers is edited, mean over targets and seeds."
+    headings = ["edit", "last layers", "of the selected weights", "move", "move of all", "of the effect"]
+    return Section("What the last layers carry alone", text, headings, rows)
