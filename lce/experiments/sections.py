@@ -106,9 +106,9 @@ def strategies(results: Results) -> Section | None:
         moves = [part[part["metric"] == metric]["mean"] for metric in results.bias]
         rows.append([name, *(f"{m.mean():+.2f} ({(m > 0).sum()} of {len(m)})" for m in moves)])
     text = (
-        "Mean move in the intended direction over both targets and all sparsities, and in how many of these the mean over "
-        "seeds moved that way. The arrows start at the unedited target; bars are standard deviations over seeds; the "
-        "dotted line is where there is no bias."
+        "Mean move in the intended direction over both targets and all sparsities, and in how many of these the mean "
+        "over seeds moved that way. The arrows start at the unedited target; bars are standard deviations over "
+        "seeds; the dotted line is where there is no bias."
     )
     return Section("What each edit does (figure 4)", text, ["", *map(label, results.bias)], rows, ["strategies"])
 
@@ -228,9 +228,9 @@ def language(results: Results) -> Section | None:
     rows = [[row[0], *(f"{cell}{'*' if next(corrected) < SIGNIFICANT else ''}" for cell in row[1:])] for row in rows]
     pairs = frame.groupby(["metric", *EDIT[2:7]], dropna=False).size().max()
     text = (
-        "Change of perplexity [%] and of StereoSet's LM [points], mean over both targets and all seeds. * marks a one-sided "
-        f"Wilcoxon signed-rank test (perplexity up, LM down; {pairs} pairs) significant at {SIGNIFICANT} after "
-        f"Bonferroni correction for {len(tests)} tests"
+        "Change of perplexity [%] and of StereoSet's LM [points], mean over both targets and all seeds. * marks a "
+        f"one-sided Wilcoxon signed-rank test (perplexity up, LM down; {pairs} pairs) significant at {SIGNIFICANT} "
+        f"after Bonferroni correction for {len(tests)} tests"
     )
     least = len(tests) / 2.0**pairs
     text += (
@@ -262,7 +262,8 @@ def downstream(results: Results) -> Section | None:
         for name in names
     ]
     seeds = int(table["count"].max())
-    text = f"Scores after fine-tuning for {results.study.downstream.steps} steps, mean ± standard deviation of {seeds} seeds."
+    steps = results.study.downstream.steps
+    text = f"Scores after fine-tuning for {steps} steps, mean ± standard deviation of {seeds} seeds."
     return Section("Downstream (table 2)", text, ["", *(f"{t} {m}" for t, m in scores)], rows)
 
 
@@ -279,9 +280,9 @@ def controls(results: Results) -> Section | None:
     if not rows:
         return None
     text = (
-        "Move in the intended direction by the informed selection, by as many random weights (uninformed), and by random "
-        "weights in the same number in each component of each layer (matched): what a matched control also does is due "
-        "to the layers and components chosen, not to the weights. The difference has a paired-bootstrap interval over "
+        "Move in the intended direction by the informed selection, by as many random weights (uninformed), and by "
+        "random weights in the same number in each component of each layer (matched): what a matched control also "
+        "does is due to the layers and components chosen, not to the weights. The difference has a paired-bootstrap interval over "
         "seeds and targets (95 %)."
     )
     headings = ["", "edit", "control", "informed", "by control", "informed − control"]
@@ -302,9 +303,9 @@ def stability(results: Results) -> Section | None:
     if not rows:
         return None
     text = (
-        "Mean Jaccard similarity: of one variant's masks over pairs of seeds, of two variants' masks at the same seed, and "
-        "of the selections over pairs of seeds, beside what two random selections of that size would share. A mask can "
-        "be stable while the selection is not, for the selection is where two nearly equal masks differ."
+        "Mean Jaccard similarity: of one variant's masks over pairs of seeds, of two variants' masks at the same seed, "
+        "and of the selections over pairs of seeds, beside what two random selections of that size would share. A mask "
+        "can be stable while the selection is not, for the selection is where two nearly equal masks differ."
     )
     return Section("Is the selection the same for every seed?", text, ["sparsity", "of", "Jaccard", "by chance"], rows)
 
@@ -325,6 +326,7 @@ def last_layers(results: Results) -> Section | None:
         weights = part["selected_share"].mean() / part["selected_share_all"].mean()
         moves = [f"{part[name].mean():+.2f}" for name in ("intended", "intended_all")]
         rows.append([edit_name(key[1], key[2], key[0]), f"{key[3]:.0f}", f"{weights:.0%}", *moves, f"{effect:.0%}"])
-    text = f"Move of {label(results.weat)} when only what is selected in the last layers is edited, mean over targets and seeds."
+    moved = f"Move of {label(results.weat)} when only what is selected in the last layers is edited"
+    text = f"{moved}, mean over targets and seeds."
     headings = ["edit", "last layers", "of the selected weights", "move", "move of all", "of the effect"]
     return Section("What the last layers carry alone", text, headings, rows)

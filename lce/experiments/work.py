@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy.spatial import distance
@@ -25,9 +25,10 @@ from torch import Tensor
 
 from lce import diff
 from lce.editing import Pair, find_model, load_pair
-from lce.edits import Changes, changed_values, edit
+from lce.edits import Changes, changed_values, edit, write_values_
 from lce.errors import LceError
 from lce.evaluation import Evaluator
+from lce.experiments.downstream import Task, fine_tune, load_task
 from lce.experiments.study import (
     ANTI_STEREOTYPICAL,
     STEREOTYPICAL,
@@ -47,6 +48,9 @@ from lce.seeds import derive
 from lce.selection import Selection
 from lce.subnetwork import read_record
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 log = logging.getLogger(__name__)
 
 
@@ -57,6 +61,7 @@ class Workplace:
         self.study, self.trainer_options = study, trainer_options
         self.context = context_of(study, trainer_options)
         self.folder = Path(study.experiment) / CELLS
+        self.task = lru_cache(maxsize=1)(self._load_task)
         self.pair = lru_cache(maxsize=1)(self._load_pair)
         self.selection = lru_cache(maxsize=2)(self._select)
 
@@ -83,9 +88,16 @@ class Workplace:
         failed.unlink(missing_ok=True)
 
     @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_masked_lm(self.study.base)[1]
+
+    @cached_property
     def evaluator(self) -> Evaluator:
         settings = settings_for(self.study, Cell("measure"))
-        return Evaluator(settings, self.trainer_options, load_masked_lm(self.study.base)[1])
+        return Evaluator(settings, self.trainer_options, self.tokenizer)
+
+    def _load_task(self, name: str) -> Task:
+        return load_task(name, self.study.data.downloads)
 
     def _load_pair(self, seed: int, sparsity: float, target: str, reference: str) -> Pair:
         settings = settings_for(self.study, Cell("edit", seed, sparsity))
@@ -201,6 +213,23 @@ def measure_edit(workplace: Workplace, cell: Cell) -> dict[str, Any]:
     return {"scores": scores, **about}
 
 
+def tune(workplace: Workplace, cell: Cell) -> dict[str, Any]:
+    """A model, unedited or edited, fine-tuned on a task."""
+    study = workplace.study
+    task = workplace.task(str(cell.task))
+    options = (workplace.tokenizer, task, study.downstream, cell.seed or 0, workplace.trainer_options)
+    if cell.variant:
+        model, _ = load_masked_lm(_subnetwork_folder(study, cell))
+        return {"scores": fine_tune(model, *options)}
+    pair, changes, about = edited(workplace, cell)
+    parameters = dict(pair.model.named_parameters())
+    write_values_(parameters, changes, "new")
+    try:
+        return {"scores": fine_tune(pair.model, *options), **about}
+    finally:
+        write_values_(parameters, changes, "old")
+
+
 def edited(workplace: Workplace, cell: Cell) -> tuple[Pair, Changes, dict[str, Any]]:
     """The pair, what the edit of ``cell`` changes in its target, and how many weights that are."""
     place = _place(cell)
@@ -237,4 +266,5 @@ MAKERS: dict[str, Callable[[Workplace, Cell], dict[str, Any]]] = {
     "compare": compare,
     "overlap": overlap,
     "edit": measure_edit,
+    "finetune": tune,
 }
