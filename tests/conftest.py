@@ -11,6 +11,7 @@ import yaml
 from hypothesis import settings
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
+from lce.cli import main
 from lce.data import wheels
 from lce.spec import BiasSpecification, load_specification
 
@@ -124,3 +125,43 @@ def write_config(tmp_path: Path, base: Path, sentences_file: Path, downloads: Pa
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path
+
+
+def write_study(folder: Path, base: Path, sentences_file: Path, downloads: Path, experiment: str = "study") -> Path:
+    """The configuration of a study of two seeds and two variants: a minute, most of it Ray's start."""
+    settings = yaml.safe_load(write_config(folder, base, sentences_file, downloads).read_text(encoding="utf-8"))
+    for key in ("uninformed_draws", "sparsities", "sparsity"):
+        del settings[key]
+    settings |= {
+        "experiment": str(folder / experiment),
+        "seeds": [0, 1],
+        "variants": ["stereotypical", "anti-stereotypical"],
+        "sparsities": [0.4],
+        "sparsity": 0.4,
+        "evaluation": {"metrics": ["weat", "crows_pairs", "perplexity"], "limit": 12},
+        "edits": [
+            {"sparsities": [0.4], "strategies": ["linear", "pruning", "mask-switch"], "alpha": [1, 2]},
+            {
+                "sparsities": [0.4],
+                "alpha": [2],
+                "controls": ["none", "uninformed", "matched"],
+                "last_layers": [None, 1],
+            },
+            {"sparsities": [0.4], "localizations": ["value"], "k": ["mask", 0.2, 0.4, 1.0], "alpha": [1]},
+        ],
+    }
+    path = folder / f"{experiment}.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def study_config(tmp_path_factory: pytest.TempPathFactory, base: Path, sentences_file: Path, benchmarks: Path) -> Path:
+    return write_study(tmp_path_factory.mktemp("swept"), base, sentences_file, benchmarks.parent)
+
+
+@pytest.fixture(scope="session")
+def swept(study_config: Path) -> Path:
+    """The folder of the finished study."""
+    assert main(["sweep", "--config", str(study_config)]) == 0
+    return study_config.parent / "study"

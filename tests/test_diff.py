@@ -81,3 +81,14 @@ def test_pairs_that_cannot_be_compared_are_refused() -> None:
     same_mask = replace(TARGET, weights={n: 2 * w for n, w in TARGET.weights.items()})
     with pytest.raises(LceError, match="masks are the same"):
         mask_based(TARGET, same_mask)
+
+
+@pytest.mark.parametrize("strategy", ["extrapolation", "pruning"])
+def test_a_matched_control_takes_as_many_of_each_parameter(strategy: str) -> None:
+    informed = value_based(TARGET, REFERENCE, 0.2)
+    matched, again = (uninformed(informed, TARGET, REFERENCE, strategy, 3, is_matched=True) for _ in range(2))
+    assert matched.counts == informed.counts
+    assert torch.equal(marks(matched), marks(again))
+    assert not torch.equal(marks(matched), marks(informed))
+    allowed = flat(TARGET.mask.kept)
+    assert bool((allowed if strategy == "pruning" else allowed | flat(REFERENCE.mask.kept))[marks(matched)].all())

@@ -73,3 +73,15 @@ def test_another_file_is_no_selection(tmp_path: Path) -> None:
         Selection.load(tmp_path / "s.safetensors")
     with pytest.raises(LceError, match="cannot be read"):
         Selection.load(tmp_path / "missing.safetensors")
+
+
+def test_the_last_layers_of_a_selection() -> None:
+    selection = value_based(TARGET, REFERENCE, 0.5)
+    last = selection.in_last_layers(1)
+    for name in SHAPES:
+        expected = selection.indices[name] if ".layer.1." in name else torch.tensor([], dtype=torch.int64)
+        assert torch.equal(last.indices[name], expected)
+    assert (last.shapes, last.target) == (selection.shapes, selection.target)
+    assert selection.in_last_layers(2).counts == selection.counts
+    with pytest.raises(LceError, match="last_layers: expected 1 to 2, got 3"):
+        selection.in_last_layers(3)

@@ -282,8 +282,8 @@ def controls(results: Results) -> Section | None:
     text = (
         "Move in the intended direction by the informed selection, by as many random weights (uninformed), and by "
         "random weights in the same number in each component of each layer (matched): what a matched control also "
-        "does is due to the layers and components chosen, not to the weights. The difference has a paired-bootstrap interval over "
-        "seeds and targets (95 %)."
+        "does is due to the layers and components chosen, not to the weights. The difference has a 95 % interval, by "
+        "paired bootstrap over seeds and targets."
     )
     headings = ["", "edit", "control", "informed", "by control", "informed − control"]
     return Section("Does the localisation matter?", text, headings, rows)

@@ -1,0 +1,175 @@
+"""The sweep on Ray: whatever is killed, it ends with the same results; what fails is named and stops nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from lce.cli import main
+from lce.edits import STRATEGIES
+from lce.experiments.results import load_study
+from lce.experiments.study import Cell, StudySettings
+from lce.experiments.sweep import groups_of, status
+
+
+def results(run: Path) -> dict[str, Any]:
+    """All results by name, without what differs from run to run."""
+    found = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in (run / "cells").glob("*.json")}
+    return {name: {key: r[key] for key in r if key not in ("seconds", "machine")} for name, r in found.items()}
+
+
+def test_every_cell_has_its_result(swept: Path) -> None:
+    found = status(*load_study(swept))
+    assert not found.failed
+    assert not found.left
+    assert len(results(swept)) == len(found.done) == 8 + 8 + 2 + 1 + 2 * 2 * 21
+    strategies = {result["cell"].get("strategy") for result in results(swept).values()}
+    assert set(STRATEGIES) - {"interpolation"} <= strategies
+
+
+def test_an_edit_of_the_sweep_is_that_of_lce_edit(swept: Path, study_config: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(study_config.read_text(encoding="utf-8"))
+    for key in ("seeds", "variants", "edits"):
+        del content[key]
+    config = tmp_path / "edit.yaml"
+    config.write_text(yaml.safe_dump(content), encoding="utf-8")
+    options = ["--localization", "value", "--alpha", "2", "--uninformed_draws", "0", "--output", str(tmp_path / "edit")]
+    assert main(["edit", "--config", str(config), "--seed", "1", *options]) == 0
+    alone = json.loads((tmp_path / "edit/result.json").read_text(encoding="utf-8"))
+    asked = {"kind": "edit", "seed": 1, "target": "stereotypical", "localization": "value", "k": 0.1, "alpha": 2.0}
+    [cell] = [
+        result
+        for result in results(swept).values()
+        if result["cell"].items() >= (asked | {"control": "none"}).items() and "last_layers" not in result["cell"]
+    ]
+    for name, row in alone["scores"].items():
+        assert cell["scores"][name]["value"] == pytest.approx(row["after"], rel=1e-5)
+    assert cell["changed"] == alone["edited"]["count"]
+
+
+def test_a_finished_sweep_has_nothing_to_do(swept: Path, study_config: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (swept / "cells").iterdir()}
+    assert main(["sweep", "--config", str(study_config)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (swept / "cells").iterdir()} == before
+
+
+def start(config: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "lce.cli", "sweep", "--config", str(config)])
+
+
+def wait_for(run: Path, cells: int, process: subprocess.Popen[bytes]) -> None:
+    """Until ``cells`` have their results."""
+    until = time.monotonic() + 300
+    while len(list((run / "cells").glob("*.json"))) < cells:
+        assert process.poll() is None, "the sweep ended early"
+        assert time.monotonic() < until, "the sweep makes no progress"
+        time.sleep(0.1)
+
+
+def test_killed_drivers_and_workers_change_no_result(
+    swept: Path, study_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load(study_config.read_text(encoding="utf-8")) | {"experiment": str(swept.parent / "killed")}
+    config, run = swept.parent / "killed.yaml", swept.parent / "killed"
+    config.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+    driver = start(config)
+    wait_for(run, 3, driver)
+    assert main(["sweep", "--config", str(config)]) == 2
+    assert "another sweep is at work" in capsys.readouterr().err
+    assert main(["sweep", "--config", str(config), "--status"]) == 0
+    assert "running" in capsys.readouterr().out
+    family = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
+    driver.wait()
+    psutil.wait_procs(family, timeout=60)
+    assert not [process for process in family if process.is_running()], "Ray's processes end with the driver"
+    assert not status(*load_study(run)).running
+    assert 0 < len(results(run)) < len(results(swept))
+
+    driver = start(config)
+    wait_for(run, 20, driver)
+    workers = [p for p in psutil.Process(driver.pid).children(recursive=True) if "make_group" in p.name()]
+    workers = workers or [
+        p for p in psutil.Process(driver.pid).children(recursive=True) if "make_group" in " ".join(p.cmdline())
+    ]
+    assert workers, "some worker is at work"
+    os.kill(workers[0].pid, signal.SIGKILL)
+    assert driver.wait(timeout=400) == 0
+    assert results(run) == results(swept)
+
+
+def test_a_failing_cell_is_named_and_stops_nothing(
+    swept: Path, study_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load(study_config.read_text(encoding="utf-8"))
+    impossible = {"sparsities": [0.4], "localizations": ["value"], "k": [10**9, 0.3], "alpha": [1.0]}
+    config = swept.parent / "failing.yaml"
+    config.write_text(yaml.safe_dump(content | {"seeds": [0], "edits": [impossible]}), encoding="utf-8")
+    before = len(results(swept))
+    recorded = (swept / "config.yaml").read_bytes()
+    assert main(["sweep", "--config", str(config)]) == 2
+    captured = capsys.readouterr()
+    assert "2 cells failed; the same command tries them again" in captured.err
+    assert captured.out.count("k: expected a share in (0, 1]") == 2
+    assert len(results(swept)) == before + 2, "the cells after the failed ones were made"
+    failures = list((swept / "cells").glob("*.failed"))
+    assert len(failures) == 2
+    (swept / "config.yaml").write_bytes(recorded)
+    for path in failures:
+        path.unlink()
+
+
+def test_the_plan_lists_every_cell_and_its_cost(
+    swept: Path, study_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", "--config", str(study_config), "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert plan.count("(done)") == len(status(*load_study(swept)).done)
+    assert "cells that ran" in plan
+    assert main(["sweep", "--config", str(study_config), "--dry-run", "--experiment", str(swept.parent / "new")]) == 0
+    plan = capsys.readouterr().out
+    assert "(done)" not in plan
+    assert "arithmetic, roughly" in plan
+    assert not (swept.parent / "new").exists()
+
+
+def test_groups_share_their_models_and_wait_for_them() -> None:
+    study = StudySettings(seeds=[0], cells_per_task=2)
+    pair = {"target": "stereotypical", "reference": "neutral", "localization": "mask", "control": "none"}
+    cells = [Cell("edit", 0, 0.3, strategy="pruning", draw=i, **pair) for i in range(3)]
+    cells += [Cell("train", 0, 0.0, "neutral"), Cell("measure", 0, 0.0, "neutral"), Cell("overlap", sparsity=0.3)]
+    groups = groups_of(study, cells)
+    assert [[cell.kind for cell in group.cells] for group in groups] == [
+        ["train", "measure"],
+        ["edit", "edit"],
+        ["edit"],
+        ["overlap"],
+    ]
+    assert groups[0].makes == (0, "neutral")
+    assert groups[1].needs == {(0, "stereotypical"), (0, "neutral")}
+    assert len(groups[3].needs) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--cpus_per_task", "4096"], "cpus_per_task: 4096 are asked for"),
+        (["--address", "ray://localhost:1"], "address: no Ray cluster answers at ray://localhost:1"),
+    ],
+)
+def test_resources_that_are_not_there_are_named(
+    option: list[str], message: str, study_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", "--config", str(study_config), "--experiment", str(tmp_path / "run"), *option]) == 2
+    assert message in capsys.readouterr().err
