@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
 
+from lce.experiments.measures import against_controls, crossing, curve, densities, gap, is_null, over_k
 from lce.experiments.results import DIRECTIONS, EDIT, Results
 from lce.experiments.statistics import mean_interval, over_seeds, paired_difference, spearman
-from lce.experiments.study import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL
+from lce.experiments.study import NEUTRAL, STEREOTYPICAL
 from lce.labels import label
 from lce.pruning import WINNING_TICKET
 
@@ -37,20 +36,6 @@ class Claim:
     rule: str
     holds: bool | None
     measured: str
-
-
-def _values(results: Results, variant: str, sparsity: float, metric: str) -> pd.Series:
-    """Scores of unedited subnetworks by seed."""
-    frame = results.measured
-    here = frame[(frame["variant"] == variant) & (frame["sparsity"] == sparsity) & (frame["metric"] == metric)]
-    return here.set_index("seed")["value"]
-
-
-def gap(results: Results, sparsity: float, metric: str) -> pd.Series:
-    """Stereotypical less anti-stereotypical, by seed."""
-    return (
-        _values(results, STEREOTYPICAL, sparsity, metric) - _values(results, ANTI_STEREOTYPICAL, sparsity, metric)
-    ).dropna()
 
 
 def intended_direction(results: Results) -> Verdict:
@@ -108,21 +93,6 @@ def small_difference(results: Results) -> Verdict:
     return max(means.values()) < 0.005, ", ".join(f"{m:.2%} at {s:.0%}" for s, m in sorted(means.items()))
 
 
-def densities(results: Results) -> pd.DataFrame:
-    """localization, layer, component → weights, and those selected at the study's sparsity."""
-    rows = [
-        {"localization": name, "layer": layer, "component": component, "selected": selected, "weights": weights}
-        for cell, result in results.of("compare").items()
-        if cell.sparsity == results.study.sparsity
-        for name, found in result["selections"].items()
-        for layer, component, selected, weights in found["cells"]
-    ]
-    if not rows:
-        return pd.DataFrame(columns=["localization", "layer", "component", "selected", "weights"])
-    frame = pd.DataFrame(rows)
-    return frame.groupby(["localization", "layer", "component"], dropna=False, sort=False).sum().reset_index()
-
-
 def where_it_sits(results: Results) -> Verdict:
     frame = densities(results)
     if not len(frame) or not frame["component"].str.contains("attention.output.dense").any():
@@ -150,15 +120,6 @@ def informed_edits(results: Results) -> Verdict:
     return bool(shares.loc[results.weat, "mean"] >= 0.9), text
 
 
-def against_controls(results: Results, control: str, metric: str) -> pd.DataFrame:
-    """Edits at the study's k that have controls: ``intended``, and the mean over draws of the control's, by seed."""
-    by = [name for name in EDIT if name not in ("control", "draw")]
-    frame = results.edits[results.edits["metric"] == metric]
-    drawn = frame[frame["control"] == control].groupby([*by, "seed"], dropna=False)["intended"].mean()
-    control_frame = drawn.rename("by_control").reset_index()
-    return results.swept[results.swept["metric"] == metric].merge(control_frame, on=[*by, "seed"])
-
-
 def uninformed_edits(results: Results, control: str = "uninformed") -> Verdict:
     frame = against_controls(results, control, results.weat)
     if len(frame) < 2:
@@ -167,25 +128,6 @@ def uninformed_edits(results: Results, control: str = "uninformed") -> Verdict:
     estimate = paired_difference(frame["intended"], frame["by_control"])
     text = f"{label(results.weat)}: moves {ratio:.0%} as far; informed − {control} {estimate}, n = {len(frame)}"
     return bool(ratio <= 0.25 and estimate.low > 0), text
-
-
-def curve(results: Results, target: str, reference: str, localization: str, metric: str) -> pd.DataFrame:
-    """alpha → mean, std of the score over seeds at the study's sparsity and k, with the unedited target at 0."""
-    frame = results.swept[results.swept["alpha"].notna() & (results.swept["sparsity"] == results.study.sparsity)]
-    chosen = {"target": target, "reference": reference, "localization": localization, "metric": metric}
-    for column, value in chosen.items():
-        frame = frame[frame[column] == value]
-    unedited = frame.drop_duplicates("seed").assign(alpha=0.0, value=lambda f: f["before"])
-    return over_seeds(pd.concat([frame, unedited]), ["alpha"]).sort_values("alpha", ignore_index=True)
-
-
-def crossing(alphas: Any, values: Any) -> float | None:
-    """The least α > 0 at which the line through the points is zero; None if it never is."""
-    points = [(a, v) for a, v in zip(alphas, values, strict=True) if a >= 0]
-    for (a, v), (b, w) in pairwise(points):
-        if v * w <= 0 and v != w:
-            return float(a + (b - a) * v / (v - w))
-    return None
 
 
 def monotone_in_alpha(results: Results) -> Verdict:
@@ -203,16 +145,6 @@ def monotone_in_alpha(results: Results) -> Verdict:
     if not ranks:
         return UNTESTED
     return min(ranks) >= 0.95 and all(zeros), "; ".join(texts)
-
-
-def over_k(results: Results, metric: str, alpha: float) -> pd.DataFrame:
-    """k → mean and std of ``intended`` over seeds and both directions, at the study's sparsity."""
-    frame = results.informed[(results.informed["localization"] == "value") & (results.informed["metric"] == metric)]
-    frame = frame[(frame["alpha"] == alpha) & (frame["sparsity"] == results.study.sparsity)]
-    frame = frame[frame["target"] != NEUTRAL]
-    found = over_seeds(frame, ["k"], "intended")
-    shares = frame.groupby("k", sort=False)["selected_share"].mean()
-    return found.assign(share=found["k"].map(shares)).sort_values("share", ignore_index=True)
 
 
 def saturation(results: Results) -> Verdict:
@@ -283,30 +215,18 @@ def by_sparsity(results: Results) -> Verdict:
 
 def neutral_target(results: Results) -> Verdict:
     frame = results.swept[(results.swept["target"] == NEUTRAL) & (results.swept["metric"] == results.weat)]
-    steered = frame[(frame["reference"] == STEREOTYPICAL) & (frame["alpha"] == -2)]
+    frame = frame[frame["alpha"] == -2]
+    steered = frame[frame["reference"] == STEREOTYPICAL]
     if not len(steered):
         return UNTESTED
-    unedited = results.measured[
-        (results.measured["variant"] == NEUTRAL)
-        & (results.measured["sparsity"] == results.study.sparsity)
-        & (results.measured["metric"] == results.weat)
-    ]
-    before, after = unedited["p_value"].map(is_null), steered["p_value"].map(is_null)
-    text = "; ".join(
-        f"{name}, α = −2: {steered_by['before'].mean():.2f} → {part['mean']:.2f} (mask, value mean ± {part['std']:.2f})"
-        for name in (STEREOTYPICAL, ANTI_STEREOTYPICAL)
-        if len(steered_by := frame[(frame["reference"] == name) & (frame["alpha"] == -2)])
-        for part in (steered_by["value"].agg(["mean", "std"]),)
-    )
-    if before.mean() > 0.5:
+    means = frame.groupby("reference", sort=False)[["before", "value"]].mean()
+    text = "; ".join(f"{name} reference: {before:.2f} → {after:.2f}" for name, before, after in means.itertuples())
+    unedited = results.measured[(results.measured["variant"] == NEUTRAL) & (results.measured["metric"] == results.weat)]
+    p_values = unedited[unedited["sparsity"] == results.study.sparsity]["p_value"]
+    if p_values.map(is_null).mean() > 0.5:
         return None, f"the neutral models' bias is within its null interval before any edit; {text}"
-    removed = after.mean() > 0.5 or steered["value"].abs().mean() <= 0.25 * steered["before"].abs().mean()
-    return bool(removed), text
-
-
-def is_null(p_value: float) -> bool:
-    """Whether an effect lies in the central 95 % of its permutation distribution, by its one-sided ``p_value``."""
-    return 0.025 <= p_value <= 0.975
+    is_removed = steered["p_value"].map(is_null).mean() > 0.5
+    return bool(is_removed or steered["value"].abs().mean() <= 0.25 * steered["before"].abs().mean()), text
 
 
 def downstream_kept(results: Results) -> Verdict:

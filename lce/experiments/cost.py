@@ -14,7 +14,7 @@ from statistics import median
 import torch
 
 from lce.experiments.study import Cell, StudySettings
-from lce.experiments.work import Workplace
+from lce.experiments.workplace import Workplace
 from lce.files import read_json
 from lce.models import load_masked_lm, prunable_parameters
 

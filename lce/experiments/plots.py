@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lce.experiments.claims import curve, densities
+from lce.experiments.measures import curve, densities
 from lce.experiments.results import DIRECTIONS, EDIT, Results
 from lce.experiments.statistics import over_seeds
 from lce.experiments.study import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL

@@ -13,10 +13,11 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader
 
 from lce.evaluation import LIBRARIES
+from lce.experiments import beyond, paper
 from lce.experiments.claims import Claim, judge
 from lce.experiments.plots import figures
 from lce.experiments.results import EDIT, Results, load_results
-from lce.experiments.sections import Section, sections
+from lce.experiments.section import Section
 from lce.figures import as_svg, save
 from lce.files import replaced_file, scratch_folder, write_json
 
@@ -56,6 +57,12 @@ def write_report(run: Path) -> Path:
     with replaced_file(folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     return folder / "report.html"
+
+
+def sections(results: Results) -> list[Section]:
+    """All sections for which there are results: the paper's, and those beyond it."""
+    made = (make(results) for make in (*paper.SECTIONS, *beyond.SECTIONS))
+    return [section for section in made if section is not None]
 
 
 def _about(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from lce.errors import LceError
 from lce.experiments.study import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, Cell, StudySettings, expand
-from lce.experiments.work import Workplace
+from lce.experiments.workplace import Workplace
 from lce.files import read_json
 from lce.paths import CONFIG
 

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from lce.data.prepare import prepare_examples
 from lce.errors import LceError
 from lce.experiments.study import Cell, StudySettings, expand
-from lce.experiments.work import Workplace, write_failure
+from lce.experiments.work import make, write_failure
+from lce.experiments.workplace import Workplace
 from lce.files import save_config
 from lce.paths import CONFIG, FAILED, RUNNING
 
@@ -188,7 +189,7 @@ def make_group(
     torch.set_num_threads(max(1, int(study.cpus_per_task)))
     place = _workplace(study, trainer_options)
     for cell in cells:
-        place.make(cell)
+        make(place, cell)
 
 
 _KEPT: list[Workplace] = []

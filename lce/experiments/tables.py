@@ -11,7 +11,7 @@ from rich.table import Table
 from lce.experiments.cost import costs
 from lce.experiments.study import StudySettings, expand
 from lce.experiments.sweep import Status
-from lce.experiments.work import Workplace
+from lce.experiments.workplace import Workplace
 
 SHOWN_FAILURES = 10
 

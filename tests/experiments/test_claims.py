@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lce.experiments.claims import crossing, judge
+from lce.experiments.claims import judge
+from lce.experiments.measures import crossing
 from lce.experiments.results import LEANING, Results
 from lce.experiments.study import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, Cell, EditBlock, StudySettings, expand
 

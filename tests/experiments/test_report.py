@@ -11,8 +11,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lce.cli import main
+from lce.experiments.report import sections
 from lce.experiments.results import load_results
-from lce.experiments.sections import sections
 
 
 @pytest.fixture(scope="module")

@@ -1,56 +1,20 @@
-"""What the report of a study says: sections of a text, a table and figures, each worked out from the results."""
+"""The paper's tables and figures as sections of the report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 
-from lce.experiments.claims import against_controls, gap, is_null, over_k
+from lce.experiments.measures import gap, near_null, over_k, smallest_k, targets
 from lce.experiments.plots import edit_name
 from lce.experiments.results import EDIT, Results
-from lce.experiments.statistics import bonferroni, over_seeds, paired_difference, wilcoxon_greater
+from lce.experiments.section import Section, mean_std
+from lce.experiments.statistics import bonferroni, over_seeds, wilcoxon_greater
 from lce.experiments.study import NEUTRAL
 from lce.labels import label
 
 SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True)
-class Section:
-    """One part of the report; ``figures`` are names of `plots.figures`."""
-
-    title: str
-    text: str
-    headings: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    figures: Sequence[str] = field(default_factory=list)
-
-
-def sections(results: Results) -> list[Section]:
-    """All sections for which there are results, in the paper's order and then beyond it."""
-    makers: tuple[Callable[[Results], Section | None], ...] = (
-        subnetworks,
-        where,
-        strategies,
-        strength,
-        size,
-        neutral,
-        language,
-        downstream,
-        controls,
-        stability,
-        last_layers,
-    )
-    return [section for make in makers if (section := make(results)) is not None]
-
-
-def _mean_std(row: Any, digits: int = 2) -> str:
-    spread = "" if pd.isna(row["std"]) else f" ± {row['std']:.{digits}f}"
-    return f"{row['mean']:.{digits}f}{spread}"
 
 
 def subnetworks(results: Results) -> Section | None:
@@ -62,7 +26,7 @@ def subnetworks(results: Results) -> Section | None:
     levels = sorted(frame["sparsity"].unique())
     table = over_seeds(frame, ["variant", "metric", "sparsity"]).set_index(["variant", "metric", "sparsity"])
     rows = [
-        [f"{variant}: {label(metric)}", *(_mean_std(table.loc[variant, metric, level]) for level in levels)]
+        [f"{variant}: {label(metric)}", *(mean_std(table.loc[variant, metric, level]) for level in levels)]
         for variant in frame["variant"].unique()
         for metric in names
     ]
@@ -143,9 +107,9 @@ def size(results: Results) -> Section | None:
     rows = []
     for row in found.itertuples():
         k = "as the mask" if row.k == "mask" else f"{row.k:.0%}"
-        nulls = [f"{near_null(results, target, row.k):.0%}" for target in _targets(results)]
+        nulls = [f"{near_null(results, target, row.k):.0%}" for target in targets(results)]
         rows.append([k, f"{row.share:.2%}", f"{row.mean:+.2f}", f"{row.mean / whole:.0%}", *nulls])
-    smallest = ", ".join(f"{target}: {smallest_k(results, target)}" for target in _targets(results))
+    smallest = ", ".join(f"{target}: {smallest_k(results, target)}" for target in targets(results))
     text = (
         f"{label(results.weat)} moved by value-based interpolation at α = 1, mean over both targets and all seeds, and "
         "in how many seeds α = 2 leaves it within the null interval of its permutation test. The smallest k at which "
@@ -156,34 +120,14 @@ def size(results: Results) -> Section | None:
         "of all weights",
         "move at α = 1",
         "of editing all",
-        *(f"{t}: null at α = 2" for t in _targets(results)),
+        *(f"{t}: null at α = 2" for t in targets(results)),
     ]
     return Section("How many weights (figure 5)", text, headings, rows, ["size"])
 
 
-def _targets(results: Results) -> list[str]:
-    return [target for target in results.informed["target"].unique() if target != NEUTRAL]
-
-
-def near_null(results: Results, target: str, k: Any, localization: str = "value") -> float:
-    """Share of the seeds in which α = 2 leaves WEAT within the null interval of its permutation test."""
-    frame = results.informed[(results.informed["target"] == target) & (results.informed["alpha"] == 2)]
-    frame = frame[(frame["sparsity"] == results.study.sparsity) & (frame["metric"] == results.weat)]
-    frame = frame[(frame["localization"] == localization) & (frame["k"].isna() if k is None else frame["k"] == k)]
-    return float(frame["p_value"].map(is_null).mean())
-
-
-def smallest_k(results: Results, target: str) -> str:
-    """The smallest k at which `near_null` holds in most seeds, as people write it."""
-    for row in over_k(results, results.weat, alpha=2.0).itertuples():
-        if near_null(results, target, row.k) > 0.5:
-            return f"{row.share:.2%} of all weights"
-    return "none"
-
-
 def _mask_null(results: Results) -> str:
     return ", ".join(
-        f"{target} {near_null(results, target, None, 'mask'):.0%} of the seeds" for target in _targets(results)
+        f"{target} {near_null(results, target, None, 'mask'):.0%} of the seeds" for target in targets(results)
     )
 
 
@@ -198,7 +142,7 @@ def neutral(results: Results) -> Section | None:
         ["reference", "localization", "alpha"], sort=False
     ):
         values = part.set_index("metric")
-        rows.append([f"{key[0]}, {key[1]}, α = {key[2]:g}", *(_mean_std(values.loc[m]) for m in results.bias)])
+        rows.append([f"{key[0]}, {key[1]}, α = {key[2]:g}", *(mean_std(values.loc[m]) for m in results.bias)])
     before = frame.groupby("metric")["before"].mean()
     text = "The neutral target, edited by its difference from either variant. Unedited: " + ", ".join(
         f"{label(metric)} {before[metric]:.2f}" for metric in results.bias
@@ -258,7 +202,7 @@ def downstream(results: Results) -> Section | None:
     table = over_seeds(frame, ["name", "task", "metric"]).set_index(["name", "task", "metric"])
     names = sorted(frame["name"].unique(), key=lambda name: "unedited" not in name)
     rows = [
-        [name, *(_mean_std(table.loc[(name, *s)], 1) if (name, *s) in table.index else "" for s in scores)]
+        [name, *(mean_std(table.loc[(name, *s)], 1) if (name, *s) in table.index else "" for s in scores)]
         for name in names
     ]
     seeds = int(table["count"].max())
@@ -267,66 +211,13 @@ def downstream(results: Results) -> Section | None:
     return Section("Downstream (table 2)", text, ["", *(f"{t} {m}" for t, m in scores)], rows)
 
 
-def controls(results: Results) -> Section | None:
-    """Informed edits against random ones, global and matched (figure 4's grey, and beyond)."""
-    rows = []
-    for metric in results.bias:
-        for control in ("uninformed", "matched"):
-            frame = against_controls(results, control, metric)
-            for key, part in frame.groupby(["localization", "strategy", "alpha"], dropna=False, sort=False):
-                difference = paired_difference(part["intended"], part["by_control"])
-                moves = [f"{part[name].mean():+.2f}" for name in ("intended", "by_control")]
-                rows.append([label(metric), edit_name(key[1], key[2], key[0]), control, *moves, str(difference)])
-    if not rows:
-        return None
-    text = (
-        "Move in the intended direction by the informed selection, by as many random weights (uninformed), and by "
-        "random weights in the same number in each component of each layer (matched): what a matched control also "
-        "does is due to the layers and components chosen, not to the weights. The difference has a 95 % interval, by "
-        "paired bootstrap over seeds and targets."
-    )
-    headings = ["", "edit", "control", "informed", "by control", "informed − control"]
-    return Section("Does the localisation matter?", text, headings, rows)
-
-
-def stability(results: Results) -> Section | None:
-    """Jaccard similarities over seeds, of masks and of selections."""
-    rows = []
-    for cell, result in sorted(results.of("overlap").items(), key=lambda item: item[0].sparsity or 0):
-        level = f"{cell.sparsity:.0%}"
-        rows += [[level, f"mask, {name}", f"{np.mean(v):.4f}", ""] for name, v in result["masks"].items()]
-        rows += [[level, f"masks, {name}", f"{np.mean(v):.4f}", ""] for name, v in result["variants"].items()]
-        for name, found in result["selections"].items():
-            share = float(np.mean(found["shares"]))
-            chance = f"{share / (2 - share):.4f}"
-            rows.append([level, f"selection, {name}-based", f"{np.mean(found['jaccard']):.4f}", chance])
-    if not rows:
-        return None
-    text = (
-        "Mean Jaccard similarity: of one variant's masks over pairs of seeds, of two variants' masks at the same seed, "
-        "and of the selections over pairs of seeds, beside what two random selections of that size would share. A mask "
-        "can be stable while the selection is not, for the selection is where two nearly equal masks differ."
-    )
-    return Section("Is the selection the same for every seed?", text, ["sparsity", "of", "Jaccard", "by chance"], rows)
-
-
-def last_layers(results: Results) -> Section | None:
-    """The share of the effect that the last layers carry alone."""
-    frame = results.edits[(results.edits["control"] == "none") & (results.edits["metric"] == results.weat)]
-    frame = frame[frame["k"].isna() | (frame["k"] == results.study.k)]
-    by = ["sparsity", "localization", "strategy", "alpha"]
-    parts = frame[frame["last_layers"].notna()]
-    if not len(parts):
-        return None
-    whole = frame[frame["last_layers"].isna()]
-    joined = parts.merge(whole, on=[*by, "target", "reference", "seed"], suffixes=("", "_all"))
-    rows = []
-    for key, part in joined.groupby([*by[1:], "last_layers"], dropna=False, sort=False):
-        effect = part["intended"].mean() / part["intended_all"].mean()
-        weights = part["selected_share"].mean() / part["selected_share_all"].mean()
-        moves = [f"{part[name].mean():+.2f}" for name in ("intended", "intended_all")]
-        rows.append([edit_name(key[1], key[2], key[0]), f"{key[3]:.0f}", f"{weights:.0%}", *moves, f"{effect:.0%}"])
-    moved = f"Move of {label(results.weat)} when only what is selected in the last layers is edited"
-    text = f"{moved}, mean over targets and seeds."
-    headings = ["edit", "last layers", "of the selected weights", "move", "move of all", "of the effect"]
-    return Section("What the last layers carry alone", text, headings, rows)
+SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
+    subnetworks,
+    where,
+    strategies,
+    strength,
+    size,
+    neutral,
+    language,
+    downstream,
+)

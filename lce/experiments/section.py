@@ -1,0 +1,26 @@
+"""A section of a study's report: a text, a table and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report; ``figures`` are names of `plots.figures`."""
+
+    title: str
+    text: str
+    headings: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    figures: Sequence[str] = field(default_factory=list)
+
+
+def mean_std(row: Any, digits: int = 2) -> str:
+    """A row of `over_seeds`, as people write it."""
+    spread = "" if pd.isna(row["std"]) else f" ± {row['std']:.{digits}f}"
+    return f"{row['mean']:.{digits}f}{spread}"

@@ -1,0 +1,76 @@
+"""Edits per minute: a sweep of one pair against `lce edit` once per edit, both on all cores, from the shell.
+
+Both measure WEAT, StereoSet, CrowS-Pairs and perplexity of the quickstart's pair, seed 0; the random controls of
+`lce edit` are left out, and the unedited models' scores, which it keeps from run to run, are there before the clock
+starts. The sweep's time includes the start of Ray and of its workers. Also: what an edit takes beside its metrics.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from common import ROOT, machine, report, timed
+
+EDITS = 40
+ALONE = 4
+METRICS = ["weat", "stereoset", "crows_pairs", "perplexity"]
+ALPHAS = [round(0.1 * i, 1) for i in range(1, EDITS + 1)]
+
+
+def run(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "lce.cli", *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def write_configs(folder: Path) -> tuple[Path, Path]:
+    """Configurations of the sweep and of single edits, over the quickstart's trained variants."""
+    shutil.copytree(ROOT / "runs/quickstart/seed-0", folder / "run/seed-0", ignore=shutil.ignore_patterns("edits"))
+    shared: dict[str, Any] = yaml.safe_load((ROOT / "configs/quickstart.yaml").read_text(encoding="utf-8"))
+    shared |= {"experiment": str(folder / "run"), "evaluation": {"metrics": METRICS}}
+    study = {key: value for key, value in shared.items() if key != "uninformed_draws"} | {
+        "seeds": [0],
+        "variants": ["stereotypical", "anti-stereotypical"],
+        "edits": [
+            {"pairs": [["stereotypical", "anti-stereotypical"]], "localizations": ["mask"], "alpha": ALPHAS},
+        ],
+        "cells_per_task": EDITS // 4,
+    }
+    paths = folder / "study.yaml", folder / "edit.yaml"
+    for path, content in zip(paths, (study, shared), strict=True):
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return paths
+
+
+def main() -> None:
+    print(machine(torch.device("cpu")))
+    with tempfile.TemporaryDirectory() as name:
+        study, single = write_configs(Path(name))
+        edit = ["edit", "--config", str(single), "--uninformed_draws", "0"]
+        run(*edit, "--alpha", "0.05")  # measures the unedited models
+        alone = [timed(lambda alpha=alpha: run(*edit, "--alpha", str(alpha)))[0] for alpha in ALPHAS[:ALONE]]
+        none = yaml.safe_load(study.read_text(encoding="utf-8")) | {"edits": []}
+        prepared = study.with_name("prepared.yaml")
+        prepared.write_text(yaml.safe_dump(none), encoding="utf-8")
+        run("sweep", "--config", str(prepared))  # notes the trained variants and measures the unedited models
+        swept, _ = timed(lambda: run("sweep", "--config", str(study)))
+    each = sum(alone) / len(alone)
+    rows = [
+        ["lce edit, once per edit", f"{each:.1f} s", f"{60 / each:.1f}", ""],
+        [
+            f"lce sweep, {EDITS} edits",
+            f"{swept / EDITS:.2f} s",
+            f"{60 * EDITS / swept:.1f}",
+            f"{each * EDITS / swept:.1f}",
+        ],
+    ]
+    report("edits of one pair", ["", "an edit takes", "edits per minute", "ratio"], rows)
+
+
+if __name__ == "__main__":
+    main()
