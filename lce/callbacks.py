@@ -31,22 +31,21 @@ class MaskCallback(Callback):
         self.mask = mask
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        parameters = dict(_checked(pl_module).model.named_parameters())
         self.mask_sparsity = self.mask.sparsity
         # Multiplying by 0 or 1 in one byte takes a twelfth of the time of filling by a mask.
-        kept = ((name, kept.to(pl_module.device, torch.int8)) for name, kept in self.mask.kept.items())
-        self.factors = [(parameters[name], factor) for name, factor in kept]
-        self.clear_()
+        self.factors = {name: kept.to(pl_module.device, torch.int8) for name, kept in self.mask.kept.items()}
+        self.clear_(_checked(pl_module))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self.clear_()
+        self.clear_(_checked(pl_module))
         pl_module.log("train/sparsity", self.mask_sparsity, batch_size=1)
 
     @torch.no_grad()
-    def clear_(self) -> None:
+    def clear_(self, module: MaskedLanguageModel) -> None:
         """Set the pruned weights to zero, in place."""
-        for parameter, factor in self.factors:
-            parameter.mul_(factor)
+        with module.whole_parameters() as parameters:
+            for name, factor in self.factors.items():
+                parameters[name].mul_(factor)
 
 
 class EditCallback(Callback):

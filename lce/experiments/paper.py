@@ -10,7 +10,7 @@ from lce.experiments.measures import gap, near_null, over_k, smallest_k, targets
 from lce.experiments.plots import edit_name
 from lce.experiments.results import EDIT, Results
 from lce.experiments.section import Section, mean_std
-from lce.experiments.statistics import bonferroni, over_seeds, wilcoxon_greater
+from lce.experiments.statistics import bonferroni, over_seeds, spearman, wilcoxon_greater
 from lce.experiments.study import NEUTRAL
 from lce.labels import label
 
@@ -88,14 +88,15 @@ def strength(results: Results) -> Section | None:
     rows = []
     for key, part in table.groupby(["target", "localization", "metric"], sort=False):
         means = part.set_index("alpha")["mean"]
-        rows.append(
-            [f"{key[0]}, {key[1]}: {label(key[2])}", *(f"{means[a]:.2f}" if a in means else "" for a in alphas)]
-        )
+        row = [f"{key[0]}, {key[1]}: {label(key[2])}", *(f"{means[a]:.2f}" if a in means else "" for a in alphas)]
+        rows.append([*row, f"{spearman(part['alpha'], part['mean']):+.2f}"])
     text = (
         "The target moves with α: 0 is the unedited target, 1 puts the reference's values in, beyond is extrapolation. "
-        "Solid: mask-based, dashed: value-based; bars are standard deviations over seeds."
+        "Solid: mask-based, dashed: value-based; bars are standard deviations over seeds; ρ is Spearman's rank "
+        "correlation of α and the mean."
     )
-    return Section("The strength α (figure 6)", text, ["", *(f"α = {a:g}" for a in alphas)], rows, ["strength"])
+    headings = ["", *(f"α = {a:g}" for a in alphas), "ρ"]
+    return Section("The strength α (figure 6)", text, headings, rows, ["strength"])
 
 
 def size(results: Results) -> Section | None:

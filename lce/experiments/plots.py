@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lce.experiments.measures import curve, densities
-from lce.experiments.results import DIRECTIONS, EDIT, Results
+from lce.experiments.results import EDIT, Results
 from lce.experiments.statistics import over_seeds
 from lce.experiments.study import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL
 from lce.figures import heat_map
@@ -142,7 +142,7 @@ def size(results: Results) -> Figure | None:
     return _finish(figure, panels, names, "edited weights [% of all]")
 
 
-def _curves(results: Results, pairs: Sequence[tuple[str, str]], colour: Callable[[str, str], str]) -> Figure | None:
+def _curves(results: Results, pairs: Sequence[Sequence[str]], colour: Callable[[str, str], str]) -> Figure | None:
     names = [*results.bias, *(name for name in ("perplexity",) if name in set(results.swept["metric"]))]
     drawn = False
     figure, panels = _panels(len(names), 3.8)
@@ -169,10 +169,10 @@ def _curves(results: Results, pairs: Sequence[tuple[str, str]], colour: Callable
 
 def strength(results: Results) -> Figure | None:
     """Bias and perplexity over α, both directions and localisations (figure 6)."""
-    return _curves(results, DIRECTIONS, lambda target, _: COLOURS[target])
+    return _curves(results, BOTH_WAYS, lambda target, _: COLOURS[target])
 
 
 def neutral(results: Results) -> Figure | None:
     """The neutral target under either reference (figure 7); here the colour is the reference's."""
-    pairs = [(NEUTRAL, STEREOTYPICAL), (NEUTRAL, ANTI_STEREOTYPICAL)]
+    pairs = [[NEUTRAL, STEREOTYPICAL], [NEUTRAL, ANTI_STEREOTYPICAL]]
     return _curves(results, pairs, lambda _, reference: COLOURS[reference])

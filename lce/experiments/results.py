@@ -19,7 +19,6 @@ from lce.experiments.workplace import Workplace
 from lce.files import read_json
 from lce.paths import CONFIG
 
-DIRECTIONS = ((STEREOTYPICAL, ANTI_STEREOTYPICAL), (ANTI_STEREOTYPICAL, STEREOTYPICAL))
 LEANING = {ANTI_STEREOTYPICAL: -1, NEUTRAL: 0, STEREOTYPICAL: 1}
 EDIT = ["target", "reference", "sparsity", "localization", "k", "strategy", "alpha", "control", "draw", "last_layers"]
 """Columns that tell one edit from another, seeds apart."""

@@ -24,15 +24,17 @@ from lce.training import OptimisationSettings, numerics
 Strategy = Literal["linear", "pruning", "mask-switch"]
 Control = Literal["none", "uninformed", "matched"]
 STEREOTYPICAL, ANTI_STEREOTYPICAL, NEUTRAL = get_args(Variant)
+BOTH_WAYS = [[STEREOTYPICAL, ANTI_STEREOTYPICAL], [ANTI_STEREOTYPICAL, STEREOTYPICAL]]
+"""[target, reference] of the two biased variants."""
+ALPHAS = [-4.0, -2.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0]
+"""Strengths from far away from the reference to far beyond it (figure 6)."""
 
 
 @dataclass
 class EditBlock:
     """Edits of a study: every combination of the lists that makes sense. What several blocks hold is run once."""
 
-    pairs: list[list[str]] = field(
-        default_factory=lambda: [[STEREOTYPICAL, ANTI_STEREOTYPICAL], [ANTI_STEREOTYPICAL, STEREOTYPICAL]]
-    )
+    pairs: list[list[str]] = field(default_factory=lambda: list(BOTH_WAYS))
     """[target, reference], two variants each."""
     sparsities: list[float] = field(default_factory=lambda: [0.3])
     """Sparsities of target and reference [share of prunable weights]."""
@@ -51,8 +53,23 @@ class EditBlock:
     """Random selections of each control."""
     last_layers: list[int | None] = field(default_factory=lambda: [None])
     """Edit only what is selected in so many last layers; null edits all."""
-    tasks: list[str] = field(default_factory=list)
-    """Tasks of `downstream` on which the edited models are fine-tuned and compared."""
+    downstream: bool = False
+    """Also fine-tune the edited models, and the unedited targets, on the tasks of `downstream`."""
+
+
+def paper_edits() -> list[EditBlock]:
+    """The paper's edits (its figures 4 to 7 and tables 2, 5 and 8), with controls, and the last layers alone."""
+    neutral = [[NEUTRAL, STEREOTYPICAL], [NEUTRAL, ANTI_STEREOTYPICAL]]
+    all_strategies: list[Strategy] = ["linear", "pruning", "mask-switch"]
+    sizes: list[int | float | Literal["mask"]] = ["mask", 0.01, 0.05, 0.1, 0.2, 0.4, 1.0]
+    return [
+        EditBlock(sparsities=[0.1, 0.2, 0.3, 0.4], strategies=all_strategies, alpha=[0.5, 1.0, 2.0, -2.0]),
+        EditBlock(strategies=["linear", "pruning"], alpha=[1.0, 2.0], controls=["uninformed", "matched"]),
+        EditBlock(pairs=[*BOTH_WAYS, *neutral], alpha=ALPHAS),
+        EditBlock(localizations=["value"], k=sizes, strategies=["linear", "pruning"], alpha=[-2.0, 0.5, 1.0, 2.0]),
+        EditBlock(alpha=[1.0, 2.0], last_layers=[1, 2]),
+        EditBlock(pairs=BOTH_WAYS[:1], strategies=all_strategies, alpha=[0.5, 1.0, 2.0, -2.0], downstream=True),
+    ]
 
 
 @dataclass
@@ -79,8 +96,8 @@ class StudySettings:
     """How each subnetwork is trained."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     """How bias is measured."""
-    edits: list[EditBlock] = field(default_factory=lambda: [EditBlock()])
-    """Blocks of edits."""
+    edits: list[EditBlock] = field(default_factory=paper_edits)
+    """Blocks of edits; by default the paper's."""
     downstream: DownstreamSettings = field(default_factory=DownstreamSettings)
     """How edited models are fine-tuned on tasks of sentence pairs."""
     cpus_per_task: float = 1
@@ -136,13 +153,13 @@ def expand(settings: StudySettings) -> list[Cell]:
             cells += [Cell("measure", seed, sparsity, variant) for sparsity in levels]
         for sparsity in settings.sparsities if {STEREOTYPICAL, ANTI_STEREOTYPICAL} <= set(settings.variants) else []:
             cells.append(Cell("compare", seed, sparsity, target=STEREOTYPICAL, reference=ANTI_STEREOTYPICAL))
-        cells += [cell for block in settings.edits for cell in _edits(block, seed)]
+        cells += [cell for block in settings.edits for cell in _edits(block, seed, settings.downstream.tasks)]
     if len(settings.seeds) > 1:
         cells += [Cell("overlap", sparsity=sparsity) for sparsity in settings.sparsities]
     return list(dict.fromkeys(cells))
 
 
-def _edits(block: EditBlock, seed: int) -> Iterator[Cell]:
+def _edits(block: EditBlock, seed: int, tasks: list[str]) -> Iterator[Cell]:
     for (target, reference), sparsity, localization in product(block.pairs, block.sparsities, block.localizations):
         pair = Cell("edit", seed, sparsity, target=target, reference=reference)
         edits = product(block.k if localization == "value" else [None], _strengths(block, localization))
@@ -151,9 +168,9 @@ def _edits(block: EditBlock, seed: int) -> Iterator[Cell]:
                 known = pair.known() | {"localization": localization, "k": k, "strategy": strategy, "alpha": alpha}
                 cell = Cell(**known, control=control, draw=draw, last_layers=layers)
                 yield cell
-                for task in block.tasks:
+                for task in tasks if block.downstream else []:
                     yield Cell(**cell.known() | {"kind": "finetune", "task": task})
-        for task in block.tasks:
+        for task in tasks if block.downstream else []:
             yield Cell("finetune", seed, sparsity, variant=target, task=task)
 
 
@@ -185,8 +202,6 @@ def _check(settings: StudySettings) -> None:
             )
         if "linear" in block.strategies and 0 in block.alpha:
             raise LceError(f"{where}.alpha: 0 changes nothing; the unedited models are measured anyway")
-        if not set(block.tasks) <= set(settings.downstream.tasks):
-            raise LceError(f"{where}.tasks: {block.tasks} are not all among downstream.tasks")
         if block.draws < 1:
             raise LceError(f"{where}.draws: expected a positive number, got {block.draws}")
 

@@ -83,7 +83,8 @@ def overhead(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     parameters = prunable_parameters(model)
     mask = magnitude_prune(parameters, Mask.dense(parameters), SPARSITY)
     callback = MaskCallback(mask)
-    callback.on_fit_start(None, MaskedLanguageModel(model))
+    module = MaskedLanguageModel(model)
+    callback.on_fit_start(None, module)
     ids = torch.randint(1000, 20_000, (BATCH, LENGTH))
     positions = torch.arange(0, BATCH * LENGTH, 7)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
@@ -95,7 +96,7 @@ def overhead(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
         optimizer.zero_grad()
 
     step()
-    training, masking = (min(timed(work)[0] for _ in range(5)) for work in (step, callback.clear_))
+    training, masking = (min(timed(work)[0] for _ in range(5)) for work in (step, lambda: callback.clear_(module)))
     threshold, _ = timed(lambda: magnitude_prune(parameters, Mask.dense(parameters), SPARSITY))
     with tempfile.TemporaryDirectory() as folder:
         saving, _ = timed(lambda: save_level(Path(folder) / "level", model, tokenizer, mask, parameters, {}))

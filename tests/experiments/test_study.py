@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from lce.edits import STRATEGIES
 from lce.errors import LceError
-from lce.experiments.study import Cell, EditBlock, StudySettings, cell_name, context_of, expand, settings_for
+from lce.experiments.downstream import DownstreamSettings
+from lce.experiments.study import ALPHAS, Cell, EditBlock, StudySettings, cell_name, context_of, expand, settings_for
 
-SETTINGS = StudySettings(seeds=[0, 1], sparsities=[0.1, 0.3])
+SETTINGS = StudySettings(seeds=[0, 1], sparsities=[0.1, 0.3], edits=[])
 EVERYTHING = EditBlock(strategies=["linear", "pruning", "mask-switch"], alpha=[0.5, -2], k=[0.1, "mask"])
 
 
@@ -45,9 +47,9 @@ def test_each_control_is_drawn_as_often_as_asked() -> None:
 
 
 def test_tasks_add_the_edited_and_the_unedited_models() -> None:
-    block = EditBlock(pairs=[["stereotypical", "anti-stereotypical"]], localizations=["mask"], tasks=["stsb"])
-    settings = replace(SETTINGS, seeds=[0], edits=[block])
-    settings.downstream.tasks = ["stsb"]
+    block = EditBlock(pairs=[["stereotypical", "anti-stereotypical"]], localizations=["mask"], downstream=True)
+    tasks = DownstreamSettings(tasks=["stsb"])
+    settings = replace(SETTINGS, seeds=[0], edits=[EditBlock(), block], downstream=tasks)
     found = [cell for cell in expand(settings) if cell.kind == "finetune"]
     assert [(cell.variant, cell.target) for cell in found] == [(None, "stereotypical"), ("stereotypical", None)]
 
@@ -60,7 +62,6 @@ def test_tasks_add_the_edited_and_the_unedited_models() -> None:
         ({"edits": [EditBlock(pairs=[["stereotypical", "nobody"]])]}, r"edits\[0\].pairs"),
         ({"edits": [EditBlock(sparsities=[0.2])]}, r"edits\[0\].sparsities: \[0.2\]"),
         ({"edits": [EditBlock(), EditBlock(alpha=[0])]}, r"edits\[1\].alpha: 0 changes nothing"),
-        ({"edits": [EditBlock(tasks=["cola"])]}, "downstream.tasks"),
         ({"edits": [EditBlock(draws=0)]}, "draws: expected a positive"),
     ],
 )
@@ -85,6 +86,14 @@ def test_names_differ_exactly_where_results_may() -> None:
         assert name_of(cell, elsewhere) == name_of(cell)
     assert name_of(edit, measured) != name_of(edit)
     assert name_of(train, measured) == name_of(train)
+
+
+def test_the_default_is_the_papers_study() -> None:
+    found = [cell for cell in expand(StudySettings(seeds=[0])) if cell.kind == "edit"]
+    assert {cell.alpha for cell in found if cell.target == "neutral"} == set(ALPHAS)
+    assert {cell.k for cell in found} == {None, "mask", 0.01, 0.05, 0.1, 0.2, 0.4, 1.0}
+    assert {cell.strategy for cell in found} == set(STRATEGIES)
+    assert {cell.control for cell in found} == {"none", "uninformed", "matched"}
 
 
 def test_a_cell_alone_has_the_settings_of_one_experiment() -> None:
