@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -126,13 +127,12 @@ def run_sweep(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
     place.folder.mkdir(parents=True, exist_ok=True)
     with _locked(place):
         prepare_examples(study.data)
-        for stale in (*place.folder.glob(f"*{RUNNING}"), *place.folder.glob(f"*{FAILED}")):
-            stale.unlink(missing_ok=True)
-        save_config(place.folder.parent / CONFIG, asdict(study) | {"trainer": dict(trainer_options)})
         left = [group for group in groups_of(study, cells) if not all(place.path(c).exists() for c in group.cells)]
-        if left:
-            with _ray(study) as ray:
-                _work(ray, place, left, cells)
+        with _ray(study, trainer_options) if left else nullcontext() as ray:
+            for stale in (*place.folder.glob(f"*{RUNNING}"), *place.folder.glob(f"*{FAILED}")):
+                stale.unlink(missing_ok=True)
+            _record(study, trainer_options, place.folder.parent / CONFIG)
+            _work(ray, place, left, cells)
     return status(study, trainer_options)
 
 
@@ -147,11 +147,23 @@ def _locked(place: Workplace) -> Iterator[None]:
         ) from error
 
 
+def _record(study: StudySettings, trainer_options: dict[str, Any], path: Path) -> None:
+    """Save the settings, from which the report and the status start; what was made with others stays beside."""
+    settings = asdict(study) | {"trainer": dict(trainer_options)}
+    if path.exists() and yaml.safe_load(path.read_text(encoding="utf-8")) != settings:
+        log.info("%s: replaced, for the settings have changed; results that still apply are used", path)
+    save_config(path, settings)
+
+
 @contextmanager
-def _ray(study: StudySettings) -> Iterator[Any]:
+def _ray(study: StudySettings, trainer_options: dict[str, Any]) -> Iterator[Any]:
     """Ray, connected to the cluster of ``study`` or to one started on this machine for the while."""
+    accelerator = trainer_options.get("accelerator")
+    if accelerator in ("gpu", "cuda") and not study.gpus_per_task:
+        raise LceError(
+            f"gpus_per_task: 0, but trainer.accelerator is {accelerator}; give each task a GPU or a share of one"
+        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError as error:
@@ -162,9 +174,8 @@ def _ray(study: StudySettings) -> Iterator[Any]:
             log_to_driver=False, logging_level=logging.ERROR,
         )  # fmt: skip
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise LceError(
-            f"address: no Ray cluster answers at {study.address} ({' '.join(str(error).split())})"
-        ) from error
+        where = f"no cluster answers at {study.address}" if study.address else "it cannot be started here"
+        raise LceError(f"ray: {where} ({' '.join(str(error).split())})") from error
     try:
         resources = ray.cluster_resources()
         for name, wanted in (("CPU", study.cpus_per_task), ("GPU", study.gpus_per_task)):
@@ -231,7 +242,8 @@ def _settle(ray: Any, place: Workplace, group: Group, reference: Any) -> None:
     try:
         ray.get(reference)
     except ray.exceptions.RayError as error:
-        reason = f"the worker died ({type(error).__name__})"
+        cause = getattr(error, "cause", None) or error
+        reason = f"the worker failed: {type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
         for cell in group.cells:
             path = place.path(cell)
             path.with_suffix(RUNNING).unlink(missing_ok=True)
