@@ -2,7 +2,8 @@
 
 Both measure WEAT, StereoSet, CrowS-Pairs and perplexity of the quickstart's pair, seed 0; the random controls of
 `lce edit` are left out, and the unedited models' scores, which it keeps from run to run, are there before the clock
-starts. The sweep's time includes the start of Ray and of its workers. Also: what an edit takes beside its metrics.
+starts. The sweep's time includes the start of Ray and of its workers. Then, in one process: an edit with its evaluation
+against the evaluation of the unedited model.
 """
 
 from __future__ import annotations
@@ -47,6 +48,21 @@ def write_configs(folder: Path) -> tuple[Path, Path]:
     return paths
 
 
+def in_process(config: Path) -> tuple[float, float]:
+    """Seconds of an edit with its evaluation, and of an evaluation alone; the better of three."""
+    from lce.experiments.makers import measure_edit
+    from lce.experiments.results import load_study
+    from lce.experiments.study import expand
+    from lce.experiments.workplace import Workplace
+
+    place = Workplace(*load_study(config))
+    cells = [cell for cell in expand(place.study) if cell.kind == "edit"]
+    measure_edit(place, cells[0])
+    model = place.pair(cells[0]).model
+    edits = min(timed(lambda cell=cell: measure_edit(place, cell))[0] for cell in cells[1:4])
+    return edits, min(timed(lambda: place.evaluator(model))[0] for _ in range(3))
+
+
 def main() -> None:
     print(machine(torch.device("cpu")))
     with tempfile.TemporaryDirectory() as name:
@@ -59,6 +75,7 @@ def main() -> None:
         prepared.write_text(yaml.safe_dump(none), encoding="utf-8")
         run("sweep", "--config", str(prepared))  # notes the trained variants and measures the unedited models
         swept, _ = timed(lambda: run("sweep", "--config", str(study)))
+        edited, evaluated = in_process(Path(name) / "run")
     each = sum(alone) / len(alone)
     rows = [
         ["lce edit, once per edit", f"{each:.1f} s", f"{60 / each:.1f}", ""],
@@ -70,6 +87,7 @@ def main() -> None:
         ],
     ]
     report("edits of one pair", ["", "an edit takes", "edits per minute", "ratio"], rows)
+    print(f"edit and evaluation {edited:.2f} s, evaluation alone {evaluated:.2f} s: {edited / evaluated:.2f}")
 
 
 if __name__ == "__main__":
