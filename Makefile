@@ -78,8 +78,8 @@ evaluate: | $(INSTALLED) ## measure MODEL (by default the bundled one), or compa
 		$(if $(AGAINST),--against $(AGAINST)) $(if $(LIMIT),--limit $(LIMIT))
 
 study: | $(INSTALLED) ## run the whole study of STUDY and write its report (hours; a killed one goes on)
-	$(BIN)/lce sweep --config $(STUDY)
-	$(BIN)/lce report runs/$(basename $(notdir $(STUDY)))
+	$(BIN)/lce sweep --config $(STUDY); status=$$?; \
+		$(BIN)/lce report $$(sed -n 's/^experiment: *//p' $(STUDY)) && exit $$status
 
 tensorboard: | $(INSTALLED) ## look at the curves of all runs
 	$(BIN)/tensorboard --logdir runs

@@ -295,8 +295,10 @@ def sweep(values: Namespace) -> None:
 
 def report(values: Namespace) -> None:
     """Write the report of a study: figures, tables, and which of the paper's claims hold."""
-    from lce.experiments.report import write_report
-
+    try:
+        from lce.experiments.report import write_report
+    except ModuleNotFoundError as error:
+        raise LceError(f"lce report: needs {error.name}, which `pip install 'lce[study]'` brings") from error
     print(write_report(Path(values.run)))
 
 

@@ -9,6 +9,9 @@ runs/<name>/
         anti-stereotypical/
         selections/      what `lce localize` found
         edits/<edit>/    result.json, the patches, the figures, config.yaml
+    cells/               results of a study: <cell>.json, or <cell>.failed with the reason, or <cell>.running
+    report/              what `lce report` wrote about it
+    sweep.lock           held while a sweep is at work
 """
 
 from __future__ import annotations
@@ -24,6 +27,11 @@ CONFIG = "config.yaml"
 SUMMARY = "summary.json"
 SUBNETWORK = "subnetwork"
 """Folder, inside a saved model, with what plain transformers does not know of: mask, pruned values, record."""
+CELLS = "cells"
+FAILED = ".failed"
+RUNNING = ".running"
+LOCK = "sweep.lock"
+STUDY_REPORT = "report"
 MASK = "mask.safetensors"
 PRUNED_VALUES = "pruned_values.safetensors"
 RECORD = "record.json"
@@ -36,8 +44,3 @@ def variant_folder(run: str | Path, seed: int, variant: str) -> Path:
 def level_folder(variant_folder: str | Path, sparsity: float) -> Path:
     """Folder of the subnetwork with ``sparsity`` in [0, 1): sparsity-30, or sparsity-12.5."""
     return Path(variant_folder) / f"sparsity-{100 * sparsity:04.1f}".removesuffix(".0")
-
-
-CELLS = "cells"
-FAILED = ".failed"
-RUNNING = ".running"

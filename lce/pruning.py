@@ -30,7 +30,7 @@ from lce.masks import Mask, magnitude_prune
 from lce.models import load_masked_lm, prunable_parameters
 from lce.paths import CONFIG, MASK, PRUNED_VALUES, RECORD, SUBNETWORK, SUMMARY, level_folder, variant_folder
 from lce.subnetwork import load_subnetwork, pruned_values, read_record
-from lce.training import fit, numerics
+from lce.training import fit, identity_of, numerics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +85,7 @@ def train_level(
     model, tokenizer = load_masked_lm(settings.base)
     parameters = prunable_parameters(model)
     if previous is None:
-        mask, before_pruning = Mask.dense(parameters), dict(parameters)
+        mask, before_pruning = Mask.dense(parameters), {}
     else:
         trained = load_subnetwork(previous, parameters)
         mask = magnitude_prune(trained.weights, trained.mask, sparsity)
@@ -107,11 +107,12 @@ def train_level(
         title,
         [MaskCallback(mask)],
     )
+    parameters = prunable_parameters(model)  # those before the training may have been taken apart (FSDP)
     if trainer.is_global_zero:
         record = _record(settings, levels, mask, perplexity, level.parent)
         log.info("%s: perplexity %.2f, winning ticket: %s", title, perplexity, record["winning_ticket"])
         mask.apply_(parameters)
-        save_level(level, model, tokenizer, mask, before_pruning, record)
+        save_level(level, model, tokenizer, mask, before_pruning or parameters, record)
         shutil.rmtree(rounds / "checkpoints", ignore_errors=True)
     trainer.strategy.barrier()
 
@@ -153,11 +154,10 @@ def _record(settings: Settings, levels: list[float], mask: Mask, perplexity: flo
 
 def _shared(settings: Settings, trainer_options: dict[str, Any]) -> dict[str, Any]:
     """What a variant's subnetworks depend on, beside the sparsities before them."""
-    free = ("workers", "validate_every", "checkpoint_every")
     return {
         "base": os.fspath(settings.base),
         "seed": settings.seed,
         "data": made_with(settings.data.folder),
-        "train": {key: value for key, value in asdict(settings.train).items() if key not in free},
+        "train": identity_of(settings.train),
         "trainer": numerics(trainer_options),
     }

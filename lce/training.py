@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -53,6 +53,12 @@ class OptimisationSettings:
     """Steps between evaluations on the held-out sentences, beside the one at the end; none by default."""
     checkpoint_every: int = 1000
     """Steps between checkpoints within a round, from which a killed run goes on."""
+
+
+def identity_of(settings: OptimisationSettings) -> dict[str, Any]:
+    """The settings on which results depend: all but how and when batches and checkpoints are made."""
+    free = ("workers", "validate_every", "checkpoint_every")
+    return {key: value for key, value in asdict(settings).items() if key not in free}
 
 
 def numerics(trainer_options: Mapping[str, Any]) -> dict[str, Any]:

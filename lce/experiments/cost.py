@@ -20,6 +20,7 @@ from lce.models import load_masked_lm, prunable_parameters
 
 TOKENS_OF_A_SENTENCE = 30
 TOKENS_OF_AN_EVALUATION = 60_000
+PAIRS_OF_A_TASK = 6000
 EFFICIENCY = 0.5
 """Share of a large matrix product's speed that training and evaluation reach."""
 
@@ -37,8 +38,8 @@ def costs(study: StudySettings, place: Workplace, cells: Sequence[Cell]) -> dict
     seen: dict[str, list[float]] = {}
     for cell in cells:
         found = seen.setdefault(cell.kind, [])
-        if (path := place.path(cell)).exists():
-            found.append(read_json(path)["seconds"])
+        if (path := place.path(cell)).exists() and not (result := read_json(path)).get("existed"):
+            found.append(result["seconds"])
     guessed = {} if all(seen.values()) else _guessed(study)
     return {kind: Cost(median(found), True) if found else Cost(guessed[kind], False) for kind, found in seen.items()}
 
@@ -47,7 +48,7 @@ def _guessed(study: StudySettings) -> dict[str, float]:
     weights = sum(p.numel() for p in prunable_parameters(load_masked_lm(study.base)[0]).values())
     per_token = 2 * weights / (_speed(study) * EFFICIENCY)
     trained = 3 * study.train.steps * study.train.batch_size * TOKENS_OF_A_SENTENCE
-    tuned = 3 * study.downstream.steps * study.downstream.batch_size * 2 * TOKENS_OF_A_SENTENCE
+    tuned = 3 * study.downstream.epochs * PAIRS_OF_A_TASK * 2 * TOKENS_OF_A_SENTENCE
     tokens = {
         "train": trained + TOKENS_OF_AN_EVALUATION,
         "measure": TOKENS_OF_AN_EVALUATION,

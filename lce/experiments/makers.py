@@ -32,10 +32,10 @@ def train(place: Workplace, cell: Cell) -> dict[str, Any]:
     """One level of a variant; those before it exist, or are made on the way."""
     settings = settings_for(place.study, cell)
     settings.sparsities = [sparsity for sparsity in place.study.sparsities if sparsity <= settings.sparsity]
+    level = level_folder(variant_folder(settings.experiment, settings.seed, settings.variant), settings.sparsity)
+    existed = level.exists()
     iterative_magnitude_pruning(settings, place.trainer_options)
-    return read_record(
-        level_folder(variant_folder(settings.experiment, settings.seed, settings.variant), settings.sparsity)
-    )
+    return {**read_record(level), "existed": existed}
 
 
 def measure(place: Workplace, cell: Cell) -> dict[str, Any]:

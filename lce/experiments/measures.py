@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from lce.experiments.results import EDIT, Results
+from lce.experiments.results import EDIT, LEANING, Results
 from lce.experiments.statistics import over_seeds
 from lce.experiments.study import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL
 
@@ -90,7 +90,7 @@ def targets(results: Results) -> list[str]:
 
 
 def near_null(results: Results, target: str, k: Any, localization: str = "value") -> float:
-    """Share of the seeds in which α = 2 leaves WEAT within the null interval of its permutation test."""
+    """Share of the seeds in which α = 2 leaves WEAT within its permutation test's null interval; NaN if none ran."""
     frame = results.informed[(results.informed["target"] == target) & (results.informed["alpha"] == 2)]
     frame = frame[(frame["sparsity"] == results.study.sparsity) & (frame["metric"] == results.weat)]
     frame = frame[(frame["localization"] == localization) & (frame["k"].isna() if k is None else frame["k"] == k)]
@@ -98,7 +98,13 @@ def near_null(results: Results, target: str, k: Any, localization: str = "value"
 
 
 def smallest_k(results: Results, target: str) -> str:
-    """The smallest k at which `near_null` holds in most seeds, as people write it."""
+    """The smallest k at which `near_null` holds in most seeds, or why there is none, as people write it."""
+    unedited = results.measured[(results.measured["variant"] == target) & (results.measured["metric"] == results.weat)]
+    unedited = unedited[unedited["sparsity"] == results.study.sparsity]
+    if not unedited["p_value"].map(is_null).mean() <= 0.5:
+        return "it is there unedited"
+    if unedited["value"].mean() * LEANING[target] < 0:
+        return "none, for the edit leads away from zero"
     for row in over_k(results, results.weat, alpha=2.0).itertuples():
         if near_null(results, target, row.k) > 0.5:
             return f"{row.share:.2%} of all weights"

@@ -82,7 +82,7 @@ def strategies(results: Results) -> Figure | None:
     """Before → after of every strategy, both directions: one panel a measure (the paper's figure 4)."""
     frame = results.at_paper_settings
     frame = frame[frame["sparsity"] == results.study.sparsity]
-    if not len(frame):
+    if not len(frame) or not results.bias:
         return None
     figure, panels = _panels(len(results.bias), 4.6)
     for axes, metric in zip(panels, results.bias, strict=True):
@@ -108,7 +108,7 @@ def strategies(results: Results) -> Figure | None:
 
 
 def size(results: Results) -> Figure | None:
-    """The bias after interpolation and extrapolation over k, value-based (figure 5); dotted: the unedited target."""
+    """The bias after interpolation and extrapolation over k, value-based (figure 5); thin: the unedited target."""
     frame = results.informed[results.informed["localization"] == "value"]
     frame = frame[(frame["sparsity"] == results.study.sparsity) & frame["alpha"].isin((0.5, 1.0, 2.0))]
     frame = frame[frame["target"] != NEUTRAL]
@@ -144,6 +144,8 @@ def size(results: Results) -> Figure | None:
 
 def _curves(results: Results, pairs: Sequence[Sequence[str]], colour: Callable[[str, str], str]) -> Figure | None:
     names = [*results.bias, *(name for name in ("perplexity",) if name in set(results.swept["metric"]))]
+    if not names:
+        return None
     drawn = False
     figure, panels = _panels(len(names), 3.8)
     for axes, metric in zip(panels, names, strict=True):

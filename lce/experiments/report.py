@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -20,9 +21,10 @@ from lce.experiments.results import EDIT, Results, load_results
 from lce.experiments.section import Section
 from lce.figures import as_svg, save
 from lce.files import replaced_file, scratch_folder, write_json
+from lce.paths import STUDY_REPORT
 
+OWN = ("pandas", "ray", "statsmodels")
 VERDICTS = {True: "holds", False: "does not hold", None: "cannot be tested here"}
-REPORT = "report"
 
 
 def write_report(run: Path) -> Path:
@@ -35,7 +37,7 @@ def write_report(run: Path) -> Path:
         LceError: ``run`` holds no study, or no result yet.
     """
     results = load_results(run)
-    folder = run / REPORT
+    folder = run / STUDY_REPORT
     claims, parts, drawn = judge(results), sections(results), figures(results)
     for name, figure in drawn.items():
         save(figure, folder / "figures" / f"{name}.svg")
@@ -68,6 +70,9 @@ def sections(results: Results) -> list[Section]:
 def _about(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     study = results.study
     seconds = sum(result["seconds"] for result in results.cells.values())
+    reused = sum(bool(result.get("existed")) for result in results.cells.values())
+    hours = f"{len(results.cells):,} cells, {seconds / 3600:.1f} worker-hours"
+    hours += f", without {reused} trainings that were there before" if reused else ""
     missing = results.planned - len(results.cells)
     counts = {verdict: sum(claim.holds is holds for claim in claims) for holds, verdict in VERDICTS.items()}
     return {
@@ -75,7 +80,7 @@ def _about(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
         "summary": (
             f"{', '.join(study.variants)} models; seeds {', '.join(map(str, study.seeds))}; sparsities "
             f"{', '.join(f'{s:.0%}' for s in study.sparsities)}; bias type {study.evaluation.bias_type}. "
-            f"{len(results.cells):,} cells, {seconds / 3600:.1f} worker-hours."
+            f"{hours}."
         ),
         "missing": f"{missing:,} of {results.planned:,} cells have no result yet." if missing else "",
         "verdicts": "; ".join(f"{verdict}: {count}" for verdict, count in counts.items())
@@ -84,8 +89,9 @@ def _about(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
             "command": f"lce sweep --config {study.experiment}/config.yaml && lce report {study.experiment}",
             "training": asdict(study.train),
             "evaluation": asdict(study.evaluation),
-            "versions": ", ".join(
-                [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in LIBRARIES)]
+            "machines": "; ".join(sorted({str(result.get("device")) for result in results.cells.values()})),
+            "versions, of the report": ", ".join(
+                [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in (*LIBRARIES, *OWN))]
             ),
         },
     }
@@ -123,14 +129,10 @@ def write_logs(results: Results, folder: Path) -> None:
             last = {f"final/{row.metric}": row.value for row in part.itertuples()}
             with SummaryWriter(str(temporary / name)) as writer:
                 for row in part.itertuples():
+                    if not pd.isna(row.alpha):
+                        writer.add_scalar(row.metric, row.before, 0)
                     writer.add_scalar(row.metric, row.value, round(100 * (1 if pd.isna(row.alpha) else row.alpha)))
                 writer.add_hparams(known, last, run_name=".")
-        _replace_folder(temporary, folder)
-
-
-def _replace_folder(temporary: Path, folder: Path) -> None:
-    import shutil
-
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.replace(folder)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.replace(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,9 @@ from lce.paths import CONFIG
 LEANING = {ANTI_STEREOTYPICAL: -1, NEUTRAL: 0, STEREOTYPICAL: 1}
 EDIT = ["target", "reference", "sparsity", "localization", "k", "strategy", "alpha", "control", "draw", "last_layers"]
 """Columns that tell one edit from another, seeds apart."""
+WAY = ["localization", "k", "strategy", "alpha"]
+"""Those of them that say how it is edited."""
 PAPER_ALPHAS = (0.5, 1.0, 2.0, -2.0)
-LANGUAGE = ("perplexity", "stereoset_lm")
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,15 @@ class Results:
     @cached_property
     def trained(self) -> pd.DataFrame:
         """variant, seed, sparsity → perplexity of the training's own evaluation, dense_perplexity, ratio."""
-        frame = _frame([cell.known() | result for cell, result in self.of("train").items()])
-        return frame.assign(ratio=frame["perplexity"] / frame["dense_perplexity"]) if len(frame) else frame
+        rows = [cell.known() | result for cell, result in self.of("train").items()]
+        frame = _table(rows, ["variant", "seed", "sparsity", "perplexity", "dense_perplexity"])
+        return frame.assign(ratio=frame["perplexity"] / frame["dense_perplexity"])
 
     @cached_property
     def measured(self) -> pd.DataFrame:
         """variant, seed, sparsity, metric → value, p_value."""
-        return _frame([row for item in self.of("measure").items() for row in _scores(*item)])
+        rows = [row for item in self.of("measure").items() for row in _scores(*item)]
+        return _table(rows, ["variant", "seed", "sparsity", "metric", "value", "p_value"])
 
     @cached_property
     def edits(self) -> pd.DataFrame:
@@ -69,7 +72,7 @@ class Results:
         towards the reference, for a negative α away from it.
         """
         rows = [row for item in self.of("edit").items() for row in _scores(*item)]
-        frame = _frame(rows).reindex(columns=[*EDIT, "seed", "metric", "value", "p_value", "selected_share"])
+        frame = _table(rows, [*EDIT, "seed", "metric", "value", "p_value", "selected_share"])
         if not len(frame) or not len(self.measured):
             return frame.iloc[:0].assign(before=0.0, moved=0.0, intended=0.0)
         unedited = self.measured.rename(columns={"variant": "target", "value": "before"})
@@ -103,11 +106,16 @@ class Results:
     def tuned(self) -> pd.DataFrame:
         """Columns of an edit (none for unedited models, whose ``variant`` is given), seed, task, metric → value."""
         rows = [row for item in self.of("finetune").items() for row in _scores(*item)]
-        return _frame(rows).reindex(columns=["variant", *EDIT, "seed", "task", "metric", "value"])
+        return _table(rows, ["variant", *EDIT, "seed", "task", "metric", "value"])
 
 
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows)
+NUMBERS = {"sparsity", "alpha", "value", "p_value", "selected_share", "perplexity", "dense_perplexity", "last_layers"}
+
+
+def _table(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """The ``columns`` of ``rows``, with the same types however many rows there are."""
+    frame = pd.DataFrame(rows).reindex(columns=columns)
+    return frame.astype({name: float if name in NUMBERS else object for name in columns})
 
 
 def _scores(cell: Cell, result: dict[str, Any]) -> list[dict[str, Any]]:

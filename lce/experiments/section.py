@@ -20,6 +20,11 @@ class Section:
     figures: Sequence[str] = field(default_factory=list)
 
 
+def percent(share: float) -> str:
+    """A share, as people write it; empty where it is not known."""
+    return "" if pd.isna(share) else f"{share:.0%}"
+
+
 def mean_std(row: Any, digits: int = 2) -> str:
     """A row of `over_seeds`, as people write it."""
     spread = "" if pd.isna(row["std"]) else f" ± {row['std']:.{digits}f}"

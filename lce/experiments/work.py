@@ -10,18 +10,21 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from lce.errors import LceError
 from lce.experiments.makers import MAKERS
 from lce.experiments.study import Cell
 from lce.experiments.workplace import Workplace
-from lce.files import replaced_file, write_json
+from lce.files import read_json, replaced_file, write_json
 from lce.paths import FAILED, RUNNING
 
 log = logging.getLogger(__name__)
+
+MOST_DEATHS = 2
+"""So many workers may die making a cell, killed for memory, say, before it counts as failed and the next is made."""
 
 
 def make(place: Workplace, cell: Cell) -> None:
@@ -29,29 +32,27 @@ def make(place: Workplace, cell: Cell) -> None:
     path = place.path(cell)
     if path.exists():
         return
-    failed = path.with_suffix(FAILED)
-    started = time.perf_counter()
-    with _marked(path.with_suffix(RUNNING)):
-        try:
-            result = MAKERS[cell.kind](place, cell)
-        except Exception as error:
-            log.warning("%s failed: %s", path.stem, error)
-            trace = "" if isinstance(error, LceError) else traceback.format_exc()
-            write_failure(failed, f"{type(error).__name__}: {error}", trace)
-            return
-        seconds = round(time.perf_counter() - started, 2)
-        write_json(path, {"cell": cell.known(), **result, "seconds": seconds, "machine": platform.node()})
-    failed.unlink(missing_ok=True)
-
-
-@contextmanager
-def _marked(path: Path) -> Iterator[None]:
-    """A file that says that a cell is under way, for the while."""
-    write_json(path, {"machine": platform.node(), "process": os.getpid()})
+    mark, failed = path.with_suffix(RUNNING), path.with_suffix(FAILED)
+    deaths = read_json(mark)["deaths"] + 1 if mark.exists() else 0
     try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+        if deaths == MOST_DEATHS:
+            raise LceError(f"{deaths} workers died while they made it")
+        write_json(mark, {"machine": platform.node(), "process": os.getpid(), "deaths": deaths})
+        started = time.perf_counter()
+        result = MAKERS[cell.kind](place, cell)
+        seconds = round(time.perf_counter() - started, 2)
+        write_json(path, {"cell": cell.known(), **result, "seconds": seconds, "device": _device()})
+        failed.unlink(missing_ok=True)
+    except Exception as error:
+        log.warning("%s failed: %s", path.stem, error)
+        trace = "" if isinstance(error, LceError) else traceback.format_exc()
+        write_failure(failed, f"{type(error).__name__}: {error}", trace)
+    mark.unlink(missing_ok=True)
+
+
+def _device() -> str:
+    """The machine, and its GPU if this process has been given one."""
+    return ", ".join([platform.node(), *([torch.cuda.get_device_name()] if torch.cuda.is_available() else [])])
 
 
 def write_failure(path: Path, reason: str, trace: str = "") -> None:

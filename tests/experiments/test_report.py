@@ -23,9 +23,7 @@ def report(swept: Path) -> Path:
 
 def test_the_page_needs_nothing_else(report: Path) -> None:
     page = (report / "report.html").read_text(encoding="utf-8")
-    assert not re.search(r"(src|href)=[\"'](?!#)", page.replace('xlink:href="#', 'xlink:href="#')), (
-        "no outside resource"
-    )
+    assert not re.search(r"(src|href)=[\"'](?!#)", page), "no outside resource"
     assert page.count("<svg") >= 3
     for number in range(1, 16):
         assert f"<td>C{number}</td>" in page
@@ -59,7 +57,7 @@ def test_what_is_told_agrees_with_the_cells(swept: Path, report: Path) -> None:
 def test_tensorboard_has_the_curves(report: Path) -> None:
     [folder] = (report / "logs").glob("stereotypical-anti-stereotypical-0.4-mask-extrapolation-none-0")
     events = EventAccumulator(str(folder)).Reload()
-    assert [event.step for event in events.Scalars("weat8")] == [200]
+    assert sorted(event.step for event in events.Scalars("weat8")) == [0, 200]
     assert any("hparams" in tag for tag in events.PluginTagToContent("hparams"))
 
 
@@ -70,7 +68,9 @@ def test_an_unfinished_study_is_reported_as_such(swept: Path, tmp_path: Path) ->
     for path in list((swept / "cells").glob("measure-*.json"))[:3]:
         (tmp_path / "part/cells" / path.name).write_bytes(path.read_bytes())
     assert main(["report", str(tmp_path / "part")]) == 0
-    assert "100 of 103 cells have no result yet" in (tmp_path / "part/report/report.html").read_text(encoding="utf-8")
+    planned = load_results(swept).planned
+    page = (tmp_path / "part/report/report.html").read_text(encoding="utf-8")
+    assert f"{planned - 3} of {planned} cells have no result yet" in page
 
 
 def test_a_folder_without_a_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,8 @@ from ray.cluster_utils import Cluster
 
 from lce.cli import main
 from lce.edits import STRATEGIES
-from lce.experiments.results import load_study
+from lce.experiments.paper import downstream
+from lce.experiments.results import load_results, load_study
 from lce.experiments.study import Cell, StudySettings
 from lce.experiments.sweep import groups_of, status
 
@@ -27,16 +28,18 @@ from lce.experiments.sweep import groups_of, status
 def results(run: Path) -> dict[str, Any]:
     """All results by name, without what differs from run to run."""
     found = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in (run / "cells").glob("*.json")}
-    return {name: {key: r[key] for key in r if key not in ("seconds", "machine")} for name, r in found.items()}
+    return {
+        name: {key: r[key] for key in r if key not in ("seconds", "device", "existed")} for name, r in found.items()
+    }
 
 
 def test_every_cell_has_its_result(swept: Path) -> None:
     found = status(*load_study(swept))
     assert not found.failed
     assert not found.left
-    assert len(results(swept)) == len(found.done) == 8 + 8 + 2 + 1 + 2 * 2 * 21
+    assert len(results(swept)) == len(found.done) == 8 + 8 + 2 + 1 + 2 * 2 * 21 + 2 * 2
     strategies = {result["cell"].get("strategy") for result in results(swept).values()}
-    assert set(STRATEGIES) - {"interpolation"} <= strategies
+    assert strategies == {None, *STRATEGIES}
 
 
 def test_an_edit_of_the_sweep_is_that_of_lce_edit(swept: Path, study_config: Path, tmp_path: Path) -> None:
@@ -57,6 +60,13 @@ def test_an_edit_of_the_sweep_is_that_of_lce_edit(swept: Path, study_config: Pat
     for name, row in alone["scores"].items():
         assert cell["scores"][name]["value"] == pytest.approx(row["after"], rel=1e-5)
     assert cell["changed"] == alone["edited"]["count"]
+
+
+def test_edited_models_were_fine_tuned_beside_the_unedited_ones(swept: Path) -> None:
+    tuned = [result for result in results(swept).values() if result["cell"]["kind"] == "finetune"]
+    assert [("variant" in r["cell"], "changed" in r) for r in tuned].count((True, False)) == 2
+    assert all(0 <= result["scores"]["dev_accuracy"]["value"] <= 100 for result in tuned)
+    assert "fine-tuning for 0.1 epochs" in downstream(load_results(swept)).text
 
 
 def test_a_finished_sweep_has_nothing_to_do(swept: Path, study_config: Path) -> None:
@@ -164,7 +174,7 @@ def test_groups_share_their_models_and_wait_for_them() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--cpus_per_task", "4096"], "cpus_per_task: 4096 are asked for"),
+        (["--cpus_per_task", "4096"], "cpus_per_task, gpus_per_task: no node has 4096 and 0"),
         (["--trainer.accelerator", "gpu"], "gpus_per_task: 0, but trainer.accelerator is gpu"),
         (["--address", "ray://localhost:1"], "ray: no cluster answers at ray://localhost:1"),
     ],
