@@ -152,9 +152,8 @@ def write_study(folder: Path, base: Path, sentences_file: Path, downloads: Path,
     }
     task = folder / "task"
     task.mkdir(exist_ok=True)
-    pairs = "sentence1\tsentence2\tlabel\n" + "".join(
-        f"{text}\t{text}\t{i % 2}\n" for i, text in enumerate(own_sentences())
-    )
+    rows = [f"{text}\t{text}\t{i % 2}\n" for i, text in enumerate(own_sentences())]
+    pairs = "".join(["sentence1\tsentence2\tlabel\n", *rows])
     for part in ("train", "dev"):
         (task / f"{part}.tsv").write_text(pairs, encoding="utf-8")
     settings["downstream"] = {"tasks": [str(task)], "epochs": 0.1}
