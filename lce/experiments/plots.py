@@ -63,11 +63,16 @@ def _finish(figure: Figure, panels: Sequence[Axes], names: Sequence[str], x: str
         balanced = BALANCED.get(name, None if name in ("perplexity", "stereoset_lm") else 0)
         if balanced is not None:
             axes.axhline(balanced, color="black", linewidth=0.8, linestyle=":")
+        if name == "perplexity":
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}")
+            axes.tick_params(axis="y", which="both", labelsize=8)
         axes.set_title(label(name), fontsize=10)
         axes.set_xlabel(x)
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8)
+        figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8)
     return figure
 
 

@@ -157,7 +157,9 @@ def expand(settings: StudySettings) -> list[Cell]:
             cells += [Cell("measure", seed, sparsity, variant) for sparsity in levels]
         for sparsity in settings.sparsities if {STEREOTYPICAL, ANTI_STEREOTYPICAL} <= set(settings.variants) else []:
             cells.append(Cell("compare", seed, sparsity, target=STEREOTYPICAL, reference=ANTI_STEREOTYPICAL))
-        cells += [cell for block in settings.edits for cell in _edits(block, seed, settings.downstream.tasks)]
+        is_tuned = settings.downstream.seeds is None or seed in settings.downstream.seeds
+        tasks = settings.downstream.tasks if is_tuned else []
+        cells += [cell for block in settings.edits for cell in _edits(block, seed, tasks)]
     if len(settings.seeds) > 1:
         cells += [Cell("overlap", sparsity=sparsity) for sparsity in settings.sparsities]
     return list(dict.fromkeys(cells))
@@ -253,7 +255,7 @@ def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
     if cell.kind == "overlap":
         about |= {"seeds": study.seeds, "variants": study.variants}
     if cell.kind == "finetune":
-        about["downstream"] = asdict(study.downstream) | {"tasks": _digest(Path(str(cell.task)))}
+        about["downstream"] = asdict(study.downstream) | {"tasks": _digest(Path(str(cell.task))), "seeds": None}
     known = cell.known()
     parts = [str(value) if isinstance(value, str) else f"{name}{value:g}" for name, value in known.items()]
     return f"{'-'.join(parts).replace('/', '_')}-{derive(str(about), str(known)) % 16**8:08x}"

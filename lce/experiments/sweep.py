@@ -132,7 +132,8 @@ def run_sweep(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
             for stale in (*place.folder.glob(f"*{RUNNING}"), *place.folder.glob(f"*{FAILED}")):
                 stale.unlink(missing_ok=True)
             _record(study, trainer_options, place.folder.parent / CONFIG)
-            _work(ray, place, left, cells)
+            if ray:
+                _work(ray, place, left, cells)
     return status(study, trainer_options)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from lce.experiments.cost import costs
 from lce.experiments.study import StudySettings, expand
 from lce.experiments.sweep import Status
 from lce.experiments.workplace import Workplace
+from lce.tables import wide_console
 
 SHOWN_FAILURES = 10
 
@@ -31,7 +31,7 @@ def print_plan(study: StudySettings, trainer_options: dict[str, Any]) -> None:
         hours = f"{left[kind] * cost.seconds / 3600:.2f}"
         source = "cells that ran" if cost.is_measured else "arithmetic, roughly"
         table.add_row(kind, f"{number:,}", f"{left[kind]:,}", f"{cost.seconds:.1f}", hours, source)
-    console = Console()
+    console = wide_console()
     console.print(table)
     total = sum(number * found[kind].seconds for kind, number in left.items()) / 3600
     console.print(f"{total:.2f} hours on one worker of {study.cpus_per_task:g} cores, {study.gpus_per_task:g} GPUs")
@@ -49,7 +49,7 @@ def print_status(found: Status) -> None:
     for kind in kinds:
         table.add_row(kind, *(f"{counts[name][kind]:,}" for name in groups))
     table.add_row("all", *(f"{len(cells):,}" for cells in groups.values()), style="bold")
-    console = Console()
+    console = wide_console()
     console.print(table)
     for cell, reason in list(found.failed.items())[:SHOWN_FAILURES]:
         about = " ".join(str(value) for value in cell.known().values())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -44,7 +42,7 @@ def test_every_cell_has_its_result(swept: Path) -> None:
 
 def test_an_edit_of_the_sweep_is_that_of_lce_edit(swept: Path, study_config: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(study_config.read_text(encoding="utf-8"))
-    for key in ("seeds", "variants", "edits"):
+    for key in ("seeds", "variants", "edits", "downstream"):
         del content[key]
     config = tmp_path / "edit.yaml"
     config.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -79,6 +77,13 @@ def start(config: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "lce.cli", "sweep", "--config", str(config)])
 
 
+def workers(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    family = psutil.Process(driver.pid).children(recursive=True)
+    found = [process for process in family if "make_group" in " ".join(process.cmdline())]
+    assert found, "some worker is at work"
+    return found
+
+
 def wait_for(run: Path, cells: int, process: subprocess.Popen[bytes]) -> None:
     """Until ``cells`` have their results."""
     until = time.monotonic() + 300
@@ -101,20 +106,16 @@ def test_killed_drivers_and_workers_change_no_result(
     assert "another sweep is at work" in capsys.readouterr().err
     assert main(["sweep", "--config", str(config), "--status"]) == 0
     assert "running" in capsys.readouterr().out
-    family = psutil.Process(driver.pid).children(recursive=True)
+    orphans = workers(driver)
     driver.kill()
     driver.wait()
-    psutil.wait_procs(family, timeout=60)
-    assert not [process for process in family if process.is_running()], "Ray's processes end with the driver"
+    assert not psutil.wait_procs(orphans, timeout=60)[1], "workers end with the driver"
     assert not status(*load_study(run)).running
     assert 0 < len(results(run)) < len(results(swept))
 
     driver = start(config)
     wait_for(run, 20, driver)
-    family = psutil.Process(driver.pid).children(recursive=True)
-    workers = [process for process in family if "make_group" in " ".join(process.cmdline())]
-    assert workers, "some worker is at work"
-    os.kill(workers[0].pid, signal.SIGKILL)
+    workers(driver)[0].kill()
     assert driver.wait(timeout=400) == 0
     assert results(run) == results(swept)
 
@@ -195,7 +196,8 @@ def test_a_cluster_gives_the_same_results(swept: Path, study_config: Path, tmp_p
     try:
         cluster.add_node(num_cpus=1)
         options = ["--experiment", str(tmp_path / "run"), "--address", cluster.address, "--cells_per_task", "7"]
-        assert main(["sweep", "--config", str(study_config), *options]) == 0
+        command = [sys.executable, "-m", "lce.cli", "sweep", "--config", str(study_config), *options]
+        subprocess.run(command, check=True, timeout=400)
     finally:
         cluster.shutdown()
     assert results(tmp_path / "run") == results(swept)
