@@ -183,7 +183,7 @@ def _ray(study: StudySettings, trainer_options: dict[str, Any]) -> Iterator[Any]
             address=study.address or "local", include_dashboard=False if study.address is None else None,
             log_to_driver=False, logging_level=logging.ERROR,
         )  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, SystemExit) as error:  # Ray ends the process if a port is dead
         where = f"no cluster answers at {study.address}" if study.address else "it cannot be started here"
         raise LceError(f"ray: {where} ({' '.join(str(error).split())})") from error
     try:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ from ray.cluster_utils import Cluster
 
 from lce.cli import main
 from lce.edits import STRATEGIES
+from lce.experiments.makers import MAKERS
 from lce.experiments.paper import downstream
 from lce.experiments.results import load_results, load_study
 from lce.experiments.study import Cell, StudySettings
 from lce.experiments.sweep import groups_of, status
+from lce.experiments.work import MOST_DEATHS, make
+from lce.experiments.workplace import Workplace
+from lce.paths import FAILED, RUNNING
 
 
 def results(run: Path) -> dict[str, Any]:
@@ -121,24 +126,44 @@ def test_killed_drivers_and_workers_change_no_result(
 
 
 def test_a_failing_cell_is_named_and_stops_nothing(
-    swept: Path, study_config: Path, capsys: pytest.CaptureFixture[str]
+    swept: Path, study_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = yaml.safe_load(study_config.read_text(encoding="utf-8"))
+    run = tmp_path / "run"
+    shutil.copytree(swept, run)
+    content = yaml.safe_load(study_config.read_text(encoding="utf-8")) | {"experiment": str(run), "seeds": [0]}
     impossible = {"sparsities": [0.4], "localizations": ["value"], "k": [10**9, 0.3], "alpha": [1.0]}
-    config = swept.parent / "failing.yaml"
-    config.write_text(yaml.safe_dump(content | {"seeds": [0], "edits": [impossible]}), encoding="utf-8")
-    before = len(results(swept))
-    recorded = (swept / "config.yaml").read_bytes()
+    config = tmp_path / "failing.yaml"
+    config.write_text(yaml.safe_dump(content | {"edits": [impossible]}), encoding="utf-8")
     assert main(["sweep", "--config", str(config)]) == 2
     captured = capsys.readouterr()
     assert "2 cells failed; the same command tries them again" in captured.err
     assert captured.out.count("k: expected a share in (0, 1]") == 2
-    assert len(results(swept)) == before + 2, "the cells after the failed ones were made"
-    failures = list((swept / "cells").glob("*.failed"))
-    assert len(failures) == 2
-    (swept / "config.yaml").write_bytes(recorded)
-    for path in failures:
-        path.unlink()
+    assert len(results(run)) == len(results(swept)) + 2, "the cells after the failed ones were made"
+    assert len(list((run / "cells").glob("*.failed"))) == 2
+
+
+def test_a_cell_that_kills_its_workers_is_given_up(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The marker of a worker that died tells the next one; at last the cell fails, and the others are made."""
+    place = Workplace(replace(load_study(swept)[0], experiment=str(tmp_path)), load_study(swept)[1])
+    cells = [Cell("overlap", sparsity=sparsity) for sparsity in (0.1, 0.2)]
+    place.folder.mkdir()
+
+    def deadly(place: Workplace, cell: Cell) -> dict[str, Any]:
+        if cell.sparsity == 0.1:
+            raise KeyboardInterrupt  # as little handled as a kill
+        return {}
+
+    monkeypatch.setitem(MAKERS, "overlap", deadly)
+    for _ in range(MOST_DEATHS):
+        with pytest.raises(KeyboardInterrupt):
+            make(place, cells[0])
+    for cell in cells:
+        make(place, cell)
+    assert "2 workers died while they made it" in place.path(cells[0]).with_suffix(FAILED).read_text(encoding="utf-8")
+    assert place.path(cells[1]).exists()
+    assert not list(place.folder.glob(f"*{RUNNING}"))
 
 
 def test_the_plan_lists_every_cell_and_its_cost(
@@ -177,7 +202,7 @@ def test_groups_share_their_models_and_wait_for_them() -> None:
     [
         (["--cpus_per_task", "4096"], "cpus_per_task, gpus_per_task: no node has 4096 and 0"),
         (["--trainer.accelerator", "gpu"], "gpus_per_task: 0, but trainer.accelerator is gpu"),
-        (["--address", "ray://localhost:1"], "ray: no cluster answers at ray://localhost:1"),
+        (["--address", "nowhere"], "ray: no cluster answers at nowhere"),
     ],
 )
 def test_resources_that_are_not_there_are_named(
