@@ -34,7 +34,7 @@ help: ## list the targets
 	@echo "Variables: CONFIG=$(CONFIG) SEED=$(SEED) TARGET=$(TARGET) REFERENCE=$(REFERENCE)"
 	@echo "  ALPHA=2 (several: ALPHA='0 1 2 4'), STRATEGY=interpolation|extrapolation|pruning|mask-switch,"
 	@echo "  LOCALIZATION=mask|value, K=0.1 (share) or 5000 (count), SPARSITY=0.3, VARIANT=neutral (train-ref),"
-	@echo "  MODEL, AGAINST=folder or hub name, LIMIT=20 (evaluate), VENV=$(VENV), PYTHON=$(PYTHON)"
+	@echo "  STUDY=configs/study-race.yaml, MODEL, AGAINST=folder or hub name, LIMIT=20 (evaluate), VENV=$(VENV), PYTHON=$(PYTHON)"
 
 install: $(INSTALLED) ## make the virtual environment
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Kind = TypeVar("Kind", bound="DataclassInstance")
 DEFAULT_CONFIG = Path("configs/quickstart.yaml")
+STUDY_CONFIG = Path("configs/study.yaml")
 
 COMMON = {"experiment", "base", "seed", "data", "trainer"}
 MODELS = {"target", "reference", "sparsity", "localization", "k", "selection", "output"}
@@ -82,8 +83,9 @@ def _parse(arguments: list[str]) -> tuple[Callable[[Namespace], None], Namespace
             PARSERS.get(command, _add_experiment)(part, name)
     is_configured = any(a == "--config" or a.startswith("--config=") for a in arguments)
     is_experiment = wanted in SHOWN and table[wanted] not in PARSERS
-    if is_experiment and not is_configured and DEFAULT_CONFIG.exists():
-        arguments = [*arguments[:place], "--config", str(DEFAULT_CONFIG), *arguments[place:]]
+    default = DEFAULT_CONFIG if is_experiment else STUDY_CONFIG if wanted == "sweep" else None
+    if default and not is_configured and default.exists():
+        arguments = [*arguments[:place], "--config", str(default), *arguments[place:]]
     parsed = parser.parse_args(arguments)
     return table[parsed.command], parser.instantiate(parsed)[parsed.command]
 
@@ -131,7 +133,9 @@ def _add_trainer(parser: ArgumentParser) -> None:
 def _add_sweep(parser: ArgumentParser, name: str) -> None:
     from lce.experiments.study import StudySettings
 
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with settings, configs/study.yaml")
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help=f"YAML file with settings; without one, {STUDY_CONFIG}"
+    )
     parser.add_class_arguments(StudySettings)
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="list the cells and what they will take")
     parser.add_argument("--status", action="store_true", help="say what is done, running, failed and left")

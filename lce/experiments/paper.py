@@ -233,7 +233,7 @@ def downstream(results: Results) -> Section | None:
     ]
     seeds = int(table["count"].max())
     epochs = results.study.downstream.epochs
-    text = f"Scores after fine-tuning for {epochs:g} epochs [%], mean ± standard deviation of {seeds} seeds."
+    text = f"Scores after fine-tuning on each pair {epochs:g} times [%], mean ± standard deviation of {seeds} seeds."
     return Section("Downstream (table 2)", text, ["", *(f"{t} {m}" for t, m in scores)], rows)
 
 

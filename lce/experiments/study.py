@@ -101,7 +101,9 @@ class StudySettings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     """How bias is measured."""
     edits: list[EditBlock] = field(default_factory=paper_edits)
-    """Blocks of edits; by default the paper's."""
+    """Blocks of edits, each every combination of its lists: pairs, sparsities, localizations, k, strategies, alpha,
+    controls, draws, last_layers, and downstream (true or false). By default the paper's; configs/study-race.yaml has
+    two blocks of its own."""
     downstream: DownstreamSettings = field(default_factory=DownstreamSettings)
     """How edited models are fine-tuned on tasks of sentence pairs."""
     cpus_per_task: float = 1

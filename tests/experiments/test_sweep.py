@@ -69,7 +69,7 @@ def test_edited_models_were_fine_tuned_beside_the_unedited_ones(swept: Path) -> 
     tuned = [result for result in results(swept).values() if result["cell"]["kind"] == "finetune"]
     assert [("variant" in r["cell"], "changed" in r) for r in tuned].count((True, False)) == 2
     assert all(0 <= result["scores"]["dev_accuracy"]["value"] <= 100 for result in tuned)
-    assert "fine-tuning for 0.1 epochs" in downstream(load_results(swept)).text
+    assert "fine-tuning on each pair 0.1 times" in downstream(load_results(swept)).text
 
 
 def test_a_finished_sweep_has_nothing_to_do(swept: Path, study_config: Path) -> None:
