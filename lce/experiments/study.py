@@ -259,5 +259,5 @@ def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
     if cell.kind == "finetune":
         about["downstream"] = asdict(study.downstream) | {"tasks": _digest(Path(str(cell.task))), "seeds": None}
     known = cell.known()
-    parts = [str(value) if isinstance(value, str) else f"{name}{value:g}" for name, value in known.items()]
-    return f"{'-'.join(parts).replace('/', '_')}-{derive(str(about), str(known)) % 16**8:08x}"
+    parts = [Path(value).name if isinstance(value, str) else f"{name}{value:g}" for name, value in known.items()]
+    return f"{'-'.join(parts)}-{derive(str(about), str(known)) % 16**8:08x}"
