@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import pandas as pd
@@ -221,7 +221,7 @@ def fine_tune(
             if is_training
             else sorted_batches(sizes, settings.batch_size)
         )
-        return DataLoader(features, batch_sampler=batches, collate_fn=DataCollatorWithPadding(tokenizer))  # type: ignore
+        return DataLoader(cast(Any, features), batch_sampler=batches, collate_fn=DataCollatorWithPadding(tokenizer))
 
     trainer.fit(module, loader(task.train, True))
     trainer.validate(module, [loader(pairs, False) for pairs in task.evaluation.values()], verbose=False)

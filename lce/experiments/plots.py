@@ -58,6 +58,12 @@ def _panels(number: int, height: float) -> tuple[Figure, Sequence[Axes]]:
     return figure, figure.subplots(1, number, squeeze=False)[0]
 
 
+def _line(axes: Axes, x: pd.Series, found: pd.DataFrame, colour: str, style: str, name: str) -> None:
+    """Means over seeds with their standard deviations."""
+    look: dict[str, Any] = {"linestyle": style, "marker": "o", "markersize": 3, "capsize": 2, "color": colour}
+    axes.errorbar(x, found["mean"], found["std"].fillna(0), label=name, **look)
+
+
 def _finish(figure: Figure, panels: Sequence[Axes], names: Sequence[str], x: str = "") -> Figure:
     for axes, name in zip(panels, names, strict=True):
         balanced = BALANCED.get(name, None if name in ("perplexity", "stereoset_lm") else 0)
@@ -121,7 +127,7 @@ def size(results: Results) -> Figure | None:
         return None
     names = [*results.bias, "perplexity"]
     figure, panels = _panels(len(names), 3.8)
-    markers = {0.5: ":", 1.0: "-", 2.0: "--"}
+    lines = {0.5: ":", 1.0: "-", 2.0: "--"}
     for axes, metric in zip(panels, names, strict=True):
         here = frame[frame["metric"] == metric]
         for (target, alpha), part in here.groupby(["target", "alpha"], sort=False):
@@ -129,17 +135,7 @@ def size(results: Results) -> Figure | None:
                 share=lambda f, part=part: f["k"].map(part.groupby("k")["selected_share"].mean())
             )
             found = found.sort_values("share")
-            axes.errorbar(
-                100 * found["share"],
-                found["mean"],
-                found["std"].fillna(0),
-                linestyle=markers[alpha],
-                marker="o",
-                markersize=3,
-                capsize=2,
-                color=COLOURS[target],
-                label=f"{target}, α = {alpha:g}",
-            )
+            _line(axes, 100 * found["share"], found, COLOURS[target], lines[alpha], f"{target}, α = {alpha:g}")
         for target, part in here.groupby("target", sort=False):
             axes.axhline(part["before"].mean(), color=COLOURS[str(target)], linewidth=0.8, alpha=0.5)
         axes.set_xscale("log")
@@ -159,17 +155,8 @@ def _curves(results: Results, pairs: Sequence[Sequence[str]], colour: Callable[[
             if len(found) < 4:
                 continue
             drawn = True
-            axes.errorbar(
-                found["alpha"],
-                found["mean"],
-                found["std"].fillna(0),
-                linestyle=LINES[localization],
-                marker="o",
-                markersize=3,
-                capsize=2,
-                color=colour(target, reference),
-                label=f"{target} → {reference}, {localization}",
-            )
+            name = f"{target} → {reference}, {localization}"
+            _line(axes, found["alpha"], found, colour(target, reference), LINES[localization], name)
         axes.axvline(0, color="black", linewidth=0.5)
     return _finish(figure, panels, names, "α (0: unedited)") if drawn else None
 
