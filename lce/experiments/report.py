@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 
+from lce.edits import LINEAR
 from lce.evaluation import LIBRARIES
 from lce.experiments import beyond, paper
 from lce.experiments.claims import Claim, judge
@@ -84,7 +85,7 @@ def _about(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
         ),
         "missing": f"{missing:,} of {results.planned:,} cells have no result yet." if missing else "",
         "verdicts": "; ".join(f"{verdict}: {count}" for verdict, count in counts.items())
-        + ". Each rule was stated before any result was seen.",
+        + ". The rules are part of lce, whatever a study finds.",
         "made": {
             "command": f"lce sweep --config {study.experiment}/config.yaml && lce report {study.experiment}",
             "training": asdict(study.train),
@@ -120,19 +121,20 @@ def write_logs(results: Results, folder: Path) -> None:
     """TensorBoard logs: a run per curve over α, with its scores at step 100 · α and its settings as hparams."""
     from torch.utils.tensorboard import SummaryWriter
 
-    frame = results.edits.astype(dict.fromkeys(EDIT, object))
+    frame = results.edits.astype(dict.fromkeys(EDIT, object)).replace({"strategy": dict.fromkeys(LINEAR, "linear")})
     by = [name for name in EDIT if name != "alpha"]
     with scratch_folder(folder) as temporary:
         for key, part in frame.groupby([*by, "seed"], dropna=False, sort=False):
             known = {name: value for name, value in zip([*by, "seed"], key, strict=True) if not pd.isna(value)}
             name = "-".join(f"{value}" for value in known.values())
-            last = {f"final/{row.metric}": row.value for row in part.itertuples()}
+            strongest = {}
             with SummaryWriter(str(temporary / name)) as writer:
-                for row in part.itertuples():
-                    if not pd.isna(row.alpha):
-                        writer.add_scalar(row.metric, row.before, 0)
-                    writer.add_scalar(row.metric, row.value, round(100 * (1 if pd.isna(row.alpha) else row.alpha)))
-                writer.add_hparams(known, last, run_name=".")
+                for metric, points in part.groupby("metric", sort=False):
+                    scores = dict(zip(points["alpha"].fillna(1).astype(float), points["value"], strict=True))
+                    for alpha, value in sorted((scores | {0.0: points["before"].iloc[0]}).items()):
+                        writer.add_scalar(metric, value, round(100 * alpha))
+                    strongest[f"strongest/{metric}"] = scores[max(scores)]
+                writer.add_hparams(known, strongest, run_name=".")
         if folder.exists():
             shutil.rmtree(folder)
         temporary.replace(folder)
