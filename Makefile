@@ -16,10 +16,11 @@ DATA := data/$(NAME)
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
-SETTINGS := --config $(CONFIG) --experiment $(RUN) --data.folder $(DATA) --seed $(SEED) \
-	$(if $(SPARSITY),--sparsity $(SPARSITY))
-EDIT := --target $(TARGET) --reference $(REFERENCE) $(if $(ALPHA),--alpha $(ALPHA)) $(if $(K),--k $(K)) \
-	$(if $(LOCALIZATION),--localization $(LOCALIZATION)) $(if $(STRATEGY),--strategy $(STRATEGY))
+SETTINGS := --config $(CONFIG) --experiment $(RUN) --data.folder $(DATA) --seed $(SEED)
+PRUNED := $(if $(SPARSITY),--sparsity $(SPARSITY))
+PAIR := $(PRUNED) --target $(TARGET) --reference $(REFERENCE) $(if $(K),--k $(K)) \
+	$(if $(LOCALIZATION),--localization $(LOCALIZATION))
+EDIT := $(if $(ALPHA),--alpha $(ALPHA)) $(if $(STRATEGY),--strategy $(STRATEGY))
 VARIANTS := stereotypical anti-stereotypical neutral
 SUMMARY = $(RUN)/seed-$(SEED)/$(1)/summary$(if $(SPARSITY),-$(SPARSITY)).json
 trained = $(foreach variant,$(filter $(VARIANTS),$(1)),$(call SUMMARY,$(variant)))
@@ -65,13 +66,13 @@ pretrain: | $(INSTALLED) ## make the bundled base model anew, in runs/base/model
 train-ref: $(call trained,$(VARIANT)) ## fine-tune and prune the stereotypical and the anti-stereotypical model
 
 $(call SUMMARY,%): $(DATA)/report.json | $(INSTALLED)
-	$(BIN)/lce train $(SETTINGS) --variant $* --output $@
+	$(BIN)/lce train $(SETTINGS) $(PRUNED) --variant $* --output $@
 
 localize: $(call trained,$(TARGET) $(REFERENCE)) | $(INSTALLED) ## select the weights in which target and reference differ
-	$(BIN)/lce localize $(SETTINGS) $(EDIT)
+	$(BIN)/lce localize $(SETTINGS) $(PAIR)
 
 edit: $(call trained,$(TARGET) $(REFERENCE)) | $(INSTALLED) ## edit the target, measure, write the patch: the main job
-	$(BIN)/lce edit $(SETTINGS) $(EDIT)
+	$(BIN)/lce edit $(SETTINGS) $(PAIR) $(EDIT)
 
 evaluate: | $(INSTALLED) ## measure MODEL (by default the bundled one), or compare it: AGAINST=another
 	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) $(SETTINGS) \

@@ -92,6 +92,9 @@ class EditCallback(Callback):
             if not module.perplexity.items()["tokens"].any():
                 raise LceError("perplexity: no token of these few sentences is masked; measure it on more of them")
             self.metrics.append(deepcopy(module.perplexity))
+        if not all(metric.is_finite() for metric in self.metrics):
+            edited = f", edited with α = {self.alpha:g}," if self.changes else ""
+            raise LceError(f"model {module.model.name_or_path}{edited}: gives scores that are not finite numbers")
         if self.tag and trainer.logger:
             log_scores(trainer.logger, self.tag, self.alpha, self.scores)
 

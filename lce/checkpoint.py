@@ -8,13 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lce.errors import LceError
 from lce.files import read_json
-from lce.tensorfile import Array, Entry, as_bytes, bits, read_header
+from lce.hub import ModelIdentity as ModelIdentity
+from lce.hub import identity as identity
+from lce.hub import resolve as resolve
+from lce.hub import to_convert
+from lce.tensorfile import Array, Entry, as_bytes, bits, hasher, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -32,28 +35,6 @@ HEAD = re.compile(r"(^|\.)(lm_head|decoder|embed_out|proj_out)\.weight$")
 OLD_NORM = re.compile(r"(norm[^.]*)\.(gamma|beta)$", re.IGNORECASE)
 
 
-def resolve(name: str | Path) -> Path:
-    """The local folder of a checkpoint: ``name`` itself, or a download of the hub model of that name.
-
-    Raises:
-        LceError: there is neither such a folder nor such a model.
-    """
-    try:
-        if Path(name).is_dir():
-            return Path(name)
-    except OSError as error:
-        raise LceError(f"model {str(name)[:80]}: cannot be looked up ({error.strerror})") from error
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    patterns = ["*.json", "*.jinja", "*.md", "*.model", "*.py", "*.safetensors", "*.txt"]
-    try:
-        return Path(snapshot_download(str(name), allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise LceError(f"model {name}: no such folder, and the hub does not give it ({reason})") from error
-
-
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint, single or sharded, in order.
 
@@ -63,7 +44,8 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / SINGLE).exists():
         return [folder / SINGLE]
     if not (folder / INDEX).exists():
-        raise LceError(f"{folder}: holds neither {SINGLE} nor {INDEX}; lce works on safetensors checkpoints")
+        advice = to_convert(path.name for path in folder.iterdir())
+        raise LceError(f"{folder}: holds neither {SINGLE} nor {INDEX}; lce works on safetensors checkpoints{advice}")
     index = read_json(folder / INDEX)
     if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
         raise LceError(f"{folder / INDEX}: is no index of a sharded checkpoint; it has no weight_map")
@@ -192,11 +174,6 @@ def digest(
             put_(first, piece, indices, values)
         result.update(as_bytes(piece))
     return result.hexdigest()
-
-
-def hasher(code: str, shape: Iterable[int]) -> Any:
-    """The start of a `digest`: what hashlib gives, to be fed a tensor's bytes."""
-    return hashlib.sha256(f"{code} {tuple(shape)}\n".encode())
 
 
 def within(first: int, length: int, indices: Array) -> slice:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from math import isfinite
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from lce.atomic import check_new, replaced_file, scratch_folder
 from lce.checkpoint import Checkpoint, common_tensors, is_layer_matrix, resolve
+from lce.checkpoint_settings import EditSettings, LocalizeSettings
+from lce.checks import check_comparison
+from lce.config import LINEAR
 from lce.diff import check_pair, localize
-from lce.edits import LINEAR
 from lce.errors import LceError
 from lce.figures import save_heat_map
-from lce.files import check_new, replaced_file, scratch_folder
+from lce.overwriting import check_replaceable
 from lce.patch.edited import patch_of_edit
-from lce.patch.folders import write_patched
+from lce.patch.folders import new_output, write_patched
 from lce.patch.record import Parameter
 from lce.paths import SUBNETWORK
 from lce.selection import Selection
@@ -27,49 +29,14 @@ from lce.tensorfile import Entry
 from lce.weights import ModelWeights
 
 
-@dataclass
-class LocalizeSettings:
-    """Which weights of two checkpoints differ."""
-
-    localization: Literal["mask", "value"] = "value"
-    """value: the k weights that differ most; mask: weights kept in exactly one of the two models' masks."""
-    k: int | float = 0.1
-    """Size of a value-based selection: a share in (0, 1], or a whole number of weights."""
-    sparsity: float = 0.3
-    """Share of weights that the masks prune, the smallest of each model in one shot. It is a stand-in where iterative
-    magnitude pruning was not run; subnetworks that `lce train` made bring their own masks."""
-    tensors: list[str] | None = None
-    """Regular expressions: a tensor takes part if its name matches one anywhere. By default the weight matrices of all
-    encoder and decoder layers, without embeddings, normalisation, biases and head; experts stacked in three dimensions
-    have to be named. Given, the masks of subnetworks, which cover the default only, are left aside."""
-    skip_unmatched: bool = False
-    """Leave out tensors that only one of the two checkpoints has, instead of refusing them."""
-
-
-@dataclass
-class EditSettings(LocalizeSettings):
-    """How the target is edited where it differs from the reference."""
-
-    selection: str | None = None
-    """Selection file, as `lce localize TARGET REFERENCE` writes it, to use instead of localising anew."""
-    strategy: Literal["interpolation", "extrapolation", "pruning", "mask-switch"] = "extrapolation"
-    """Edit. Interpolation and extrapolation are one formula, θ_t + α (θ_r − θ_t)."""
-    alpha: float = 2.0
-    """Strength of the edit, any real number but 0; 1 puts the reference's values in."""
-    patch: str | None = None
-    """Patch file to write."""
-    output: str | None = None
-    """Folder to write the edited model to."""
-    old_values: bool = True
-    """Keep the old values in the patch, so that it can be reverted."""
-    full_step: bool = True
-    """Keep the values at α = 1 in the patch, so that it can be scaled to another α without the reference."""
-
-
 def run_localize(target: str, reference: str, settings: LocalizeSettings, path: Path) -> Selection:
     """Write to ``path`` which weights of ``target`` differ from ``reference``, and a heat map beside it."""
     if path.suffix == ".png":
         raise LceError(f"{path}: is the name that the heat map gets; name the selection .safetensors")
+    check_replaceable(path, "selection")
+    if not path.exists():
+        check_replaceable(path.with_suffix(".png"), "picture")
+    check_comparison(settings)
     models = _compared(target, reference, settings, _wanted(settings.tensors))
     selection = localize(settings.localization, *models, settings.k, path)
     save_heat_map(selection, path.with_suffix(".png"))
@@ -85,13 +52,14 @@ def run_edit(target: str, reference: str, settings: EditSettings) -> dict[str, P
         LceError: the two cannot be compared, nothing would change, or there is nowhere to write to; nothing is
             written then.
     """
+    check_comparison(settings)
     patch_file, output = (Path(path) if path else None for path in (settings.patch, settings.output))
     written = patch_file or output
     if written is None:
         raise LceError("nothing to write: name a --patch file, an --output folder, or both")
     alpha = settings.alpha if settings.strategy in LINEAR else 1.0
-    if not isfinite(alpha) or alpha == 0:
-        raise LceError(f"alpha: expected a finite number other than 0, got {alpha:g}")
+    if patch_file:
+        check_replaceable(patch_file, "patch")
     if output:
         check_new(output)
         if patch_file and patch_file.absolute().is_relative_to(output.absolute()):
@@ -114,13 +82,15 @@ def run_edit(target: str, reference: str, settings: EditSettings) -> dict[str, P
         )
     with ExitStack() as files:
         scratch = files.enter_context(scratch_folder(written))
+        # The patch appears before the model: a run that is killed between the two can be run again.
+        folder = files.enter_context(new_output(Checkpoint(resolve(target)), output)) if output else None
         place = files.enter_context(replaced_file(patch_file)) if patch_file else scratch / "patch"
         selection = given or localize(settings.localization, *models, settings.k, scratch / "selection")
         patch = patch_of_edit(
             place, settings.strategy, selection, *models, alpha, provenance, settings.old_values, settings.full_step
         )
-        if output:
-            write_patched(Checkpoint(resolve(target)), patch, output, target)
+        if folder:
+            write_patched(Checkpoint(resolve(target)), patch, folder, target)
     return patch.parameters
 
 
@@ -147,10 +117,7 @@ def _compared(
 def _wanted(patterns: list[str] | None) -> Callable[[str, Entry], bool]:
     if patterns is None:
         return lambda name, entry: is_layer_matrix(name, entry.shape)
-    try:
-        expressions = [re.compile(pattern) for pattern in patterns]
-    except re.error as error:
-        raise LceError(f"tensors: {error.pattern!r} is no regular expression ({error})") from error
+    expressions = [re.compile(pattern) for pattern in patterns]
     return lambda name, entry: any(expression.search(name) for expression in expressions)
 
 

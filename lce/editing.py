@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -16,15 +15,17 @@ from tqdm import tqdm
 from lce import diff
 from lce.callbacks import log_scores
 from lce.checkpoint import resolve
-from lce.config import Settings
+from lce.checks import check_alphas
+from lce.config import LINEAR, Settings
 from lce.data.module import ROLES
-from lce.edits import LINEAR, Changes, changed_values, edit
+from lce.edits import Changes, changed_values, edit
 from lce.errors import LceError
 from lce.evaluation import Evaluator
 from lce.figures import alpha_curves, save_heat_map
 from lce.files import read_json, save_config, write_json
 from lce.metrics.suite import Scores
 from lce.models import load_masked_lm, prunable_parameters
+from lce.overwriting import check_own_folder, check_replaceable
 from lce.patch import Patch
 from lce.paths import CONFIG, RESULT, level_folder, variant_folder
 from lce.seeds import derive
@@ -73,7 +74,9 @@ def load_pair(settings: Settings) -> Pair:
         LceError: they are missing, of different shape or vocabulary, or the same.
     """
     folders = [find_model(name, settings) for name in (settings.target, settings.reference)]
-    (model, tokenizer), (reference_model, reference_tokenizer) = map(load_masked_lm, folders)
+    (model, tokenizer), (reference_model, reference_tokenizer) = (
+        load_masked_lm(folder, settings.trust_remote_code) for folder in folders
+    )
     target, reference = (
         load_subnetwork(folder, prunable_parameters(part))
         for folder, part in zip(folders, (model, reference_model), strict=True)
@@ -98,6 +101,10 @@ def run_localize(settings: Settings) -> tuple[Path, Selection]:
         Path(settings.experiment) / f"seed-{settings.seed}" / "selections" / f"{_name(settings, selection)}.safetensors"
     )
     path = Path(settings.output) if settings.output else default
+    check_replaceable(path, "selection")
+    if not path.exists():
+        check_replaceable(path.with_suffix(".png"), "picture")
+        check_replaceable(path.with_suffix(".yaml"), "settings")
     selection.save(path)
     save_heat_map(selection, path.with_suffix(".png"))
     save_config(path.with_suffix(".yaml"), asdict(settings))
@@ -117,7 +124,9 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
     selection = select(settings, pair)
     default = Path(settings.experiment) / f"seed-{settings.seed}" / "edits" / _name(settings, selection, edited=True)
     folder = Path(settings.output) if settings.output else default
-    identity = asdict(settings) | {
+    if settings.output and not (folder / RESULT).exists():
+        check_own_folder(folder, CONFIG)
+    identity = _varying(settings) | {
         "alpha": alphas,
         "models": [pair.target.fingerprint, pair.reference.fingerprint],
         "selection": fingerprint(selection.indices),
@@ -155,10 +164,7 @@ def _checked_alphas(settings: Settings) -> list[float]:
     if settings.strategy not in LINEAR:
         return [1.0]
     alphas = list(dict.fromkeys(settings.alpha))
-    if not all(map(isfinite, alphas)):
-        raise LceError(f"alpha: expected finite numbers, got {alphas}")
-    if not any(alphas):
-        raise LceError("alpha: 0 changes nothing; give at least one other value")
+    check_alphas(alphas)
     return alphas
 
 
@@ -174,7 +180,9 @@ def _measure(
     evaluate = Evaluator(settings, trainer_options, pair.tokenizer)
     logger = TensorBoardLogger(folder, name=None, version="logs")
     edits = []
-    with tqdm(total=2 + sum(map(bool, alphas)) * (1 + settings.uninformed_draws), desc="Evaluations") as bar:
+    with tqdm(
+        total=2 + sum(map(bool, alphas)) * (1 + settings.uninformed_draws), desc="Evaluations", disable=None
+    ) as bar:
 
         def scored(title: str, score: Callable[..., Scores], *arguments: Any, **options: Any) -> Scores:
             bar.set_postfix_str(title)
@@ -251,7 +259,7 @@ def _write_patch(
 
 def _name(settings: Settings, selection: Selection, edited: bool = False) -> str:
     parts = [Path(settings.target).name, Path(settings.reference).name, selection.localization]
-    varying = asdict(settings)
+    varying = _varying(settings)
     if edited:
         parts.append(settings.strategy)
         if settings.strategy in LINEAR:
@@ -260,6 +268,11 @@ def _name(settings: Settings, selection: Selection, edited: bool = False) -> str
             del varying["alpha"]
     short = derive(str(varying), selection.target, selection.reference) % 16**6
     return "-".join([*parts, f"{short:06x}"])
+
+
+def _varying(settings: Settings) -> dict[str, Any]:
+    """The settings that a result can depend on."""
+    return {key: value for key, value in asdict(settings).items() if key != "trust_remote_code"}
 
 
 def _identity(content: dict[str, Any]) -> str:

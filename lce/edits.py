@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lce.config import LINEAR
 from lce.errors import LceError
 from lce.selection import Selection
 from lce.weights import ModelWeights, Piece
@@ -58,8 +59,6 @@ STRATEGIES: dict[str, Edit] = {
     "mask-switch": mask_switch,
 }
 """Interpolation and extrapolation are one formula under two names; pruning and mask switch take no α."""
-
-LINEAR = ("interpolation", "extrapolation")
 
 
 @dataclass(frozen=True)

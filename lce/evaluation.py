@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from lightning import Trainer
 
+from lce.atomic import replaced_file
 from lce.callbacks import EditCallback
 from lce.config import Settings
 from lce.data.encoding import encode
@@ -21,16 +22,17 @@ from lce.data.module import UNBOUNDED, evaluation_loader, read_examples, read_te
 from lce.data.prepare import prepare_examples
 from lce.edits import Changes
 from lce.errors import LceError
-from lce.files import read_json, replaced_file, save_config, write_json
+from lce.files import read_json, save_config, write_json
 from lce.metrics.items import ItemMetric, differences
 from lce.metrics.scoring import PROCESSOR_TOKENS
 from lce.metrics.suite import BiasSuite, Scores, all_scores
 from lce.models import MaskedLanguageModel, load_masked_lm
+from lce.overwriting import check_own_folder, check_replaceable
 from lce.paths import CONFIG, EXAMPLES, SCORES
 from lce.report import write_report
 from lce.seeds import derive
 from lce.tensors import fingerprint
-from lce.training import numerics
+from lce.training import numerics, on_one_device
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import TensorBoardLogger
@@ -56,7 +58,7 @@ class Evaluator:
         self.suite = BiasSuite(settings.evaluation, tokenizer, settings.data.downloads, self.sentences, self.max_length)
         if self.sentences:
             self.suite.data["sentences"] = fingerprint({"ids": texts.ids, "offsets": texts.offsets})
-        self.options = dict(trainer_options) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+        self.options = on_one_device(trainer_options)
         self.kept_scores = Path(settings.experiment) / SCORES
         self.measure = [
             version("lce"),
@@ -153,11 +155,15 @@ def run_evaluate(settings: Settings, trainer_options: Mapping[str, Any], name: s
     """
     if settings.output and not settings.output.endswith(".json"):
         raise LceError(f"output: expected the name of a .json file, got {settings.output}")
-    model, tokenizer = load_masked_lm(name)
+    if settings.output:
+        check_replaceable(settings.output, "evaluation")
+        if not Path(settings.output).exists():
+            check_own_folder(Path(settings.output).with_suffix(""), CONFIG)
+    model, tokenizer = load_masked_lm(name, settings.trust_remote_code)
     result: dict[str, Any] = {"model": _about(name, model)}
     models = [model]
     if against:
-        other, other_tokenizer = load_masked_lm(against)
+        other, other_tokenizer = load_masked_lm(against, settings.trust_remote_code)
         if other_tokenizer.get_vocab() != tokenizer.get_vocab():
             raise LceError(f"{name} and {against}: have different vocabularies; token scores cannot be compared")
         tokenizer.model_max_length = min(tokenizer.model_max_length, other_tokenizer.model_max_length)

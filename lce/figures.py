@@ -9,7 +9,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lce.files import replaced_file
+from lce.atomic import replaced_file
+from lce.overwriting import PICTURE_MARK
 from lce.selection import Cells, Selection, components_of, layer_text, layers_of
 
 if TYPE_CHECKING:
@@ -114,5 +115,6 @@ def as_svg(figure: Figure) -> str:
 def save(figure: Figure, path: Path) -> None:
     """Write the figure in the format that ``path`` ends in, .png or .svg."""
     kind = path.suffix.removeprefix(".")
+    metadata = {"Date": None} if kind == "svg" else {"Software": PICTURE_MARK}
     with replaced_file(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)

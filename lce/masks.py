@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lce.errors import LceError
-from lce.files import replaced_file
 from lce.ranking import smallest
-from lce.tensors import read_file
+from lce.tensors import read_file, write_file
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,7 @@ class Mask:
             parameter.masked_fill_(~self.kept[name].to(parameter.device), 0)
 
     def save(self, path: Path) -> None:
-        with replaced_file(path) as temporary:
-            save_file(self.kept, temporary, metadata={"lce": json.dumps({"kind": "mask", "pruned": self.pruned})})
+        write_file(path, self.kept, {"kind": "mask", "pruned": self.pruned})
 
     @classmethod
     def load(cls, path: Path) -> Mask:

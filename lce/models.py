@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 
 import lightning as L
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.functional import cross_entropy
@@ -19,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from lce.data.masking import MaskedBatch
 from lce.errors import LceError
 from lce.kernels import OneDnnLinear
+from lce.loading import open_masked_lm, refusing
 from lce.metrics.perplexity import Perplexity
 from lce.seeds import derive
 
@@ -26,34 +26,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load_masked_lm(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_masked_lm(
+    name: str | Path, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A masked language model in float32 and its tokenizer, from a folder or by its name on the hub.
 
     The tokenizer's ``model_max_length`` is at most what the model takes.
 
+    Args:
+        trust_remote_code: run code that comes with the model, if it needs any.
+
     Raises:
         LceError: nothing of this name can be loaded, it is no masked language model, its tokenizer has no
-            mask token or is not a fast one, or its vocabulary does not fit the model.
+            mask token or is not a fast one, or its configuration, weights and vocabulary do not fit each other.
     """
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model, info = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise LceError(f"model {name}: cannot be loaded as a masked language model ({reason})") from error
-    if missing := sorted(info["missing_keys"]):
-        raise LceError(f"model {name}: is no masked language model; its checkpoint lacks {', '.join(missing[:3])}")
-    if tokenizer.mask_token_id is None:
-        raise LceError(f"model {name}: its tokenizer has no mask token; a masked language model needs one")
-    if not tokenizer.is_fast:
-        raise LceError(f"model {name}: its tokenizer gives no character offsets; a fast tokenizer is needed")
-    if len(tokenizer) > model.config.vocab_size:
-        raise LceError(
-            f"model {name}: its tokenizer has {len(tokenizer):,} tokens, the model only {model.config.vocab_size:,}"
-        )
-    tokenizer.model_max_length = min(tokenizer.model_max_length, longest_input(model))
+    model, tokenizer = open_masked_lm(name, trust_remote_code)
+    with refusing(f"model {name}"):  # what only computing shows
+        tokenizer.model_max_length = int(min(tokenizer.model_max_length, longest_input(model)))
+        masked_logits(model, *_two_sentences(model))
     return model, tokenizer
 
 
@@ -149,10 +139,7 @@ def _latest_mixing_of_positions(model: PreTrainedModel) -> str | None:
     layers = f"{model.base_model_prefix}.encoder.layer"
     modules = dict(model.named_modules())
     last = next((f"{layers}.{i}.attention" for i in range(999, -1, -1) if f"{layers}.{i}" in modules), None)
-    input_ids = torch.arange(12, device=model.device).view(2, 6) % model.config.vocab_size
-    attention_mask = torch.ones_like(input_ids)
-    attention_mask[1, 4:] = 0
-    positions = torch.tensor([1, 4, 8], device=model.device)
+    input_ids, attention_mask, positions = _two_sentences(model)
     tolerance = 1e-4 if model.dtype == torch.float32 else 3e-2
     training = model.training
     model.eval()
@@ -171,6 +158,14 @@ def _latest_mixing_of_positions(model: PreTrainedModel) -> str | None:
     finally:
         model.train(training)
     return None
+
+
+def _two_sentences(model: PreTrainedModel) -> tuple[Tensor, Tensor, Tensor]:
+    """Arguments of `masked_logits` for a try: input ids and attention mask (2, 6), and three positions."""
+    input_ids = torch.arange(12, device=model.device).view(2, 6) % model.config.vocab_size
+    attention_mask = torch.ones_like(input_ids)
+    attention_mask[1, 4:] = 0
+    return input_ids, attention_mask, torch.tensor([1, 4, 8], device=model.device)
 
 
 class MaskedLanguageModel(L.LightningModule):

@@ -5,7 +5,8 @@ runs/<name>/
     scores/              scores of unedited models, measured once
     evaluations/         what `lce evaluate` measured: <name>.json, and <name>/ with report.html and the items
     seed-0/
-        stereotypical/   sparsity-00/, sparsity-30/, … : one subnetwork each, and summary.json
+        stereotypical/   sparsity-00/, sparsity-30/, … : one subnetwork each, and summary.json; train.lock is held
+                         while a training is at work
         anti-stereotypical/
         selections/      what `lce localize` found
         edits/<edit>/    result.json, the patches, the figures, config.yaml
@@ -24,6 +25,7 @@ REPORT = "report.json"
 RESULT = "result.json"
 SCORES = "scores"
 CONFIG = "config.yaml"
+MADE_WITH = "made-with.yaml"
 SUMMARY = "summary.json"
 SUBNETWORK = "subnetwork"
 """Folder, inside a saved model, with what plain transformers does not know of: mask, pruned values, record."""
@@ -31,6 +33,7 @@ CELLS = "cells"
 FAILED = ".failed"
 RUNNING = ".running"
 LOCK = "sweep.lock"
+TRAIN_LOCK = "train.lock"
 STUDY_REPORT = "report"
 MASK = "mask.safetensors"
 PRUNED_VALUES = "pruned_values.safetensors"

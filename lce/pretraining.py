@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,40 +16,22 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file
 
+from lce.atomic import new_folder
+from lce.config import PretrainSettings
 from lce.data import wheels
 from lce.data.encoding import CHUNK, encode
-from lce.data.prepare import DataSettings, prepare_sentences
+from lce.data.prepare import prepare_sentences
 from lce.errors import LceError
-from lce.files import claim, new_folder, save_config, write_json
+from lce.files import claim, save_config, write_json
 from lce.paths import CONFIG
 from lce.seeds import derive
-from lce.training import OptimisationSettings, fit, numerics
+from lce.training import fit, numerics
 
 if TYPE_CHECKING:
     from transformers import BertForMaskedLM, BertTokenizer
 
 log = logging.getLogger(__name__)
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
-@dataclass
-class PretrainSettings:
-    """How the bundled base model is made."""
-
-    output: str = "runs/base"
-    """Folder for checkpoints, logs and, in model/, the finished Hugging Face model."""
-    seed: int = 0
-    """Seed of initialisation, order, masking and dropout."""
-    layers: int = 4
-    """Encoder layers to keep, from the first one."""
-    minimum_count: int = 1
-    """Word pieces that occur less often in the training sentences are left out of the vocabulary."""
-    dropout: float = 0.0
-    """Dropout of the model, here and in whatever is trained from it."""
-    data: DataSettings = field(default_factory=DataSettings)
-    """The text to train on."""
-    train: OptimisationSettings = field(default_factory=OptimisationSettings)
-    """How the model is trained."""
 
 
 def pretrain(settings: PretrainSettings, trainer_options: dict[str, Any]) -> Path:
@@ -73,6 +55,7 @@ def pretrain(settings: PretrainSettings, trainer_options: dict[str, Any]) -> Pat
     _, perplexity = fit(
         model, tokenizer, (train, held_out), settings.train, settings.seed, trainer_options, output, "pretraining"
     )
+    log.info("pretraining: perplexity %.2f", perplexity)
     with new_folder(finished) as temporary:
         model.half().save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)

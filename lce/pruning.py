@@ -15,21 +15,35 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
-
+from lce.atomic import held, new_folder
 from lce.callbacks import MaskCallback
+from lce.checks import check_rising
 from lce.config import Settings
 from lce.data.module import encoded_examples
 from lce.errors import LceError
-from lce.files import claim, made_with, new_folder, save_config, write_json
+from lce.files import claim, made_with, save_config, write_json
+from lce.hub import ModelIdentity, identity
 from lce.masks import Mask, magnitude_prune
 from lce.models import load_masked_lm, prunable_parameters
-from lce.paths import CONFIG, MASK, PRUNED_VALUES, RECORD, SUBNETWORK, SUMMARY, level_folder, variant_folder
+from lce.overwriting import check_replaceable
+from lce.paths import (
+    CONFIG,
+    MASK,
+    PRUNED_VALUES,
+    RECORD,
+    SUBNETWORK,
+    SUMMARY,
+    TRAIN_LOCK,
+    level_folder,
+    variant_folder,
+)
 from lce.subnetwork import load_subnetwork, pruned_values, read_record
+from lce.tensors import write_file
 from lce.training import fit, identity_of, numerics
 
 if TYPE_CHECKING:
@@ -46,23 +60,41 @@ def iterative_magnitude_pruning(settings: Settings, trainer_options: dict[str, A
     """Make the dense model and all subnetworks of ``settings.variant``; return the summary file.
 
     Raises:
-        LceError: the sparsities make no schedule, or the folder holds subnetworks made with other settings.
+        LceError: the sparsities make no schedule, the folder holds subnetworks made with other settings, another
+            training is at work there, or the base model is replaced meanwhile.
     """
     levels = schedule(settings)
     folder = variant_folder(settings.experiment, settings.seed, settings.variant)
-    claim(folder, _shared(settings, trainer_options), results=("sparsity-*", "rounds/*/checkpoints/*"))
-    save_config(folder / CONFIG, asdict(settings) | {"trainer": trainer_options})
-    previous = None
-    for i, sparsity in enumerate(levels):
-        level = level_folder(folder, sparsity)
-        if not level.exists():
-            train_level(level, previous, levels[: i + 1], settings, trainer_options)
-        elif (made := read_record(level).get("schedule")) != levels[: i + 1]:
-            raise LceError(f"{level}: was reached by the sparsities {made}, not {levels[: i + 1]}; choose another run")
-        previous = level
-    summary = Path(settings.output) if settings.output else folder / SUMMARY
-    write_json(summary, {"levels": [read_record(level_folder(folder, sparsity)) for sparsity in levels]})
+    if settings.output:
+        check_replaceable(settings.output, "summary of a training")
+    base = identity(settings.base)
+    with _alone_in(folder):
+        shared = _shared(settings, trainer_options, base)
+        results = ("sparsity-*", "rounds/*/checkpoints/*")
+        claim(folder, shared, results, recorded_later=("base_fingerprint",))
+        save_config(folder / CONFIG, asdict(settings) | {"trainer": trainer_options})
+        previous = None
+        for i, sparsity in enumerate(levels):
+            level = level_folder(folder, sparsity)
+            if not level.exists():
+                if identity(settings.base).fingerprint != base.fingerprint:
+                    raise LceError(f"{settings.base}: was replaced while subnetworks of it were made; {level} needs it")
+                train_level(level, previous, levels[: i + 1], settings, trainer_options, base)
+            elif (made := read_record(level).get("schedule")) != levels[: i + 1]:
+                raise LceError(
+                    f"{level}: was reached by the sparsities {made}, not {levels[: i + 1]}; choose another run"
+                )
+            previous = level
+        summary = Path(settings.output) if settings.output else folder / SUMMARY
+        write_json(summary, {"levels": [read_record(level_folder(folder, sparsity)) for sparsity in levels]})
     return summary
+
+
+def _alone_in(folder: Path) -> AbstractContextManager[None]:
+    """A lock on a variant's folder, held by the first of the processes that train together."""
+    if int(os.environ.get("RANK", 0)):
+        return nullcontext()
+    return held(folder / TRAIN_LOCK, f"{folder}: another training is at work there; wait for it, or choose another run")
 
 
 def schedule(settings: Settings) -> list[float]:
@@ -71,18 +103,23 @@ def schedule(settings: Settings) -> list[float]:
     chosen = settings.sparsities
     if wanted and wanted not in chosen:
         chosen = [*(sparsity for sparsity in chosen if sparsity < wanted), wanted]
-    levels = [0.0, *chosen]
-    if levels != sorted(set(levels)) or levels[-1] >= 1:
-        raise LceError(f"sparsities: expected rising shares between 0 and 1, got {chosen}")
-    return levels
+        if left_out := [sparsity for sparsity in settings.sparsities if sparsity not in chosen]:
+            log.info("sparsities %s are left out: the way leads to the sparsity %s", left_out, wanted)
+    check_rising(chosen)
+    return [0.0, *chosen]
 
 
 def train_level(
-    level: Path, previous: Path | None, levels: list[float], settings: Settings, trainer_options: dict[str, Any]
+    level: Path,
+    previous: Path | None,
+    levels: list[float],
+    settings: Settings,
+    trainer_options: dict[str, Any],
+    base: ModelIdentity,
 ) -> None:
     """One round: prune what ``previous`` learned to the last of ``levels``, rewind to θ0, fine-tune, save."""
     sparsity = levels[-1]
-    model, tokenizer = load_masked_lm(settings.base)
+    model, tokenizer = load_masked_lm(settings.base, settings.trust_remote_code)
     parameters = prunable_parameters(model)
     if previous is None:
         mask, before_pruning = Mask.dense(parameters), {}
@@ -109,7 +146,7 @@ def train_level(
     )
     parameters = prunable_parameters(model)  # those before the training may have been taken apart (FSDP)
     if trainer.is_global_zero:
-        record = _record(settings, levels, mask, perplexity, level.parent)
+        record = _record(settings, levels, mask, perplexity, level.parent, base)
         log.info("%s: perplexity %.2f, winning ticket: %s", title, perplexity, record["winning_ticket"])
         mask.apply_(parameters)
         save_level(level, model, tokenizer, mask, before_pruning or parameters, record)
@@ -132,16 +169,20 @@ def save_level(
         extra = temporary / SUBNETWORK
         extra.mkdir()
         mask.save(extra / MASK)
-        save_file(pruned_values(mask, before_pruning), extra / PRUNED_VALUES)
+        write_file(extra / PRUNED_VALUES, pruned_values(mask, before_pruning), {"kind": "pruned values"})
         write_json(extra / RECORD, record)
 
 
-def _record(settings: Settings, levels: list[float], mask: Mask, perplexity: float, folder: Path) -> dict[str, Any]:
-    dense = perplexity if len(levels) == 1 else read_record(level_folder(folder, 0.0))["perplexity"]
+def _record(
+    settings: Settings, levels: list[float], mask: Mask, perplexity: float, folder: Path, base: ModelIdentity
+) -> dict[str, Any]:
+    dense = perplexity if len(levels) == 1 else read_record(level_folder(folder, 0.0), ["perplexity"])["perplexity"]
     return {
         "variant": settings.variant,
         "seed": settings.seed,
         "base": settings.base,
+        "base_fingerprint": base.fingerprint,
+        "base_commit": base.commit,
         "sparsity": levels[-1],
         "schedule": levels,
         "pruned": mask.pruned,
@@ -152,10 +193,11 @@ def _record(settings: Settings, levels: list[float], mask: Mask, perplexity: flo
     }
 
 
-def _shared(settings: Settings, trainer_options: dict[str, Any]) -> dict[str, Any]:
+def _shared(settings: Settings, trainer_options: dict[str, Any], base: ModelIdentity) -> dict[str, Any]:
     """What a variant's subnetworks depend on, beside the sparsities before them."""
     return {
         "base": os.fspath(settings.base),
+        "base_fingerprint": base.fingerprint,
         "seed": settings.seed,
         "data": made_with(settings.data.folder),
         "train": identity_of(settings.train),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader
 
+from lce.atomic import replaced_file
 from lce.figures import as_svg
-from lce.files import replaced_file
 from lce.labels import interval_text, label, number_text, p_text
 from lce.metrics.items import ItemMetric
 from lce.metrics.stereoset import StereoSet

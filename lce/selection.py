@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lce.errors import LceError
 from lce.indices import decode, encode
-from lce.tensorfile import Entry, TensorWriter, read_header, read_record
+from lce.overwriting import check_replaceable
+from lce.tensorfile import Entry, TensorWriter, digests_of, read_checked, read_header, read_record
 
 Found = Iterable[tuple[str, Tensor]]
 """Parameters with the positions selected in them, in order."""
@@ -111,19 +112,26 @@ class Selection:
         if not all(isinstance(value, str) for value in about):
             raise LceError(f"{path}: does not say which models it was made for")
         shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        return cls(StoredPositions(entries, shapes, counts), shapes, *map(str, about))
+        return cls(StoredPositions(entries, shapes, counts, digests_of(record, path)), shapes, *map(str, about))
 
 
 class StoredPositions(Mapping[str, Tensor]):
     """The positions of a selection file, by parameter, read and checked when they are asked for."""
 
-    def __init__(self, entries: Mapping[str, Entry], shapes: Mapping[str, tuple[int, ...]], counts: dict[str, int]):
-        self.entries, self.shapes, self.counts = entries, shapes, counts
+    def __init__(
+        self,
+        entries: Mapping[str, Entry],
+        shapes: Mapping[str, tuple[int, ...]],
+        counts: dict[str, int],
+        digests: dict[str, str],
+    ) -> None:
+        self.entries, self.shapes, self.counts, self.digests = entries, shapes, counts, digests
 
     def __getitem__(self, name: str) -> Tensor:
         entry = self.entries[name]
         where = f"{entry.path}: {name}"
-        return torch.from_numpy(decode(entry.read(), self.counts[name], prod(self.shapes[name]), where))
+        steps = read_checked(entry, self.digests)
+        return torch.from_numpy(decode(steps, self.counts[name], prod(self.shapes[name]), where))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
@@ -133,6 +141,8 @@ class StoredPositions(Mapping[str, Tensor]):
 
 
 def write_selection(path: Path, found: Found, shapes: Mapping[str, tuple[int, ...]], about: Mapping[str, Any]) -> None:
+    """Write a selection of the positions ``found``; LceError if there are none, or ``path`` is another kind of file."""
+    check_replaceable(path, "selection")
     counts = {}
     with TensorWriter.to(path) as writer:
         for name, positions in found:

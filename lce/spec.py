@@ -8,6 +8,7 @@ preferential masking) reads them from here, so another bias is another YAML file
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,8 @@ from typing import Any
 import yaml
 
 from lce.errors import LceError
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def load_specification(path: str | Path) -> BiasSpecification:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LceError(f"bias specification {path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise LceError(f"bias specification {path}: not valid YAML ({' '.join(str(error).split())})") from error
     try:
         return parse_specification(raw, default_name=path.stem)
@@ -121,24 +124,28 @@ def parse_specification(raw: Any, default_name: str) -> BiasSpecification:
         raise LceError(f"missing keys {sorted(missing)}")
     groups = raw["groups"]
     if not isinstance(groups, list) or len(set(map(str, groups))) != 2 or len(groups) != 2:
-        raise LceError(f"groups: expected two different names, got {groups!r}")
+        raise LceError(f"groups: expected two different names, got {reprlib.repr(groups)}")
     first, second = map(str, groups)
+    name = raw.get("name", default_name)
+    if not (_is_text(first) and _is_text(second) and _is_text(name)):
+        raise LceError(f"name and groups: expected texts, got {reprlib.repr([name, *groups])}")
     pairs = raw["target_pairs"]
     if not isinstance(pairs, list) or not pairs:
         raise LceError("target_pairs: the set is empty; expected a list of [term, counterpart]")
     for pair in pairs:
         if not isinstance(pair, list) or len(pair) != 2:
-            raise LceError(f"target_pairs: {pair!r} is not paired; expected [{first} term, {second} term]")
+            raise LceError(f"target_pairs: {reprlib.repr(pair)} is not paired; expected [{first} term, {second} term]")
     sets = raw["attributes"]
-    if not isinstance(sets, dict) or set(map(str, sets)) != {first, second}:
+    if not isinstance(sets, dict) or sorted(map(str, sets)) != sorted((first, second)):
         raise LceError(f"attributes: expected one list under each of {first!r} and {second!r}")
+    sets = {str(group): terms for group, terms in sets.items()}
     attributes = []
     for group in (first, second):
         if not isinstance(sets[group], list) or not sets[group]:
             raise LceError(f"attributes.{group}: the set is empty; expected a list of words")
         attributes.append(tuple(_term(word, f"attributes.{group}") for word in sets[group]))
     spec = BiasSpecification(
-        name=str(raw.get("name", default_name)),
+        name=name,
         groups=(first, second),
         target_pairs=tuple((_term(a, "target_pairs"), _term(b, "target_pairs")) for a, b in pairs),
         attributes=(attributes[0], attributes[1]),
@@ -148,9 +155,14 @@ def parse_specification(raw: Any, default_name: str) -> BiasSpecification:
 
 
 def _term(word: Any, where: str) -> str:
-    if not isinstance(word, str) or not word.strip():
-        raise LceError(f"{where}: {word!r} is no word; put it in quotes if YAML reads it as something else")
+    if not _is_text(word):
+        raise LceError(f"{where}: {reprlib.repr(word)} is no word; put it in quotes if YAML reads it as something else")
     return _normal(word)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether ``value`` is a text that is not blank and can be written to a file: half a surrogate pair cannot."""
+    return isinstance(value, str) and bool(value.strip()) and not SURROGATE.search(value)
 
 
 def _refuse_repetitions(spec: BiasSpecification) -> None:

@@ -7,9 +7,12 @@ subnetwork was made. A folder without it is a dense model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +95,10 @@ def load_subnetwork(folder: str | Path, names: Iterable[str]) -> Subnetwork:
         if torch.count_nonzero(weights[name][~kept]):
             raise LceError(f"{folder}: {name} has weights where its mask says pruned; it was changed after pruning")
     before_pruning = read_file(extra / PRUNED_VALUES)[1]
-    if any(len(before_pruning.get(name, ())) != int((~kept).sum()) for name, kept in mask.kept.items()):
-        raise LceError(f"{extra / PRUNED_VALUES}: does not fit the mask beside it")
+    for name, kept in mask.kept.items():
+        values = before_pruning.get(name, torch.empty(0))
+        if tuple(values.shape) != (int((~kept).sum()),) or not values.dtype.is_floating_point:
+            raise LceError(f"{extra / PRUNED_VALUES}: does not fit the mask beside it in {name}")
     return Subnetwork(str(folder), weights, mask, before_pruning)
 
 
@@ -102,7 +107,42 @@ def pruned_values(mask: Mask, values: Mapping[str, Tensor]) -> dict[str, Tensor]
     return {name: values[name].detach().flatten()[~kept.flatten()].clone() for name, kept in mask.kept.items()}
 
 
-def read_record(folder: str | Path) -> dict[str, Any]:
-    """How the subnetwork in ``folder`` was made; empty for a model that lce did not make."""
+def read_record(folder: str | Path, needed: Iterable[str] = ()) -> dict[str, Any]:
+    """How the subnetwork in ``folder`` was made; empty for a model that lce did not make.
+
+    Raises:
+        LceError: the record is none, holds something else under a key that lce writes, or lacks a ``needed`` one.
+    """
     path = Path(folder) / SUBNETWORK / RECORD
-    return dict(read_json(path)) if path.exists() else {}
+    record = read_json(path) if path.exists() else {}
+    if not isinstance(record, dict):
+        raise LceError(f"{path}: expected a mapping, got {type(record).__name__}")
+    if missing := [key for key in needed if key not in record]:
+        raise LceError(f"{path}: has no {missing[0]}")
+    for key, (fits, expected) in KEYS.items():
+        if key in record and not fits(record[key]):
+            raise LceError(f"{path}: {key} is {reprlib.repr(record[key])}; expected {expected}")
+    try:
+        json.dumps(record, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:  # it goes into other records, which hold text and finite numbers
+        raise LceError(f"{path}: holds what no record can ({error})") from error
+    return record
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < inf
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < 1
+
+
+KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("variant", "base"), (lambda value: isinstance(value, str), "a text")),
+    **dict.fromkeys(("seed", "pruned", "prunable"), (lambda value: type(value) is int, "a whole number")),
+    **dict.fromkeys(("perplexity", "dense_perplexity"), (_is_number, "a number")),
+    "sparsity": (_is_share, "a share from 0 up to, not including, 1"),
+    "schedule": (lambda value: isinstance(value, list) and all(map(_is_share, value)), "a list of such shares"),
+    "winning_ticket": (lambda value: isinstance(value, bool), "true or false"),
+}
+"""What readers of a record rely on, key by key; older records lack some of them, and others may stand beside them."""

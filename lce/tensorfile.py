@@ -7,12 +7,14 @@ and not torch's, whose import alone takes a second: what only moves bytes starts
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -22,8 +24,10 @@ from typing import IO, Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from lce.atomic import replaced_file
 from lce.errors import LceError
-from lce.files import replaced_file
+
+log = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, Any]
 
@@ -141,13 +145,59 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return mapping
 
 
+def hasher(code: str, shape: Iterable[int]) -> Any:
+    """The start of the SHA-256 of a tensor: the line "CODE SHAPE", such as F32 (768, 768); its bytes are to follow."""
+    return hashlib.sha256(f"{code} {tuple(shape)}\n".encode())
+
+
+def whole_digest(flat: Array, code: str, shape: tuple[int, ...]) -> str:
+    """SHA-256 of a tensor from all of its entries, flat, and the file's ``code`` of their type."""
+    result = hasher(code, shape)
+    result.update(as_bytes(np.ascontiguousarray(flat)))
+    found: str = result.hexdigest()
+    return found
+
+
 def read_record(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
-    """What lce wrote about a file of its own; empty for any other file."""
+    """What lce wrote about a file of its own; empty for any other file.
+
+    Raises:
+        LceError: it is not what lce wrote.
+    """
+    text = metadata.get("lce", "{}")
     try:
-        record = json.loads(metadata.get("lce", "{}"))
+        record = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise LceError(f"{path}: cannot be read (its metadata is no JSON: {error})") from error
-    return record if isinstance(record, dict) else {}
+    if not isinstance(record, dict):
+        return {}
+    has_digests = "digests" in record or "lce_sha256" in metadata
+    if has_digests and metadata.get("lce_sha256") != hashlib.sha256(text.encode()).hexdigest():
+        raise LceError(f"{path}: is damaged; what it says of itself is not what was written")
+    return record
+
+
+def digests_of(record: dict[str, Any], path: str | Path) -> dict[str, str]:
+    """The SHA-256 of each tensor, by name, that a file's ``record`` gives; empty, with a warning, for older files.
+
+    What is missing here `read_checked` adds at the first reading.
+    """
+    digests = record.get("digests")
+    if digests is None:
+        log.warning("%s: was made by an older lce, without digests; damage to its values may go unnoticed", path)
+        return {}
+    if not isinstance(digests, dict):
+        raise LceError(f"{path}: is damaged; its digests are no mapping")
+    return dict(digests)
+
+
+def read_checked(entry: Entry, digests: dict[str, str]) -> Array:
+    """All entries of a tensor, flat; LceError if they are not those whose SHA-256 is among the ``digests``."""
+    flat = entry.read()
+    found = whole_digest(flat, entry.code, entry.shape)
+    if digests.setdefault(entry.name, found) != found:
+        raise LceError(f"{entry.path}: is damaged; {entry.name} does not hold what was written")
+    return flat
 
 
 class TensorWriter:
@@ -160,10 +210,12 @@ class TensorWriter:
     def __init__(self, folder: Path, spools: ExitStack) -> None:
         self.folder = folder
         self.record: dict[str, Any] = {}
-        """What goes into the metadata under "lce"."""
+        """What goes into the metadata under "lce", together with the digests of all tensors."""
+        self.digests: dict[str, str] = {}
+        """SHA-256 by name of what was added."""
         self._open = spools
         self._spools: dict[int, IO[bytes]] = {}
-        self._tensors: dict[int, list[tuple[str, str, int]]] = {}
+        self._tensors: dict[int, list[tuple[str, str, tuple[int, ...]]]] = {}
 
     @classmethod
     @contextmanager
@@ -174,23 +226,28 @@ class TensorWriter:
             yield writer
             writer._finish(temporary)
 
-    def add(self, name: str, flat: Array, code: str) -> None:
-        """Append a vector with the file's ``code`` of its type."""
+    def add(self, name: str, flat: Array, code: str, shape: tuple[int, ...] | None = None) -> None:
+        """Append a tensor with the file's ``code`` of its type: a vector, unless there is a ``shape``."""
         width = flat.itemsize
         if width not in self._spools:
             self._spools[width] = self._open.enter_context(tempfile.TemporaryFile(dir=self.folder))  # noqa: SIM115
             self._tensors[width] = []
-        self._spools[width].write(as_bytes(np.ascontiguousarray(flat)))
-        self._tensors[width].append((name, code, len(flat)))
+        flat = np.ascontiguousarray(flat)
+        self._spools[width].write(as_bytes(flat))
+        shape = flat.shape if shape is None else shape
+        self._tensors[width].append((name, code, shape))
+        self.digests[name] = whole_digest(flat, code, shape)
 
     def _finish(self, path: Path) -> None:
-        header: dict[str, Any] = {"__metadata__": {"lce": json.dumps(self.record)}}
+        record = json.dumps({**self.record, "digests": self.digests})
+        seal = hashlib.sha256(record.encode()).hexdigest()
+        header: dict[str, Any] = {"__metadata__": {"lce": record, "lce_sha256": seal}}
         at = 0
         widths = sorted(self._spools, reverse=True)
         for width in widths:
-            for name, code, count in self._tensors[width]:
-                end = at + width * count
-                header[name] = {"dtype": code, "shape": [count], "data_offsets": [at, end]}
+            for name, code, shape in self._tensors[width]:
+                end = at + width * prod(shape)
+                header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [at, end]}
                 at = end
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)

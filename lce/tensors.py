@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lce.checkpoint import Checkpoint, combined, digest
-from lce.tensorfile import PIECE, Array, Entry, read_header, read_record
+from lce.tensorfile import PIECE, Array, Entry, TensorWriter, digests_of, read_checked, read_header, read_record
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -42,10 +42,21 @@ def read_tensor(entry: Entry, first: int = 0, last: int | None = None) -> Tensor
     return to_torch(entry.read(first, last), entry.code)
 
 
+def write_file(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Write ``tensors`` of any shape with what is to be said about them, so that `read_file` notices any damage."""
+    with TensorWriter.to(path) as writer:
+        writer.record = dict(record)
+        for name, tensor in tensors.items():
+            writer.add(name, to_numpy(tensor), CODES[tensor.dtype], tuple(tensor.shape))
+
+
 def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What lce wrote about a file of its own (empty for any other file), and all its tensors."""
+    """The record and the tensors of a file that `write_file` wrote; LceError if it is missing or damaged."""
     metadata, entries = read_header(path)
-    return read_record(metadata, path), {name: read_tensor(entry).view(entry.shape) for name, entry in entries.items()}
+    record = read_record(metadata, path)
+    digests = digests_of(record, path)
+    tensors = {name: to_torch(read_checked(entry, digests), entry.code) for name, entry in entries.items()}
+    return record, {name: tensor.view(entries[name].shape) for name, tensor in tensors.items()}
 
 
 def read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
@@ -61,15 +72,19 @@ def read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
 
 def tensor_digest(tensor: Tensor, indices: Tensor | None = None, values: Tensor | None = None) -> str:
     """As `lce.checkpoint.digest`, of a tensor in memory, which stays as it is."""
-    flat = tensor.detach().flatten()
-
-    def pieces() -> Iterator[tuple[int, Array]]:
-        for first in range(0, len(flat), PIECE):
-            piece = to_numpy(flat[first : first + PIECE])
-            yield first, piece.copy() if indices is not None else piece
-
+    pieces = _pieces(tensor) if indices is None else copied_pieces(tensor)
     places = None if indices is None else to_numpy(indices)
-    return digest(pieces(), CODES[tensor.dtype], tensor.shape, places, None if values is None else to_numpy(values))
+    return digest(pieces, CODES[tensor.dtype], tensor.shape, places, None if values is None else to_numpy(values))
+
+
+def copied_pieces(tensor: Tensor) -> Iterator[tuple[int, Array]]:
+    """Position of its first entry, and a flat copy of the entries, of one piece of a tensor after the other."""
+    return ((first, piece.copy()) for first, piece in _pieces(tensor))
+
+
+def _pieces(tensor: Tensor) -> Iterator[tuple[int, Array]]:
+    flat = tensor.detach().flatten()
+    return ((first, to_numpy(flat[first : first + PIECE])) for first in range(0, len(flat), PIECE))
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

@@ -2,57 +2,36 @@
 
 from __future__ import annotations
 
-import os
+import logging
+import shutil
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 
+from lce.atomic import writing
+from lce.checks import check_trainer, check_training
+from lce.config import OptimisationSettings
 from lce.data.encoding import EncodedTexts
 from lce.data.module import MaskedTextModule
 from lce.errors import LceError
 from lce.models import MaskedLanguageModel, compile_layers, longest_input
+from lce.training_checkpoint import LAST, AtomicCheckpointIO, last_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
-@dataclass
-class OptimisationSettings:
-    """How a model is trained."""
-
-    steps: int = 13881
-    """Optimiser steps of one round."""
-    batch_size: int = 64
-    """Sentences per step, over all devices, and over the parts that trainer.accumulate_grad_batches makes of it."""
-    learning_rate: float = 1e-5
-    """Highest learning rate; it falls linearly to zero."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate rises."""
-    weight_decay: float = 0.0
-    """Decoupled weight decay of AdamW, on matrices only."""
-    freeze: list[str] = field(default_factory=list)
-    """Regular expressions; parameters whose name matches one are not trained."""
-    term_probability: float = 0.3
-    """Probability of masking a token of a specification term."""
-    mask_probability: float = 0.15
-    """Average probability of masking a token."""
-    max_length: int = 128
-    """Longer sentences are cut [tokens]."""
-    compile: bool = False
-    """Compile the encoder's layers (torch.compile): pays on a GPU in long trainings, not on a processor."""
-    workers: int = 0
-    """Processes that prepare batches; 0 prepares them in the main process."""
-    validate_every: int | None = None
-    """Steps between evaluations on the held-out sentences, beside the one at the end; none by default."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints within a round, from which a killed run goes on."""
+log = logging.getLogger(__name__)
 
 
 def identity_of(settings: OptimisationSettings) -> dict[str, Any]:
@@ -67,12 +46,70 @@ def numerics(trainer_options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: str(value) for key, value in trainer_options.items() if key not in free}
 
 
+def on_one_device(trainer_options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a Trainer that evaluates, which one device does even where several train."""
+    return dict(trainer_options) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+
+
+def check_machine(trainer_options: Mapping[str, Any]) -> None:
+    """Raises LceError where Lightning cannot do on this machine what the options ask for: there is no GPU, say."""
+    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    try:
+        Trainer(**trainer_options, **quiet, logger=False)
+    except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
+        asked = ", ".join(f"{name} {trainer_options.get(name)}" for name in ("accelerator", "strategy", "devices"))
+        precision = trainer_options.get("precision")
+        asked += f", precision {precision}" if precision else ""
+        raise LceError(f"trainer: {asked}: cannot be had on this machine ({error})") from error
+
+
+class Diverged(LceError):
+    """A training whose numbers are no longer finite."""
+
+
+def check_finite(value: float, name: str, step: int) -> None:
+    """Raises Diverged for an infinite value or NaN."""
+    if not isfinite(value):
+        raise Diverged(f"the training diverged: {name} is {value} after step {step}; lower train.learning_rate")
+
+
+CHECKED_EVERY = 20
+"""Batches on a GPU from one look at the loss to the next: looking means waiting."""
+
+
+class DivergenceCheck(Callback):
+    """Ends a training whose loss is no longer finite, at once on a processor and soon on a GPU, which is not halted."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if pl_module.device.type == "cpu" or batch_idx % CHECKED_EVERY == 0:
+            check_finite(float(outputs["loss"]), "the loss", trainer.global_step)
+
+
 class RoundProgressBar(TQDMProgressBar):
-    """The usual bar, headed by what is being trained."""
+    """Bars on standard error, headed by what is being trained; off a terminal, one line when it begins."""
 
     def __init__(self, title: str) -> None:
         super().__init__(refresh_rate=5)
         self.title = title
+        if not sys.stderr.isatty():
+            self.disable()
+
+    def init_train_tqdm(self) -> Tqdm:
+        return self._bar(self.title)
+
+    def init_validation_tqdm(self) -> Tqdm:
+        return self._bar(f"{self.title}, held-out sentences")
+
+    def _bar(self, title: str) -> Tqdm:
+        form = {"dynamic_ncols": True, "smoothing": 0, "bar_format": self.BAR_FORMAT}
+        return Tqdm(desc=title, disable=self.is_disabled, file=sys.stderr, **form)
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        super().on_train_start(trainer, *_)
+        if trainer.is_global_zero and self.is_disabled:
+            log.info("%s: step %s of %s", self.title, trainer.global_step, trainer.max_steps)
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         super().on_train_epoch_start(trainer)
@@ -139,9 +176,10 @@ def fit(
         workers=settings.workers,
     )
     accumulated = trainer_options.get("accumulate_grad_batches") or 1
+    checkpoints = folder / "checkpoints"
     checkpoint = ModelCheckpoint(
-        dirpath=folder / "checkpoints",
-        filename="last",
+        dirpath=checkpoints,
+        filename=Path(LAST).stem,
         every_n_train_steps=settings.checkpoint_every,
         save_on_train_epoch_end=False,
         enable_version_counter=False,
@@ -155,16 +193,30 @@ def fit(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         logger=TensorBoardLogger(folder, name=None, version="logs"),
-        callbacks=[checkpoint, LearningRateMonitor("step"), RoundProgressBar(title), whole, *(callbacks or [])],
+        callbacks=[
+            checkpoint,
+            LearningRateMonitor("step"),
+            RoundProgressBar(title),
+            DivergenceCheck(),
+            whole,
+            *(callbacks or []),
+        ],
+        plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
         enable_model_summary=False,
     )
-    last = folder / "checkpoints" / "last.ckpt"
-    trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    whole.put_back_(model)
-    trainer.validate(module, data, verbose=False)
-    whole.put_back_(model)
-    perplexity = float(trainer.callback_metrics["validation/perplexity"])
+    last = last_checkpoint(checkpoints)
+    try:
+        with writing(folder):
+            trainer.fit(module, data, ckpt_path=str(last) if last else None, weights_only=True)
+            whole.put_back_(model)
+            trainer.validate(module, data, verbose=False)
+            whole.put_back_(model)
+        perplexity = float(trainer.callback_metrics["validation/perplexity"])
+        check_finite(perplexity, "the perplexity on held-out sentences", settings.steps)
+    except Diverged:
+        shutil.rmtree(checkpoints, ignore_errors=True)  # nothing to resume from, and the folder is free again
+        raise
     if trainer.logger:
         trainer.logger.log_metrics({"validation/perplexity": perplexity}, step=settings.steps)
     return trainer, perplexity
@@ -172,18 +224,8 @@ def fit(
 
 def _check(settings: OptimisationSettings, trainer_options: dict[str, Any], model: PreTrainedModel) -> None:
     """Raises LceError for settings that would fail late or without a clear reason."""
-    for name in ("steps", "batch_size", "checkpoint_every", "validate_every"):
-        if (value := getattr(settings, name)) is not None and value < 1:
-            raise LceError(f"train.{name}: expected a positive number, got {value}")
+    check_training(settings)
+    check_trainer(trainer_options, settings.batch_size)
     longest = longest_input(model)
-    if not 2 < settings.max_length <= longest:
+    if settings.max_length > longest:
         raise LceError(f"train.max_length: the model takes up to {longest} tokens, got {settings.max_length}")
-    shares = int(os.environ.get("WORLD_SIZE", 1)) * (trainer_options.get("accumulate_grad_batches") or 1)
-    if settings.batch_size < shares:
-        raise LceError(f"train.batch_size: {settings.batch_size} sentences cannot be divided into {shares} shares")
-    devices = trainer_options.get("devices", 1)
-    if devices not in (1, "1", [0]) and not {"LOCAL_RANK", "SLURM_PROCID"} & set(os.environ):
-        raise LceError(
-            f"trainer.devices: {devices} devices train one model in several processes, which a launcher starts: "
-            "torchrun --nproc-per-node N -m lce.cli train … --trainer.devices N"
-        )

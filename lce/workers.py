@@ -49,7 +49,9 @@ def ordered(
             torch.set_num_threads(1)
 
     waiting: deque[tuple[Item, Future[Result]]] = deque()
-    bar = tqdm(total=progress.total, desc=progress.title, unit="B", unit_scale=True, unit_divisor=1024, delay=1.0)
+    bar = tqdm(
+        total=progress.total, desc=progress.title, unit="B", unit_scale=True, unit_divisor=1024, delay=1.0, disable=None
+    )
     last, tensors, under_way = None, 0, 0
 
     def finished() -> tuple[Item, Result]:

@@ -11,10 +11,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lce.callbacks import EditCallback
+from lce.config import EvaluationSettings
 from lce.data.encoding import encode
 from lce.data.module import MaskedTextModule
 from lce.edits import Change
-from lce.metrics.suite import BiasSuite, EvaluationSettings
+from lce.metrics.suite import BiasSuite
 from lce.models import MaskedLanguageModel, load_masked_lm
 
 NAME = "bert.encoder.layer.3.attention.output.dense.weight"

@@ -102,7 +102,8 @@ def test_an_edit_by_files_is_the_edit_of_the_model(kind: str, strategy: str, pie
     paths = [str(tmp_path / name) for name in ("target", "reference", "edited", "p.safetensors", "s.safetensors")]
     localization = ["--localization", "mask"] if strategy == "mask-switch" else ["--k", "50"]
     assert main(["localize", *paths[:2], *localization, "--output", paths[4]]) == 0
-    options = ["--selection", paths[4], "--strategy", strategy, "--alpha", "2"]
+    options = ["--selection", paths[4], "--strategy", strategy]
+    options += ["--alpha", "2"] if strategy == "extrapolation" else []
     assert main(["edit", *paths[:2], *options, "--output", paths[2], "--patch", paths[3]]) == 0
 
     selection = Selection.load(Path(paths[4]))

@@ -174,7 +174,7 @@ def test_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
         main(["edit", "--help"])
     printed = capsys.readouterr().out
     assert "Random selections of the same size" in printed
-    assert "--train.learning_rate" in printed
+    assert "--train.max_length" in printed
 
 
 def test_a_neutral_model_can_be_the_target(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

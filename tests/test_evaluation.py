@@ -8,11 +8,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import BASE, tiny_bert
+from conftest import BASE, ROOT, tiny_bert
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lce.cli import main
-from lce.evaluation import differing_weights
+from lce.config import Settings
+from lce.errors import LceError
+from lce.evaluation import differing_weights, run_evaluate
 from lce.models import load_masked_lm
 
 SCORES = {
@@ -227,3 +229,22 @@ def test_published_number_of_all_types_by_the_original_metric(config: Path) -> N
     options = ["--evaluation.metrics", "[crows_pairs_original]", "--evaluation.bias_type", "all"]
     score = evaluate(config, "bert-base-uncased", *options)["scores"]["crows_pairs_original"]
     assert (score["n"], score["value"]) == (1508, pytest.approx(60.48, abs=0.01))
+
+
+@pytest.mark.parametrize(
+    "metric", ["weat", "stereoset", "crows_pairs", "crows_pairs_original", "perplexity", "pseudo_perplexity"]
+)
+def test_scores_that_are_not_finite_are_refused(metric: str, config: Path, base: Path, tmp_path: Path) -> None:
+    model, tokenizer = load_masked_lm(base)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(float("nan"))
+    model.save_pretrained(tmp_path / "broken")
+    tokenizer.save_pretrained(tmp_path / "broken")
+    settings = Settings(experiment=str(tmp_path / "run"))
+    settings.evaluation.metrics, settings.evaluation.limit = [metric], 4
+    settings.evaluation.text = str(tmp_path / "text.txt")
+    (tmp_path / "text.txt").write_text("She was a good nurse.\n" * 9, encoding="utf-8")
+    settings.data.downloads = str(ROOT / "data/downloads")
+    for against in (None, str(base)):
+        with pytest.raises(LceError, match="broken: gives scores that are not finite numbers"):
+            run_evaluate(settings, {"accelerator": "cpu"}, str(tmp_path / "broken"), against)

@@ -132,7 +132,11 @@ def test_what_is_no_masked_language_model_is_refused(tmp_path: Path, tokenizer: 
     classifier = BertForSequenceClassification(BertConfig(**{**SMALL, "vocab_size": len(tokenizer)}))
     classifier.save_pretrained(tmp_path / "classifier")
     tokenizer.save_pretrained(tmp_path / "classifier")
-    with pytest.raises(LceError, match="is no masked language model"):
+    with pytest.raises(LceError, match="is a model for sequence classification"):
+        load_masked_lm(tmp_path / "classifier")
+    about = json.loads((tmp_path / "classifier/config.json").read_text(encoding="utf-8"))
+    (tmp_path / "classifier/config.json").write_text(json.dumps(about | {"architectures": None}), encoding="utf-8")
+    with pytest.raises(LceError, match="is no masked language model; its checkpoint lacks cls"):
         load_masked_lm(tmp_path / "classifier")
     BertForMaskedLM(BertConfig(**{**SMALL, "vocab_size": len(tokenizer)})).save_pretrained(tmp_path / "maskless")
     tokenizer.save_pretrained(tmp_path / "maskless")

@@ -8,9 +8,10 @@ from conftest import own_sentences
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
 from lce.cli import main
+from lce.config import PretrainSettings
 from lce.data import wheels
 from lce.errors import LceError
-from lce.pretraining import PretrainSettings, cut_encoder
+from lce.pretraining import cut_encoder
 
 
 @pytest.fixture

@@ -72,6 +72,11 @@ def broken(**changes: object) -> dict:
         (broken(attributes={"a": ["math"], "b": ["king"]}), "'king' stands in"),
         (broken(attributes={"a": ["math"]}), "expected one list under each"),
         (broken(attributes={"a": ["math"], "b": [False]}), "is no word"),
+        (broken(target_pairs=[["queen", "\ud800"]]), "is no word"),
+        (broken(attributes={"a": ["math"], "b": ["x"], None: ["y"]}), "expected one list under each"),
+        (broken(groups=[" ", "a"]), "expected texts"),
+        (broken(name={"a": 1}), "expected texts"),
+        (broken(groups=["a"] * 9999), "two different names"),
     ],
 )
 def test_a_broken_specification_is_refused_with_the_reason(raw: object, message: str, tmp_path: Path) -> None:
@@ -79,6 +84,25 @@ def test_a_broken_specification_is_refused_with_the_reason(raw: object, message:
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     with pytest.raises(LceError, match=message):
         load_specification(path)
+
+
+def test_groups_may_be_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.yaml"
+    path.write_text(yaml.safe_dump(broken(groups=[1, 2], attributes={1: ["dance"], 2: ["math"]})), encoding="utf-8")
+    assert load_specification(path).groups == ("1", "2")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: 2001-99-99", "a: " + "[" * 20_000, "\x00", "{? [a] : b}", "a: &x [*x]", "groups: &a [x, &b [*a, *a, *b]]"],
+)
+def test_what_yaml_makes_of_it_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(LceError) as caught:
+        load_specification(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:

@@ -42,11 +42,13 @@ def test_the_library_reads_what_is_written_and_every_tensor_is_aligned(tmp_path:
     found = load_file(tmp_path / "f")
     assert set(found) == set(tensors)
     assert all(torch.equal(found[name].view(torch.uint8), t.view(torch.uint8)) for name, t in tensors.items())
-    assert read_file(tmp_path / "f")[0] == {"kind": "α"}
+    record, _ = read_file(tmp_path / "f")
+    assert record["kind"] == "α"
+    assert set(record["digests"]) == set(tensors)
     for entry in read_header(tmp_path / "f")[1].values():
         assert entry.start % entry.type.itemsize == 0
     with safe_open(tmp_path / "f", framework="np") as file:
-        assert list(file.metadata()) == ["lce"]
+        assert set(file.metadata()) == {"lce", "lce_sha256"}
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:

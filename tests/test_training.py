@@ -11,10 +11,11 @@ from conftest import own_sentences, tiny_bert
 from lightning import Callback
 from transformers import BertTokenizer, PreTrainedModel, Trainer, TrainingArguments
 
+from lce.config import OptimisationSettings
 from lce.data.batches import TrainingBatches
 from lce.data.encoding import encode
 from lce.data.masking import MaskedBatch, MaskingCollator, MaskingProbabilities
-from lce.training import OptimisationSettings, fit
+from lce.training import fit
 
 STEPS = 20
 

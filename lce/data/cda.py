@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from lce.config import Variant
 from lce.seeds import derive
 from lce.spec import BiasSpecification
 
-Variant = Literal["stereotypical", "anti-stereotypical", "neutral"]
 Kind = Literal["biased", "neutral", "other"]
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from lce.checks import check_probability
 from lce.data.encoding import EncodedTexts
 from lce.errors import LceError
 from lce.seeds import generator
@@ -59,8 +60,7 @@ def masking_probabilities(
         LceError: a probability is outside (0, 1), or terms alone use up the average.
     """
     for name, value in (("term_probability", term), ("mask_probability", average)):
-        if not 0 < value < 1:
-            raise LceError(f"train.{name}: expected a probability between 0 and 1, got {value}")
+        check_probability(value, f"train.{name}")
     total = int((~torch.isin(corpus.ids, special_ids)).sum())
     terms = int(corpus.is_term.sum())
     if terms == 0:

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from lce.config import DataSettings, Variant
 from lce.data.batches import Batch, EvaluationBatches, MaskedBatches, TrainingBatches
-from lce.data.cda import Annotation, Kind, Variant, render
+from lce.data.cda import Annotation, Kind, render
 from lce.data.encoding import EncodedTexts, encode
 from lce.data.masking import MaskedBatch, MaskingCollator, MaskingProbabilities, masking_probabilities
-from lce.data.prepare import DataSettings
 from lce.errors import LceError
 from lce.paths import EXAMPLES
 from lce.spec import load_specification

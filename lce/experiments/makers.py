@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy.spatial import distance
@@ -16,7 +16,8 @@ from lce import diff
 from lce.editing import Pair, find_model
 from lce.edits import Changes, changed_values, edit, write_values_
 from lce.experiments.downstream import fine_tune
-from lce.experiments.study import ANTI_STEREOTYPICAL, STEREOTYPICAL, Cell, StudySettings, settings_for
+from lce.experiments.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, StudySettings
+from lce.experiments.study import Cell, settings_for
 from lce.experiments.workplace import Workplace
 from lce.masks import Mask
 from lce.metrics.suite import Scores
@@ -26,6 +27,9 @@ from lce.pruning import iterative_magnitude_pruning
 from lce.seeds import derive
 from lce.selection import Selection
 from lce.subnetwork import read_record
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def train(place: Workplace, cell: Cell) -> dict[str, Any]:
@@ -39,8 +43,7 @@ def train(place: Workplace, cell: Cell) -> dict[str, Any]:
 
 
 def measure(place: Workplace, cell: Cell) -> dict[str, Any]:
-    model, _ = load_masked_lm(_subnetwork_folder(place.study, cell))
-    return {"scores": place.evaluator(model)}
+    return {"scores": place.evaluator(_unedited(place.study, cell))}
 
 
 def compare(place: Workplace, cell: Cell) -> dict[str, Any]:
@@ -115,8 +118,7 @@ def tune(place: Workplace, cell: Cell) -> dict[str, Any]:
     task = place.task(str(cell.task))
     options = (place.tokenizer, task, study.downstream, cell.seed or 0, place.trainer_options)
     if cell.variant:
-        model, _ = load_masked_lm(_subnetwork_folder(study, cell))
-        return {"scores": fine_tune(model, *options)}
+        return {"scores": fine_tune(_unedited(study, cell), *options)}
     pair, changes, about = edited(place, cell)
     parameters = dict(pair.model.named_parameters())
     write_values_(parameters, changes, "new")
@@ -139,6 +141,10 @@ def edited(place: Workplace, cell: Cell) -> tuple[Pair, Changes, dict[str, Any]]
         change = changed_values  # a random edit may change nothing
     changes = dict(change(strategy, selection, pair.target, pair.reference, alpha))
     return pair, changes, about | {"changed": sum(len(c.moved) for c in changes.values())}
+
+
+def _unedited(study: StudySettings, cell: Cell) -> PreTrainedModel:
+    return load_masked_lm(_subnetwork_folder(study, cell), study.trust_remote_code)[0]
 
 
 def _subnetwork_folder(study: StudySettings, cell: Cell) -> Path:

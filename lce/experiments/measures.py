@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from lce.experiments.results import EDIT, LEANING, Results
+from lce.experiments.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL
 from lce.experiments.statistics import over_seeds
-from lce.experiments.study import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL
 
 
 def _values(results: Results, variant: str, sparsity: float, metric: str) -> pd.Series:

@@ -11,8 +11,8 @@ from lce.experiments.measures import densities, gap, near_null, over_k, smallest
 from lce.experiments.plots import edit_name
 from lce.experiments.results import EDIT, Results
 from lce.experiments.section import Section, mean_std, percent
+from lce.experiments.settings import NEUTRAL
 from lce.experiments.statistics import bonferroni, over_seeds, spearman, wilcoxon_greater
-from lce.experiments.study import NEUTRAL
 from lce.labels import label
 from lce.selection import layer_text
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from lce.experiments.measures import curve, densities
 from lce.experiments.results import EDIT, Results
+from lce.experiments.settings import ANTI_STEREOTYPICAL, BOTH_WAYS, NEUTRAL, STEREOTYPICAL
 from lce.experiments.statistics import over_seeds
-from lce.experiments.study import ANTI_STEREOTYPICAL, BOTH_WAYS, NEUTRAL, STEREOTYPICAL
 from lce.figures import heat_map
 from lce.labels import label
 

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 
-from lce.edits import LINEAR
+from lce.atomic import replaced_file, scratch_folder
+from lce.config import LINEAR
 from lce.evaluation import LIBRARIES
 from lce.experiments import beyond, paper
 from lce.experiments.claims import Claim, judge
@@ -21,7 +22,7 @@ from lce.experiments.plots import figures
 from lce.experiments.results import EDIT, Results, load_results
 from lce.experiments.section import Section
 from lce.figures import as_svg, save
-from lce.files import replaced_file, scratch_folder, write_json
+from lce.files import write_json
 from lce.paths import STUDY_REPORT
 
 OWN = ("pandas", "ray", "statsmodels")

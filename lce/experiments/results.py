@@ -14,7 +14,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lce.errors import LceError
-from lce.experiments.study import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, Cell, StudySettings, expand
+from lce.experiments.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, StudySettings
+from lce.experiments.study import Cell, expand
 from lce.experiments.workplace import Workplace
 from lce.files import read_json
 from lce.paths import CONFIG

@@ -8,112 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from lce import training
-from lce.config import Settings
+from lce.config import LINEAR, Settings
 from lce.data import prepare
-from lce.data.cda import Variant
-from lce.data.prepare import DataSettings
-from lce.edits import LINEAR
-from lce.errors import LceError
-from lce.experiments.downstream import DownstreamSettings
-from lce.metrics.suite import EvaluationSettings
+from lce.experiments.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, EditBlock, StudySettings, check_study
+from lce.hub import identity
 from lce.seeds import derive
-from lce.training import OptimisationSettings
-
-Strategy = Literal["linear", "pruning", "mask-switch"]
-Control = Literal["none", "uninformed", "matched"]
-STEREOTYPICAL, ANTI_STEREOTYPICAL, NEUTRAL = get_args(Variant)
-BOTH_WAYS = [[STEREOTYPICAL, ANTI_STEREOTYPICAL], [ANTI_STEREOTYPICAL, STEREOTYPICAL]]
-"""[target, reference] of the two biased variants."""
-ALPHAS = [-4.0, -2.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0]
-"""Strengths from far away from the reference to far beyond it (figure 6)."""
-
-
-@dataclass
-class EditBlock:
-    """Edits of a study: every combination of the lists that makes sense. What several blocks hold is run once."""
-
-    pairs: list[list[str]] = field(default_factory=lambda: list(BOTH_WAYS))
-    """[target, reference], two variants each."""
-    sparsities: list[float] = field(default_factory=lambda: [0.3])
-    """Sparsities of target and reference [share of prunable weights]."""
-    localizations: list[Literal["mask", "value"]] = field(default_factory=lambda: ["mask", "value"])
-    """Localisations, as in `lce edit`."""
-    k: list[int | float | Literal["mask"]] = field(default_factory=lambda: [0.1])
-    """Sizes of value-based selections: shares, counts, or mask: as many as the mask-based one has."""
-    strategies: list[Strategy] = field(default_factory=lambda: ["linear"])
-    """Edits; linear is interpolation or extrapolation by each α."""
-    alpha: list[float] = field(default_factory=lambda: [2.0])
-    """Strengths α of linear edits."""
-    controls: list[Control] = field(default_factory=lambda: ["none"])
-    """none: the edit itself; uninformed: as many weights at random; matched: as many of each parameter at random, so
-    that layers and components get what the informed selection gives them."""
-    draws: int = 1
-    """Random selections of each control."""
-    last_layers: list[int | None] = field(default_factory=lambda: [None])
-    """Edit only what is selected in so many last layers; null edits all."""
-    downstream: bool = False
-    """Also fine-tune the edited models, and the unedited targets, on the tasks of `downstream`."""
-
-
-def paper_edits() -> list[EditBlock]:
-    """The paper's edits (its figures 4 to 7 and tables 2, 5 and 8), with controls, and the last layers alone."""
-    neutral = [[NEUTRAL, STEREOTYPICAL], [NEUTRAL, ANTI_STEREOTYPICAL]]
-    all_strategies: list[Strategy] = ["linear", "pruning", "mask-switch"]
-    sizes: list[int | float | Literal["mask"]] = ["mask", 0.01, 0.05, 0.1, 0.2, 0.4, 1.0]
-    return [
-        EditBlock(sparsities=[0.1, 0.2, 0.3, 0.4], strategies=all_strategies, alpha=[0.5, 1.0, 2.0, -2.0]),
-        EditBlock(strategies=["linear", "pruning"], alpha=[1.0, 2.0], controls=["uninformed", "matched"]),
-        EditBlock(pairs=[*BOTH_WAYS, *neutral], alpha=ALPHAS),
-        EditBlock(localizations=["value"], k=sizes, strategies=["linear", "pruning"], alpha=[-2.0, 0.5, 1.0, 2.0]),
-        EditBlock(alpha=[1.0, 2.0], last_layers=[1, 2]),
-        EditBlock(pairs=BOTH_WAYS[:1], strategies=all_strategies, alpha=[0.5, 1.0, 2.0, -2.0], downstream=True),
-    ]
-
-
-@dataclass
-class StudySettings:
-    """A study: variants × seeds × sparsities are trained, then pairs × localisations × k × strategies × α edited."""
-
-    experiment: str = "runs/study"
-    """Folder for all that the study makes; on a cluster, one that every node sees."""
-    base: str = "checkpoints/lce-bert-mini"
-    """Pretrained model θ0: a folder, or a name on the Hugging Face hub."""
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3])
-    """Seeds of order, masking, dropout and random selections."""
-    variants: list[Variant] = field(default_factory=lambda: list(get_args(Variant)))
-    """Variants of the corpus that models are trained on."""
-    sparsities: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.3, 0.4])
-    """Sparsities to prune to, one round each after the dense one [share of prunable weights]."""
-    sparsity: float = 0.3
-    """Sparsity at which the report shows what is shown at one sparsity only."""
-    k: int | float = 0.1
-    """Size of the value-based selection that the report shows where k is not what varies: a share, or a count."""
-    data: DataSettings = field(default_factory=DataSettings)
-    """Text to train and evaluate on."""
-    train: OptimisationSettings = field(default_factory=OptimisationSettings)
-    """How each subnetwork is trained."""
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    """How bias is measured."""
-    edits: list[EditBlock] = field(default_factory=paper_edits)
-    """Blocks of edits, each every combination of its lists: pairs, sparsities, localizations, k, strategies, alpha,
-    controls, draws, last_layers, and downstream (true or false). By default the paper's; configs/study-race.yaml has
-    two blocks of its own."""
-    downstream: DownstreamSettings = field(default_factory=DownstreamSettings)
-    """How edited models are fine-tuned on tasks of sentence pairs."""
-    cpus_per_task: float = 1
-    """Cores of each of the tasks that run side by side."""
-    gpus_per_task: float = 0
-    """GPUs of each task; 0.5 lets two share one."""
-    cells_per_task: int = 40
-    """Edits of one pair that go to a worker together."""
-    address: str | None = None
-    """Ray cluster to run on ("auto", or ray://host:10001); by default one is started on this machine."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +55,7 @@ def expand(settings: StudySettings) -> list[Cell]:
     Raises:
         LceError: the settings name a variant or sparsity that is not trained, or hold an impossible combination.
     """
-    _check(settings)
+    check_study(settings)
     levels = [0.0, *settings.sparsities]
     cells = []
     for seed in settings.seeds:
@@ -195,30 +100,6 @@ def _controls(block: EditBlock) -> Iterator[tuple[str, int | None]]:
         yield from [(control, None)] if control == "none" else [(control, draw) for draw in range(block.draws)]
 
 
-def _check(settings: StudySettings) -> None:
-    for name in ("seeds", "variants"):
-        if not (values := getattr(settings, name)) or len(set(values)) < len(values):
-            raise LceError(f"{name}: expected at least one value, each once, got {values}")
-    if settings.edits and settings.sparsity not in settings.sparsities:
-        raise LceError(f"sparsity: {settings.sparsity} is not among the study's sparsities {settings.sparsities}")
-    for name in ("cells_per_task", "cpus_per_task"):
-        if not (value := getattr(settings, name)) > 0:
-            raise LceError(f"{name}: expected a positive number, got {value}")
-    for i, block in enumerate(settings.edits):
-        where = f"edits[{i}]"
-        for pair in block.pairs:
-            if len(pair) != 2 or len(set(pair)) != 2 or not set(pair) <= set(settings.variants):
-                raise LceError(f"{where}.pairs: expected two of the variants {settings.variants}, got {pair}")
-        if not set(block.sparsities) <= set(settings.sparsities):
-            raise LceError(
-                f"{where}.sparsities: {block.sparsities} are not all among the study's {settings.sparsities}"
-            )
-        if "linear" in block.strategies and 0 in block.alpha:
-            raise LceError(f"{where}.alpha: 0 changes nothing; the unedited models are measured anyway")
-        if block.draws < 1:
-            raise LceError(f"{where}.draws: expected a positive number, got {block.draws}")
-
-
 def settings_for(study: StudySettings, cell: Cell) -> Settings:
     """The settings of one experiment with which ``cell`` can be made alone."""
     shared = {f.name: getattr(study, f.name) for f in fields(Settings) if hasattr(study, f.name)}
@@ -233,6 +114,7 @@ def context_of(study: StudySettings, trainer_options: dict[str, Any]) -> dict[st
     return {
         "shared": {
             "base": study.base,
+            "base_fingerprint": identity(study.base).fingerprint,
             "data": prepare.identity_of(study.data),
             "train": training.identity_of(study.train),
             "trainer": training.numerics(trainer_options),

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from lce.atomic import held
 from lce.data import wheels
 from lce.data.prepare import prepare_examples
 from lce.errors import LceError
 from lce.experiments.downstream import STSB
-from lce.experiments.study import Cell, StudySettings, expand
+from lce.experiments.settings import StudySettings
+from lce.experiments.study import Cell, expand
 from lce.experiments.work import make, write_failure
 from lce.experiments.workplace import Workplace
 from lce.files import save_config
@@ -109,9 +110,9 @@ def _is_swept(place: Workplace) -> bool:
     if not place.folder.exists():
         return False
     try:
-        with FileLock(place.folder.parent / LOCK, timeout=0):
+        with held(place.folder.parent / LOCK, "a sweep is at work"):
             return False
-    except Timeout:
+    except LceError:
         return True
 
 
@@ -125,7 +126,8 @@ def run_sweep(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
     cells = expand(study)
     place = Workplace(study, trainer_options)
     place.folder.mkdir(parents=True, exist_ok=True)
-    with _locked(place):
+    lock, run = place.folder.parent / LOCK, place.folder.parent
+    with held(lock, f"{run}: another sweep is at work there; `lce sweep --status` shows it"):
         _fetch(study)
         left = [group for group in groups_of(study, cells) if not all(place.path(c).exists() for c in group.cells)]
         with _ray(study, trainer_options) if left else nullcontext() as ray:
@@ -135,17 +137,6 @@ def run_sweep(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
             if ray:
                 _work(ray, place, left, cells)
     return status(study, trainer_options)
-
-
-@contextmanager
-def _locked(place: Workplace) -> Iterator[None]:
-    try:
-        with FileLock(place.folder.parent / LOCK, timeout=0):
-            yield
-    except Timeout as error:
-        raise LceError(
-            f"{place.folder.parent}: another sweep is at work there; `lce sweep --status` shows it"
-        ) from error
 
 
 def _fetch(study: StudySettings) -> None:
@@ -238,7 +229,7 @@ def _work(ray: Any, place: Workplace, groups: list[Group], cells: list[Cell]) ->
             trained[group.makes] = reference
     paths = [place.path(cell) for cell in cells]
     done = sum(path.exists() for path in paths)
-    with tqdm(total=len(cells), initial=done, desc="Cells", smoothing=0.02) as bar:
+    with tqdm(total=len(cells), initial=done, desc="Cells", smoothing=0.02, disable=None) as bar:
         while under_way:
             finished, _ = ray.wait(list(under_way), timeout=2)
             for reference in finished:

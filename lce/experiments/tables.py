@@ -8,7 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from lce.experiments.cost import costs
-from lce.experiments.study import StudySettings, expand
+from lce.experiments.settings import StudySettings
+from lce.experiments.study import expand
 from lce.experiments.sweep import Status
 from lce.experiments.workplace import Workplace
 from lce.tables import wide_console

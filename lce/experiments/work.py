@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 
+from lce.atomic import replaced_file
 from lce.errors import LceError
 from lce.experiments.makers import MAKERS
 from lce.experiments.study import Cell
 from lce.experiments.workplace import Workplace
-from lce.files import read_json, replaced_file, write_json
+from lce.files import read_json, write_json
 from lce.paths import FAILED, RUNNING
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from lce import diff
 from lce.editing import Pair, load_pair
 from lce.evaluation import Evaluator
 from lce.experiments.downstream import Task, load_task
-from lce.experiments.study import Cell, StudySettings, cell_name, context_of, settings_for
+from lce.experiments.settings import StudySettings
+from lce.experiments.study import Cell, cell_name, context_of, settings_for
 from lce.models import load_masked_lm
 from lce.paths import CELLS
 from lce.selection import Selection
@@ -36,7 +37,7 @@ class Workplace:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_masked_lm(self.study.base)[1]
+        return load_masked_lm(self.study.base, self.study.trust_remote_code)[1]
 
     @cached_property
     def evaluator(self) -> Evaluator:

@@ -93,6 +93,10 @@ class ItemMetric(Metric):
         """All rows."""
         return {column: dim_zero_cat(getattr(self, column)).cpu().numpy() for column in self.columns}
 
+    def is_finite(self) -> bool:
+        """Whether all that the model gave are finite numbers."""
+        return all(bool(dim_zero_cat(getattr(self, column)).isfinite().all()) for column in self.columns)
+
     def among(self, numbers: Iterable[int]) -> Self:
         """The same metric over those of its items that are in ``numbers``."""
         rows = self.items()

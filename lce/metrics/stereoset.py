@@ -13,13 +13,14 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lce.config import WordScore
 from lce.metrics import significance
 from lce.metrics.items import DRAWS, ItemMetric, Items, Score, random
 from lce.metrics.scoring import Query, TokenBudget, check_length, log_probabilities
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 LABELS = ("stereotype", "anti-stereotype", "unrelated")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
-WordScore = Literal["probability", "log-probability"]
 AGGREGATES: dict[WordScore, Callable[[Tensor], Tensor]] = {
     "probability": lambda logs: logs.exp().mean(),
     "log-probability": torch.mean,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
+from lce.checks import check_evaluation
+from lce.config import EvaluationSettings, MetricName
 from lce.data import wheels
 from lce.errors import LceError
 from lce.metrics import crows_pairs, stereoset, weat
@@ -21,35 +22,9 @@ if TYPE_CHECKING:
 Scores = dict[str, dict[str, Any]]
 """Name → value, interval, n (items behind it), and what else belongs to the score."""
 
-MetricName = Literal["weat", "stereoset", "crows_pairs", "crows_pairs_original", "perplexity", "pseudo_perplexity"]
 CROWS_PAIRS_NAMES = {"race": "race-color"}
 """StereoSet's bias types that CrowS-Pairs calls differently."""
 PAIRS = "CrowS-Pairs/data/crows_pairs_anonymized.csv"
-
-
-@dataclass
-class EvaluationSettings:
-    """Which bias is measured, and how."""
-
-    metrics: list[MetricName] = field(
-        default_factory=lambda: ["weat", "stereoset", "crows_pairs", "crows_pairs_original", "perplexity"]
-    )
-    """What is measured; pseudo_perplexity, dear, on demand only."""
-    weat: list[str] = field(default_factory=lambda: ["weat8"])
-    """WEAT tests weat6 to weat8, SEAT tests seat6, seat6b to seat8, seat8b, or YAML files with lists x, y, a and b."""
-    bias_type: str = "gender"
-    """Bias type of StereoSet (gender, profession, race, religion) and CrowS-Pairs (age, disability, …), or all."""
-    stereoset_split: Literal["dev", "test"] = "dev"
-    """Published StereoSet numbers are on test; dev is smaller."""
-    stereoset_word_score: stereoset.WordScore = "probability"
-    """A word of several sub-tokens scores their mean probability (bias-bench) or mean log-probability (the paper)."""
-    text: str | None = None
-    """Text file with one sentence a line for (pseudo-)perplexity; by default the held-out sentences of the data."""
-    limit: int | None = None
-    """Only the first so many items of each benchmark, for a try."""
-    tokens_per_batch: int | None = None
-    """Upper bound on a batch of benchmark sentences, padding included [tokens]; by default 2,048 on a processor and
-    65,536 on an accelerator, where it is halved when memory runs out."""
 
 
 class BiasSuite:
@@ -75,8 +50,7 @@ class BiasSuite:
         sentences: Sequence[str] = (),
         max_length: int = 128,
     ) -> None:
-        if settings.limit is not None and settings.limit < 1:
-            raise LceError(f"evaluation.limit: expected a positive number of items, got {settings.limit}")
+        check_evaluation(settings)
         self.settings, self.tokenizer = settings, tokenizer
         self.budget = TokenBudget(settings.tokens_per_batch)
         self.odd: dict[str, list[dict[str, Any]]] = {}

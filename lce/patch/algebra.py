@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from lce.errors import LceError
+from lce.overwriting import check_other_file
 from lce.patch.format import Patch, PatchWriter
 from lce.patch.record import Parameter, RawChange
 from lce.tensorfile import Array, bits
@@ -31,8 +32,10 @@ def compose(first: Patch, second: Patch, path: str | Path, prefer: Literal["firs
         prefer: whose value a weight gets to which both, side by side, give different ones.
 
     Raises:
-        LceError: the two were made for different models, or there is a conflict and nobody is preferred.
+        LceError: the two were made for different models, there is a conflict and nobody is preferred, or ``path`` is
+            one of them.
     """
+    check_other_file(path, *filter(None, (first.file, second.file)))
     conflicts = []
     shared = [name for name in first.parameters if name in second.parameters]
     for name in shared:

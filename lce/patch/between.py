@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lce.checkpoint import Checkpoint, common_tensors, digest, hasher, resolve
+from lce.checkpoint import Checkpoint, common_tensors, digest, resolve
 from lce.errors import LceError
 from lce.patch.format import Patch, PatchWriter
 from lce.patch.record import CODES, Parameter, RawChange
-from lce.tensorfile import PIECE, Entry, as_bytes, bits
+from lce.tensorfile import PIECE, Entry, as_bytes, bits, hasher
 from lce.workers import by_tensor, ordered
 
 Made = tuple[RawChange, Parameter]

@@ -174,11 +174,11 @@ ACTIONS: dict[str, tuple[Callable[[Namespace], None], dict[str, dict[str, Any]]]
 }  # fmt: skip
 
 
-def add_actions(parser: ArgumentParser) -> None:
-    """Add a subcommand for each action to ``parser``."""
-    actions = parser.add_subcommands(dest="action", required=True, metavar="ACTION")
-    for name, (action, arguments) in ACTIONS.items():
-        part = ArgumentParser(description=action.__doc__, exit_on_error=False)
-        actions.add_subcommand(name, part, help=action.__doc__)
-        for argument, options in arguments.items():
-            part.add_argument(argument, **options)
+def adder(action: str) -> Callable[[ArgumentParser], None]:
+    """What adds the arguments of an ``action`` to a parser."""
+
+    def add(parser: ArgumentParser) -> None:
+        for argument, options in ACTIONS[action][1].items():
+            parser.add_argument(argument, **options)
+
+    return add

@@ -8,20 +8,23 @@ weight, in the parameter's dtype, bit for bit:
 and the weights' flat positions:
     steps/NAME  how many weights lie between one position and the next, as `lce.indices` describes
 
-The metadata has one key, "lce", with JSON:
+The metadata has two keys: "lce" with JSON, and "lce_sha256", the SHA-256 of that text. The JSON has
     format, version     "lce-patch", 1
     parameters          by NAME: shape, dtype (F32, F16, BF16 or F64), count; sha256 of the whole parameter before the
-                        edit (the base), and sha256_after, of the parameter after it (null where nobody knew the base)
+                        edit (the base), and sha256_after, of the parameter after it (null where nobody knew the base);
+                        sha256_old, of the old values, which identifies the base even where they are left out
     base_fingerprint    SHA-256 over the lines "NAME sha256" of all parameters, sorted
     provenance          free: target, reference, localization, strategy, alpha, scores, library_version, …
-A parameter's SHA-256 is that of the line "DTYPE SHAPE", such as F32 (768, 768), and its bytes.
+    digests             SHA-256 of each tensor of the file, by its name there
+A tensor's SHA-256 is that of the line "DTYPE SHAPE", such as F32 (768, 768), and its bytes. Files of older versions
+have neither digests nor lce_sha256 nor sha256_old; they load, with a warning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,7 @@ import numpy as np
 
 from lce.errors import LceError
 from lce.indices import decode, encode
+from lce.overwriting import check_replaceable
 from lce.patch.record import (
     Parameter,
     RawChange,
@@ -39,7 +43,17 @@ from lce.patch.record import (
     record_of,
     with_version,
 )
-from lce.tensorfile import Array, Entry, TensorWriter, bits, read_header, read_record
+from lce.tensorfile import (
+    Array,
+    Entry,
+    TensorWriter,
+    bits,
+    digests_of,
+    read_checked,
+    read_header,
+    read_record,
+    whole_digest,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,6 +71,11 @@ class Patch:
     parameters: dict[str, Parameter]
     changes: Mapping[str, RawChange]
     provenance: dict[str, Any]
+
+    @property
+    def file(self) -> Path | None:
+        """Where its changes are read from; None if they are in memory."""
+        return Path(self.changes.path) if isinstance(self.changes, StoredChanges) else None
 
     @property
     def base_fingerprint(self) -> str:
@@ -119,18 +138,24 @@ class Patch:
         record = read_record(metadata, path)
         try:
             parameters = read_parameters(record)
-            return cls(parameters, StoredChanges(path, entries, parameters, allow_non_finite), record["provenance"])
+            digests = digests_of(record, path)
+            changes = StoredChanges(path, entries, parameters, digests, allow_non_finite)
+            return cls(parameters, changes, record["provenance"])
         except LceError as error:
             raise LceError(f"{path}: {error}") from error
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """An edited copy of ``model``. Raises LceError, before anything is copied, if it is not the patch's base."""
+        """An edited copy of ``model``.
+
+        Raises:
+            LceError: ``model`` is not the patch's base, or would not become what the patch says; nothing is copied then.
+        """
         from lce.patch.modules import apply
 
         return apply(self, model)
 
     def apply_(self, model: nn.Module) -> None:
-        """As `apply`, in place."""
+        """As `apply`, in place; ``model`` stays as it is if anything is refused."""
         from lce.patch.modules import apply_
 
         apply_(self, model)
@@ -157,16 +182,6 @@ class Patch:
                 "it is not the base of this patch"
             )
 
-    def not_the_base(self, name: str, found: Array) -> str:
-        """Why a model with the values ``found`` where the patch changes ``name`` is refused."""
-        hint = " (the patch is applied already)" if same_bits(found, self.changes[name].new) else ""
-        return f"the model's {name} has other values; it is not the base of this patch{hint}"
-
-    def not_patched(self, name: str, found: Array) -> str:
-        """As `not_the_base`, where the patch was to be taken back."""
-        hint = " (the patch is not applied)" if same_bits(found, self.changes[name].old) else ""
-        return f"the model's {name} has other values; it is not the base with this patch applied{hint}"
-
 
 class PatchWriter:
     """Writes a patch parameter by parameter."""
@@ -187,8 +202,9 @@ class PatchWriter:
             keep_full: with the values at α = 1 where there are any, so that the patch can be scaled.
 
         Raises:
-            LceError: nothing was added, or the disk is full.
+            LceError: nothing was added, the disk is full, or ``path`` is a file that is no patch.
         """
+        check_replaceable(path, "patch")
         with TensorWriter.to(path) as tensors:
             writer = cls(tensors, ["new"] + ["old"] * keep_old + ["full"] * keep_full)
             yield writer
@@ -203,6 +219,8 @@ class PatchWriter:
             if values is not None:
                 self._tensors.add(f"{part}/{name}", values, parameter.dtype)
         self._tensors.add(f"steps/{name}", *encode(change.indices))
+        if change.old is not None:
+            parameter = replace(parameter, sha256_old=whole_digest(change.old, parameter.dtype, change.old.shape))
         self.parameters[name] = parameter
 
 
@@ -210,9 +228,14 @@ class StoredChanges(Mapping[str, RawChange]):
     """The changes of a patch file, each read and checked when it is asked for."""
 
     def __init__(
-        self, path: str | Path, entries: dict[str, Entry], parameters: dict[str, Parameter], allow_non_finite: bool
+        self,
+        path: str | Path,
+        entries: dict[str, Entry],
+        parameters: dict[str, Parameter],
+        digests: dict[str, str],
+        allow_non_finite: bool,
     ) -> None:
-        self.path = path
+        self.path, self.digests = path, digests
         self.entries, self.parameters, self.allow_non_finite = entries, parameters, allow_non_finite
         self.parts = {name.partition("/")[0] for name in entries} - {"steps"} | {"new"}
         expected = {f"{part}/{name}" for name in parameters for part in {*self.parts, "steps"}}
@@ -228,8 +251,9 @@ class StoredChanges(Mapping[str, RawChange]):
             if entry.code != about.dtype or entry.shape != (about.count,):
                 expected, found = f"{about.dtype} ({about.count},)", f"{entry.code} {entry.shape}"
                 raise LceError(f"{where}: expected {expected} as {part} values, found {found}")
-        indices = decode(self.entries[f"steps/{name}"].read(), about.count, about.size, where)
-        values = {part: self.entries[f"{part}/{name}"].read() for part in self.parts}
+        steps = read_checked(self.entries[f"steps/{name}"], self.digests)
+        indices = decode(steps, about.count, about.size, where)
+        values = {part: read_checked(self.entries[f"{part}/{name}"], self.digests) for part in self.parts}
         if not self.allow_non_finite and not all(is_finite(part, about.dtype) for part in values.values()):
             raise LceError(f"{where}: holds a value that is not finite")
         return RawChange(indices, values["new"], values.get("old"), values.get("full"))

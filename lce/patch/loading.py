@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from lce.errors import LceError
+from lce.loading import load_weights, named_class, own_classes, read_config, refusing
 from lce.patch.format import Patch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 
-HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "subfolder", "token", "trust_remote_code")
+HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "token")
 
 
 def from_pretrained(base: str | Path, patch: str | Path, **options: Any) -> PreTrainedModel:
@@ -22,32 +25,57 @@ def from_pretrained(base: str | Path, patch: str | Path, **options: Any) -> PreT
         base: folder, or name on the Hugging Face hub.
         patch: patch file.
         options: handed to the class's ``from_pretrained``. A ``dtype`` other than the checkpoint's is taken on after
-            the patch, which fits the checkpoint's numbers only.
+            the patch, which fits the checkpoint's numbers only. Code that comes with the model runs with
+            ``trust_remote_code=True`` alone.
 
     Raises:
         LceError: the model cannot be loaded, or is not the patch's base.
     """
-    import transformers
-
     loaded = Patch.load(patch)
-    dtype = options.pop("dtype", "auto")
-    try:
-        of_hub = {key: options[key] for key in HUB_OPTIONS if key in options}
-        config = transformers.AutoConfig.from_pretrained(base, **of_hub)
-        model: PreTrainedModel = model_class(config).from_pretrained(base, dtype="auto", **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise LceError(f"model {base}: cannot be loaded ({' '.join(str(error).split())})") from error
+    dtype = float_type(options.pop("dtype", options.pop("torch_dtype", None)))
+    of_hub = {key: options.pop(key) for key in HUB_OPTIONS if options.get(key) is not None}
+    trusts = bool(options.pop("trust_remote_code", False))
+    subfolder = options.pop("subfolder", None) or "."
+    folder, config = read_config(base, trusts, subfolder=subfolder, **of_hub)
+    kind = model_class(config, folder if trusts else None)
+    model, _ = load_weights(kind, base, folder, config, dtype="auto", trust_remote_code=trusts, **options)
     loaded.apply_(model)
-    return model if dtype == "auto" else model.to(dtype)
+    patched: PreTrainedModel = model if dtype is None else model.to(dtype)
+    return patched
 
 
-def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """The class of transformers that a configuration names; LceError if there is none of this name."""
+def float_type(name: Any) -> torch.dtype | None:
+    """The type of numbers that ``name`` stands for, as in transformers; None for the checkpoint's own.
+
+    Raises:
+        LceError: it stands for none.
+    """
+    if name in (None, "auto"):
+        return None
+    found = getattr(torch, name.removeprefix("torch."), None) if isinstance(name, str) else name
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise LceError(f'dtype: expected "auto" or a type of floating-point numbers, such as "float16"; got {name!r}')
+    return found
+
+
+def model_class(config: PreTrainedConfig, trusted: Path | None = None) -> type[PreTrainedModel]:
+    """The class that a configuration names: of transformers, or of the code in the ``trusted`` folder.
+
+    Raises:
+        LceError: there is no such class.
+    """
     import transformers
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-    (architecture, *_) = config.architectures or [""]
+    architecture = named_class(config)
+    of_code = [own for own in own_classes(config).values() if own.rpartition(".")[2] == architecture]
+    if trusted and of_code:
+        with refusing(f"model {trusted}"):
+            custom: type[PreTrainedModel] = get_class_from_dynamic_module(of_code[0], trusted, local_files_only=True)
+        return custom
     found = getattr(transformers, architecture, None)
-    if found is None:
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        if of_code:
+            raise LceError(f"{architecture}: is code of the model's own, which is run only with trust_remote_code=True")
         raise LceError(f"transformers has no class {architecture!r}, which the model's configuration names")
-    known: type[PreTrainedModel] = found
-    return known
+    return found

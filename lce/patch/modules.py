@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
@@ -10,16 +11,15 @@ from torch import Tensor, nn
 from lce import edits
 from lce.checkpoint import aligned, canonical
 from lce.edits import write_values_
-from lce.errors import LceError
-from lce.patch.format import Patch, same_bits
+from lce.patch.format import Patch
 from lce.patch.record import Parameter, RawChange
-from lce.tensorfile import Array
-from lce.tensors import CODES, tensor_digest, to_numpy, to_torch
+from lce.patch.verified import Which, carried_out
+from lce.tensors import CODES, copied_pieces, tensor_digest, to_numpy, to_torch
 
 
 def apply(patch: Patch, model: nn.Module) -> nn.Module:
     """As `Patch.apply`."""
-    check_base(patch, model)
+    _check(patch, model, "new")
     edited = copy.deepcopy(model)
     write_values_(_parameters(patch, edited), Tensors(patch), "new")
     return edited
@@ -27,32 +27,27 @@ def apply(patch: Patch, model: nn.Module) -> nn.Module:
 
 def apply_(patch: Patch, model: nn.Module) -> None:
     """As `Patch.apply_`."""
-    check_base(patch, model)
+    _check(patch, model, "new")
     write_values_(_parameters(patch, model), Tensors(patch), "new")
 
 
 def revert_(patch: Patch, model: nn.Module) -> None:
     """As `Patch.revert_`."""
     patch.check_revertible()
-    parameters = _parameters(patch, model)
-    _check(patch, parameters)
-    for name, change in Tensors(patch).items():
-        found = _values_at(parameters[name], change.indices)
-        restored = tensor_digest(parameters[name], change.indices, change.old)
-        if not same_bits(found, to_numpy(change.new)) or restored != patch.parameters[name].sha256:
-            raise LceError(patch.not_patched(name, found))
-    write_values_(parameters, Tensors(patch), "old")
+    _check(patch, model, "old")
+    write_values_(_parameters(patch, model), Tensors(patch), "old")
 
 
-def check_base(patch: Patch, model: nn.Module) -> None:
-    """Raises LceError unless the parameters of ``model`` are those that the patch was made for, bit for bit."""
+def _check(patch: Patch, model: nn.Module, which: Which) -> None:
+    """Raises LceError unless ``model`` is what the patch was made for, and becomes what it says; changes nothing."""
     parameters = _parameters(patch, model)
-    _check(patch, parameters)
-    for name, change in Tensors(patch).items():
-        found = _values_at(parameters[name], change.indices)
-        is_old = change.old is None or same_bits(found, to_numpy(change.old))
-        if not is_old or tensor_digest(parameters[name]) != patch.parameters[name].sha256:
-            raise LceError(patch.not_the_base(name, found))
+    for name in patch.parameters:
+        tensor = parameters.get(name)
+        patch.check_parameter(
+            name, None if tensor is None else (tuple(tensor.shape), CODES.get(tensor.dtype, str(tensor.dtype)))
+        )
+    for name in patch.parameters:
+        deque(carried_out(patch, name, which, copied_pieces(parameters[name])), maxlen=0)
 
 
 class Tensors(Mapping[str, edits.Change]):
@@ -101,16 +96,3 @@ def _parameters(patch: Patch, model: nn.Module) -> dict[str, Tensor]:
     parameters = {canonical(name): parameter.detach() for name, parameter in model.named_parameters()}
     names = aligned(parameters, patch.parameters)
     return {names[name]: parameter for name, parameter in parameters.items()}
-
-
-def _values_at(tensor: Tensor, indices: Tensor) -> Array:
-    """The values of a tensor, on any device, at flat ``indices`` (n,)."""
-    return to_numpy(tensor.flatten()[indices.to(tensor.device)])
-
-
-def _check(patch: Patch, parameters: Mapping[str, Tensor]) -> None:
-    for name in patch.parameters:
-        tensor = parameters.get(name)
-        patch.check_parameter(
-            name, None if tensor is None else (tuple(tensor.shape), CODES.get(tensor.dtype, str(tensor.dtype)))
-        )

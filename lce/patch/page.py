@@ -6,15 +6,17 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
+from lce.atomic import replaced_file
 from lce.figures import as_svg, heat_map
-from lce.files import replaced_file
+from lce.overwriting import check_replaceable
 from lce.patch.format import Patch
 from lce.patch.text import parameter_rows, provenance_rows, score_rows
 from lce.selection import cells
 
 
 def write_page(path: str | Path, patch: Patch, name: str, size: int) -> None:
-    """Write the page about the patch file ``name`` of ``size`` bytes."""
+    """Write the page about the patch file ``name`` of ``size`` bytes; LceError if ``path`` is somebody else's file."""
+    check_replaceable(path, "page")
     environment = Environment(
         loader=PackageLoader("lce", "patch"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lce.checkpoint import resolve
+from lce.atomic import new_folder
 from lce.edits import Change
 from lce.errors import LceError
-from lce.files import new_folder
-from lce.patch.folders import verify_patch
+from lce.loading import fitting, read_config, refusing
+from lce.patch.folders import check_applies
 from lce.patch.format import Patch
 from lce.patch.loading import model_class
 from lce.patch.modules import Tensors
@@ -43,8 +43,7 @@ def to_peft(patch: Patch, base: str | Path, output: str | Path) -> int:
     if not patch.has_old:
         raise LceError("an adapter adds differences, and this patch was made without the old values")
     _check_modules(patch, base)
-    if verify_patch(base, patch) != "base":
-        raise LceError(f"{base}: has the patch applied already; an adapter goes with the base")
+    check_applies(base, patch)
     needed = {name: ceil(about.count / sum(about.shape)) for name, about in patch.parameters.items()}
     rank = max(needed.values())
     for name, about in patch.parameters.items():
@@ -90,14 +89,10 @@ def _check_modules(patch: Patch, base: str | Path) -> None:
 
 def _skeleton(base: str | Path) -> nn.Module:
     """The model's modules without their weights."""
-    import transformers
-
-    try:
-        config = transformers.AutoConfig.from_pretrained(resolve(base))
-        with torch.device("meta"):
-            model: nn.Module = model_class(config)._from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        raise LceError(f"model {base}: its configuration cannot be read ({' '.join(str(error).split())})") from error
+    folder, config = read_config(base)
+    kind = model_class(config)
+    with fitting(base, folder), refusing(f"model {base}"), torch.device("meta"):
+        model: nn.Module = kind._from_config(config)
     return model
 
 

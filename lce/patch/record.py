@@ -50,6 +50,8 @@ class Parameter:
     count: int
     sha256: str
     sha256_after: str | None
+    sha256_old: str | None = None
+    """Of the values that change, before the edit: it identifies them where the patch leaves them out."""
 
     @property
     def size(self) -> int:
@@ -108,10 +110,11 @@ def _parameter(name: str, about: Any) -> Parameter:
         raise LceError(f"{name}: {about['dtype'][:20]!r} is none of {', '.join(CODES)}")
     if type(about["count"]) is not int or not 1 <= about["count"] <= prod(shape):
         raise LceError(f"{name}: {str(about['count'])[:20]} weights of a parameter of shape {shape} cannot change")
-    digests = [about["sha256"]] + [about["sha256_after"]] * (about["sha256_after"] is not None)
-    if any(not re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
-        raise LceError(f"{name}: {digests[-1][:80]!r} is no SHA-256")
-    return Parameter(shape, about["dtype"], about["count"], about["sha256"], about["sha256_after"])
+    digests = [about["sha256"], about["sha256_after"], about.get("sha256_old")]
+    for digest in digests:
+        if digest is not None and not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
+            raise LceError(f"{name}: {str(digest)[:80]!r} is no SHA-256")
+    return Parameter(shape, about["dtype"], about["count"], *digests)
 
 
 def _is_shallow(value: Any, levels: int) -> bool:

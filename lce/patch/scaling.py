@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
-from lce.edits import LINEAR, Change, step
+from lce.config import LINEAR
+from lce.edits import Change, step
 from lce.errors import LceError
+from lce.overwriting import check_other_file
 from lce.patch.format import Patch, PatchWriter
 from lce.patch.modules import Tensors, described, stored
 
@@ -17,9 +19,10 @@ def scale(patch: Patch, alpha: float, path: str | Path) -> Patch:
     """Write to ``path`` the ``patch`` as it would have been made with another α, bit for bit, without the reference.
 
     Raises:
-        LceError: the edit is not linear in α, old or full-step values were left out, or α is 0, not finite, or leads
-            out of the numbers' range.
+        LceError: the edit is not linear in α, old or full-step values were left out, α is 0, not finite, or leads
+            out of the numbers' range, or ``path`` is the patch itself.
     """
+    check_other_file(path, *filter(None, [patch.file]))
     strategy = patch.provenance.get("strategy")
     if strategy not in LINEAR:
         raise LceError(f"the edit ({strategy}) is not linear in α; only {' and '.join(LINEAR)} can be scaled")

@@ -17,11 +17,12 @@ from common import BUNDLED, ROOT, machine, matrix_rate, models, operations, repo
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import literal  # isort: skip  (common adds its folder to the path)
+from lce.config import EvaluationSettings
 from lce.data import wheels
 from lce.metrics.crows_pairs import CrowsPairs, CrowsPairsScorer, read_pairs
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.stereoset import StereoSetScorer, read_examples
-from lce.metrics.suite import PAIRS, BiasSuite, EvaluationSettings, all_scores
+from lce.metrics.suite import PAIRS, BiasSuite, all_scores
 from lce.models import load_masked_lm
 
 DOWNLOADS = ROOT / "data/downloads"

@@ -57,13 +57,15 @@ def measured(work: Callable[..., None], *arguments: object) -> tuple[float, int]
 
 
 def localise(pair: Path, share: float) -> None:
-    from lce.checkpoint_editing import LocalizeSettings, run_localize
+    from lce.checkpoint_editing import run_localize
+    from lce.checkpoint_settings import LocalizeSettings
 
     run_localize(str(pair / "a"), str(pair / "b"), LocalizeSettings(k=share), pair / "selection")
 
 
 def edit(pair: Path) -> None:
-    from lce.checkpoint_editing import EditSettings, run_edit
+    from lce.checkpoint_editing import run_edit
+    from lce.checkpoint_settings import EditSettings
 
     settings = EditSettings(selection=str(pair / "selection"), patch=str(pair / "patch"), output=str(pair / "edited"))
     run_edit(str(pair / "a"), str(pair / "b"), settings)
@@ -265,7 +267,8 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], to
 
 
 def interpolate_by_lce(target: Path, reference: Path, out: Path) -> tuple[float, int]:
-    from lce.checkpoint_editing import EditSettings, run_edit
+    from lce.checkpoint_editing import run_edit
+    from lce.checkpoint_settings import EditSettings
 
     settings = EditSettings(
         k=1.0, tensors=["."], strategy="interpolation", alpha=0.25, output=str(out), old_values=False, full_step=False

@@ -26,9 +26,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from lce.config import OptimisationSettings
 from lce.data.encoding import encode
 from lce.data.module import read_examples
-from lce.training import OptimisationSettings, fit
+from lce.training import fit
 
 BATCH = 32
 MAX_LENGTH = 64

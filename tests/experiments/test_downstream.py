@@ -12,7 +12,8 @@ from conftest import own_sentences, tiny_bert
 from transformers import BertTokenizer
 
 from lce.errors import LceError
-from lce.experiments.downstream import DownstreamSettings, Task, fine_tune, load_task
+from lce.experiments.downstream import Task, fine_tune, load_task
+from lce.experiments.settings import DownstreamSettings
 
 OPTIONS = {"accelerator": "cpu", "devices": 1}
 

@@ -9,8 +9,8 @@ import pytest
 
 from lce.edits import STRATEGIES
 from lce.errors import LceError
-from lce.experiments.downstream import DownstreamSettings
-from lce.experiments.study import ALPHAS, Cell, EditBlock, StudySettings, cell_name, context_of, expand, settings_for
+from lce.experiments.settings import ALPHAS, DownstreamSettings, EditBlock, StudySettings
+from lce.experiments.study import Cell, cell_name, context_of, expand, settings_for
 
 SETTINGS = StudySettings(seeds=[0, 1], sparsities=[0.1, 0.3], edits=[])
 EVERYTHING = EditBlock(strategies=["linear", "pruning", "mask-switch"], alpha=[0.5, -2], k=[0.1, "mask"])

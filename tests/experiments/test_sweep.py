@@ -21,7 +21,8 @@ from lce.edits import STRATEGIES
 from lce.experiments.makers import MAKERS
 from lce.experiments.paper import downstream
 from lce.experiments.results import load_results, load_study
-from lce.experiments.study import Cell, StudySettings
+from lce.experiments.settings import StudySettings
+from lce.experiments.study import Cell
 from lce.experiments.sweep import groups_of, status
 from lce.experiments.work import MOST_DEATHS, make
 from lce.experiments.workplace import Workplace

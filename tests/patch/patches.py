@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from architectures import made
@@ -57,16 +59,38 @@ def literally_applied(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str,
     return edited
 
 
-def record(path: Path) -> dict[str, object]:
+def record(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as content:
-        about: dict[str, object] = json.loads(content.metadata()["lce"])
+        about: dict[str, Any] = json.loads(content.metadata()["lce"])
     return about
 
 
+def sha256(tensor: torch.Tensor) -> str:
+    """The digest of a tensor as the format describes it."""
+    kind = str(tensor.dtype).removeprefix("torch.")
+    code = kind.upper().replace("BFLOAT", "BF").replace("FLOAT", "F").replace("UINT", "U").replace("INT", "I")
+    content = tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(f"{code} {tuple(tensor.shape)}\n".encode() + content).hexdigest()
+
+
 def rewritten(path: Path, tensors: dict[str, torch.Tensor | None], **changed: object) -> Path:
-    """The patch file with some tensors replaced or (None) left out, and some metadata changed."""
+    """The patch file with some tensors replaced or (None) left out, and some metadata changed, by one who knows how.
+
+    All digests are those of what the file holds now.
+    """
     merged = load_file(path) | tensors
     kept = {name: tensor for name, tensor in merged.items() if tensor is not None}
+    about = json.dumps({**record(path), "digests": {name: sha256(kept[name]) for name in kept}, **changed})
     out = path.with_name("bad.safetensors")
-    save_file(kept, out, metadata={"lce": json.dumps(record(path) | changed)})
+    save_file(kept, out, metadata={"lce": about, "lce_sha256": hashlib.sha256(about.encode()).hexdigest()})
+    return out
+
+
+def older(path: Path, out: Path, **tensors: torch.Tensor) -> Path:
+    """The patch file as lce wrote it before there were digests, with some tensors replaced."""
+    about = record(path)
+    del about["digests"]
+    for parameter in about["parameters"].values():
+        del parameter["sha256_old"]
+    save_file(load_file(path) | tensors, out, metadata={"lce": json.dumps(about)})
     return out

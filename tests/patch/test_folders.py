@@ -267,7 +267,7 @@ def test_a_kill_leaves_the_old_state_and_the_next_run_tidies_up(file: Path, tmp_
         assert process.stdout.readline() == b"written\n"
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "out").exists()
-    assert len(list(tmp_path.glob(".out.*.tmp"))) == 1
+    assert len(list(tmp_path.glob(".lce-*.tmp"))) == 1
     for _ in range(50):  # until the system has forgotten the process
         try:
             apply_patch(tmp_path / "model", Patch.load(file), tmp_path / "out")
@@ -275,4 +275,4 @@ def test_a_kill_leaves_the_old_state_and_the_next_run_tidies_up(file: Path, tmp_
         except LceError:
             time.sleep(0.1)
     assert (tmp_path / "out").exists()
-    assert not list(tmp_path.glob(".out.*.tmp"))
+    assert not list(tmp_path.glob(".lce-*.tmp"))

@@ -123,7 +123,7 @@ def test_old_values_and_the_right_model_are_needed(tmp_path: Path) -> None:
     saved("llama", tmp_path / "other")
     saved("bert", tmp_path / "others", seed=1)
     patch = patch_for(model)
-    for folder, message in (("other", "has none of this name"), ("others", "neither the patch's base nor")):
+    for folder, message in (("other", "has none of this name"), ("others", "it is not the base of this patch")):
         with pytest.raises(LceError, match=message):
             to_peft(patch, tmp_path / folder, tmp_path / "adapter")
     changes = {name: Change(c.indices, c.new, c.shape) for name, c in Tensors(patch).items()}

@@ -1,0 +1,58 @@
+"""What is said where: the result alone on standard output, and no bars where nobody watches."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """Of a shell: without what `quieten` has set in this process."""
+    return {key: value for key, value in os.environ.items() if "DISABLE" not in key} | {"PYTHONPATH": str(ROOT)}
+
+
+def test_a_training_in_a_pipe_prints_its_result_and_few_lines(config: Path, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "lce.cli", "train", "--config", str(config)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{config.parent}/run/seed-0/stereotypical/summary.json\n"
+    assert "\r" not in done.stderr
+    assert len(done.stderr.encode()) < 2000
+    lines = done.stderr.splitlines()
+    for level in ("0%", "20%", "40%"):
+        mine = [line for line in lines if line.startswith(f"stereotypical, {level} sparse: ")]
+        assert ["step 0 of 12" in mine[0], "perplexity" in mine[1], len(mine)] == [True, True, 2]
+    assert len(lines) == 6
+
+
+def test_bars_on_a_terminal_go_to_standard_error(config: Path, environment: dict[str, str]) -> None:
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    command = [sys.executable, "-m", "lce.cli", "train", "--config", str(config), "--sparsities", "[0.4]"]
+    reading, writing = pty.openpty()
+    termios.tcsetwinsize(writing, (24, 120))
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=writing, text=True) as process:
+        os.close(writing)
+        seen = b""
+        while piece := _piece(reading):
+            seen += piece
+        assert process.stdout is not None
+        assert process.stdout.read() == f"{config.parent}/run/seed-0/stereotypical/summary.json\n"
+    os.close(reading)
+    assert process.returncode == 0
+    text = seen.decode(errors="replace")
+    assert "stereotypical, 40% sparse" in text
+    assert "12/12" in text, "there is a bar"
+    assert "Loading weights" not in text
+    assert "Writing model shards" not in text
+
+
+def _piece(reading: int) -> bytes:
+    try:
+        return os.read(reading, 65536)
+    except OSError:  # the other end is closed
+        return b""
