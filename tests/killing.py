@@ -13,7 +13,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,11 +86,8 @@ def work(
 
     if moment:
         ended_at(moment, number)
-    try:
-        status = main(list(arguments))
-    except BaseException:
-        traceback.print_exc()
-        status = 1
+    Path(f"{output}.begun").touch()
+    status = main(list(arguments))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -113,11 +109,16 @@ def run(
     number: int = signal.SIGKILL,
     **environment: str,
 ) -> Ending:
-    """Run ``lce``; at the ``moment`` (a stage, or seconds after the start) it gets the signal ``number``."""
+    """Run ``lce``; at the ``moment`` (a stage, or seconds after it began) it gets the signal ``number``."""
     at_stage = moment if isinstance(moment, Moment) else None
     process = CONTEXT.Process(target=work, args=(arguments, str(output), environment, at_stage, number))
+    begun = Path(f"{output}.begun")
+    begun.unlink(missing_ok=True)
     process.start()
     if isinstance(moment, float):
+        while not begun.exists():
+            assert process.is_alive()
+            time.sleep(0.001)
         time.sleep(moment)
         if process.is_alive() and process.pid:
             os.kill(process.pid, number)

@@ -148,7 +148,7 @@ class Patch:
         """An edited copy of ``model``.
 
         Raises:
-            LceError: ``model`` is not the patch's base, or would not become what the patch says; nothing is copied then.
+            LceError: ``model`` is not the patch's base, or would not become what the patch says.
         """
         from lce.patch.modules import apply
 

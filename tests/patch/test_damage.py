@@ -92,17 +92,15 @@ def test_of_files_without_digests_the_result_is_checked(folder: Path, use: str, 
     model = saved("bert", folder / "again")
     before = weights(model)
     patch = Patch.load(bad)
+    uses = {
+        "by file": lambda: apply_patch(folder / "model", patch, folder / "out"),
+        "in memory": lambda: patch.apply(model),
+        "in place": lambda: patch.apply_(model),
+        "from_pretrained": lambda: lce.from_pretrained(folder / "model", patch=bad),
+        "to PEFT": lambda: to_peft(patch, folder / "model", folder / "out"),
+    }
     with pytest.raises(LceError, match=r"the patch is damaged|is not the base of this patch|without the old values"):
-        if use == "by file":
-            apply_patch(folder / "model", patch, folder / "out")
-        elif use == "in memory":
-            patch.apply(model)
-        elif use == "in place":
-            patch.apply_(model)
-        elif use == "from_pretrained":
-            lce.from_pretrained(folder / "model", patch=bad)
-        else:
-            to_peft(patch, folder / "model", folder / "out")
+        uses[use]()
     assert not (folder / "out").exists()
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
 
