@@ -25,7 +25,7 @@ VARIANTS := stereotypical anti-stereotypical neutral
 SUMMARY = $(RUN)/seed-$(SEED)/$(1)/summary$(if $(SPARSITY),-$(SPARSITY)).json
 trained = $(foreach variant,$(filter $(VARIANTS),$(1)),$(call SUMMARY,$(variant)))
 
-.PHONY: help install data pretrain train-ref localize edit evaluate study tensorboard test test-hub bench lint format clean
+.PHONY: help install data pretrain train-ref localize edit evaluate study tensorboard test fuzz kills test-hub bench lint format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -87,6 +87,12 @@ tensorboard: | $(INSTALLED) ## look at the curves of all runs
 
 test: | $(INSTALLED) ## run all tests, on real data too
 	$(BIN)/python -m pytest
+
+fuzz: | $(INSTALLED) ## all mutants of patches and model folders; `make test` tries a fifth of them
+	LCE_FUZZ=all $(BIN)/python -m pytest -s tests/patch/test_fuzz.py tests/test_fuzz_inputs.py
+
+kills: | $(INSTALLED) ## end commands at many moments and fill disks; `make test` tries a few (half an hour)
+	LCE_KILLS=all $(BIN)/python -m pytest -s tests/test_kills.py tests/test_full_disk.py
 
 test-hub: | $(INSTALLED) ## compare with published scores; needs the Hugging Face hub
 	$(BIN)/python -m pytest -m hub

@@ -20,6 +20,7 @@ from lce.checkpoint import CONFIG, resolve, weight_files
 from lce.errors import LceError
 from lce.files import read_json
 from lce.logs import hide_weight_bars
+from lce.signals import Stopped
 from lce.tensorfile import read_header
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def refusing(title: str, folder: Path | None = None, trust_remote_code: bool = T
     """
     try:
         yield
-    except (LceError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (LceError, Stopped, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     # The libraries read files that anybody may have written, and end on broken ones with whatever their code happens
     # to raise, a panic of the tokenizers' Rust included, which is no Exception.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PATIENCE = 20.0
 """Time in which a stopped command can tidy up; schedulers kill after some 30 [s]."""
 
@@ -37,6 +38,7 @@ def stopping() -> Iterator[list[Stopped]]:
     writes is safe from that. A signal that is ignored (by nohup, say) stays so.
     """
     came: list[Stopped] = []
+    watches: list[threading.Timer] = []
     if threading.current_thread() is not threading.main_thread():
         yield came
         return
@@ -46,21 +48,36 @@ def stopping() -> Iterator[list[Stopped]]:
         if came or os.getpid() != process:  # a second signal, or one for a forked process
             os._exit(128 + number)
         came.append(Stopped(number))
-        watch = threading.Timer(PATIENCE, end, came)
-        watch.daemon = True
-        watch.start()
+        watches.append(threading.Timer(PATIENCE, end, came))
+        watches[0].daemon = True
+        watches[0].start()
         raise came[0]
 
     def end(stopped: Stopped) -> None:
         print(f"lce: {stopped}", file=sys.stderr, flush=True)
         os._exit(stopped.status)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, stop)
+    with handlers_kept():
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, stop)
+        try:
+            yield came
+        finally:
+            for watch in watches:
+                watch.cancel()
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Puts what answers SIGTERM and SIGINT back after the block: libraries put their own there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        yield came
+        yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that was not set from Python
+                signal.signal(number, handler)

@@ -28,7 +28,9 @@ from lce.experiments.study import Cell, expand
 from lce.experiments.work import make, write_failure
 from lce.experiments.workplace import Workplace
 from lce.files import save_config
+from lce.overwriting import check_replaceable
 from lce.paths import CONFIG, FAILED, LOCK, RUNNING
+from lce.signals import handlers_kept
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +127,8 @@ def run_sweep(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
     """
     cells = expand(study)
     place = Workplace(study, trainer_options)
+    if not place.folder.exists():
+        check_replaceable(place.folder.parent / CONFIG, "settings")
     place.folder.mkdir(parents=True, exist_ok=True)
     lock, run = place.folder.parent / LOCK, place.folder.parent
     with held(lock, f"{run}: another sweep is at work there; `lce sweep --status` shows it"):
@@ -170,10 +174,11 @@ def _ray(study: StudySettings, trainer_options: dict[str, Any]) -> Iterator[Any]
     except ImportError as error:
         raise LceError("lce sweep: needs ray, which `pip install 'lce[study]'` brings") from error
     try:
-        ray.init(
-            address=study.address or "local", include_dashboard=False if study.address is None else None,
-            log_to_driver=False, logging_level=logging.ERROR,
-        )  # fmt: skip
+        with handlers_kept():
+            ray.init(
+                address=study.address or "local", include_dashboard=False if study.address is None else None,
+                log_to_driver=False, logging_level=logging.ERROR,
+            )  # fmt: skip
     except (ConnectionError, ValueError, RuntimeError, SystemExit) as error:  # Ray ends the process if a port is dead
         where = f"no cluster answers at {study.address}" if study.address else "it cannot be started here"
         raise LceError(f"ray: {where} ({' '.join(str(error).split())})") from error

@@ -120,6 +120,11 @@ def test_killed_drivers_and_workers_change_no_result(
     assert 0 < len(results(run)) < len(results(swept))
 
     driver = start(config)
+    wait_for(run, 10, driver)
+    driver.terminate()
+    assert driver.wait(timeout=60) == 143
+
+    driver = start(config)
     wait_for(run, 20, driver)
     workers(driver)[0].kill()
     assert driver.wait(timeout=400) == 0
