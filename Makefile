@@ -89,7 +89,7 @@ test: | $(INSTALLED) ## run all tests, on real data too
 	$(BIN)/python -m pytest
 
 fuzz: | $(INSTALLED) ## all mutants of patches and model folders; `make test` tries a fifth of them
-	LCE_FUZZ=all $(BIN)/python -m pytest -s tests/patch/test_fuzz.py tests/test_fuzz_inputs.py
+	LCE_FUZZ=all $(BIN)/python -m pytest -s tests/patch/test_fuzz.py tests/test_fuzz_files.py tests/test_fuzz_inputs.py
 
 kills: | $(INSTALLED) ## end commands at many moments and fill disks; `make test` tries a few (half an hour)
 	LCE_KILLS=all $(BIN)/python -m pytest -s tests/test_kills.py tests/test_full_disk.py

@@ -13,9 +13,6 @@ import numpy as np
 
 from lce.errors import LceError
 from lce.files import read_json
-from lce.hub import ModelIdentity as ModelIdentity
-from lce.hub import identity as identity
-from lce.hub import resolve as resolve
 from lce.hub import to_convert
 from lce.tensorfile import Array, Entry, as_bytes, bits, hasher, read_header
 

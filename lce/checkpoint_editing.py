@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lce.atomic import check_new, replaced_file, scratch_folder
-from lce.checkpoint import Checkpoint, common_tensors, is_layer_matrix, resolve
+from lce.checkpoint import Checkpoint, common_tensors, is_layer_matrix
 from lce.checkpoint_settings import EditSettings, LocalizeSettings
 from lce.checks import check_comparison
 from lce.config import LINEAR
 from lce.diff import check_pair, localize
 from lce.errors import LceError
 from lce.figures import save_heat_map
+from lce.hub import resolve
 from lce.overwriting import check_replaceable
 from lce.patch.edited import patch_of_edit
 from lce.patch.folders import new_output, write_patched

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from lce import diff
 from lce.callbacks import log_scores
-from lce.checkpoint import resolve
 from lce.checks import check_alphas
 from lce.config import LINEAR, Settings
 from lce.data.module import ROLES
@@ -23,6 +22,7 @@ from lce.errors import LceError
 from lce.evaluation import Evaluator
 from lce.figures import alpha_curves, save_heat_map
 from lce.files import read_json, save_config, write_json
+from lce.hub import resolve
 from lce.metrics.suite import Scores
 from lce.models import load_masked_lm, prunable_parameters
 from lce.overwriting import check_own_folder, check_replaceable

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
-from lce.checkpoint import CONFIG, resolve, weight_files
+from lce.checkpoint import CONFIG, weight_files
 from lce.errors import LceError
 from lce.files import read_json
+from lce.hub import resolve
 from lce.logs import hide_weight_bars
 from lce.signals import Stopped
 from lce.tensorfile import read_header

@@ -185,7 +185,7 @@ def test_the_same_command_twice_gives_the_same_bytes(tmp_path: Path) -> None:
         (["--output", "{}/target"], "target: exists already"),
         (["--output", "{}/target/inside"], "lies inside of"),
         (["--output", "{}/out", "--patch", "{}/out/p"], "lies in the --output folder"),
-        (["--patch", "."], "names no file or folder"),
+        (["--patch", "."], "is no patch that lce made"),
         (["--patch", "{}/new/p", "--k", "0"], "k: expected"),
         (["--patch", "{}/target/config.json/p"], "cannot be written"),
         (["--patch", "{}/p", "--selection", "{}/none"], "none: cannot be read"),
@@ -203,6 +203,15 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     assert len(errors) == 1
     assert any(part in errors[0] for part in message.replace("\\", "").split("|"))
     assert sorted(tmp_path.rglob("*")) == present
+
+
+def test_the_patch_may_be_named_like_the_model(tmp_path: Path) -> None:
+    pair("llama", tmp_path)
+    models = [str(tmp_path / name) for name in ("target", "reference")]
+    out = str(tmp_path / "EDITED")
+    assert main(["edit", *models, "--k", "10", "--output", out, "--patch", f"{out}.patch.safetensors"]) == 0
+    assert {path.name for path in tmp_path.glob("*EDITED*")} == {"EDITED", "EDITED.patch.safetensors"}
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_pairs_that_do_not_fit_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -145,8 +145,19 @@ def test_data_and_training_and_measuring(
     try_all(["data", "--config", config, "--data.folder", str(place / "data")], place, tmp_path, capfd)
     run = ["--config", config, "--sparsities", "[0.4]", "--experiment", str(place / "run")]
     try_all(["train", *run], place, tmp_path, capfd)
-    measured = ["--evaluation.limit", "4", "--output", str(place / "scores.json")]
-    try_all(["evaluate", str(base), "--config", config, *measured], place, tmp_path, capfd)
+    few = ["--evaluation.limit", "4"]
+    try_all(
+        ["evaluate", str(base), "--config", config, *few, "--output", str(place / "scores.json")],
+        place,
+        tmp_path,
+        capfd,
+    )
+    trained = ["--config", config, "--sparsities", "[0.4]"]
+    for variant in ("stereotypical", "anti-stereotypical"):
+        assert main(["train", *trained, "--variant", variant]) == 0
+    try_all(["localize", *trained, "--output", str(place / "s.safetensors")], place, tmp_path, capfd)
+    edit = ["edit", *trained, *few, "--uninformed_draws", "0", "--output", str(place / "out")]
+    try_all(edit, place, tmp_path, capfd)
 
 
 def test_a_training_goes_on_when_there_is_room_again(

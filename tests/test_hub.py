@@ -19,8 +19,8 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
 from lce import hub as of_hub
-from lce.checkpoint import ModelIdentity, identity, resolve
 from lce.errors import LceError
+from lce.hub import ModelIdentity, identity, resolve
 from lce.models import load_masked_lm
 
 NAME = "somebody/tiny"
@@ -173,7 +173,7 @@ def test_a_revision(hub: Hub, tmp_path: Path) -> None:
 
 def test_from_the_environment(hub: Hub, tmp_path: Path) -> None:
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
-    code = f"from lce.checkpoint import identity; print(identity({NAME!r}).commit)"
+    code = f"from lce.hub import identity; print(identity({NAME!r}).commit)"
     run = [sys.executable, "-c", code]
     options = {"capture_output": True, "text": True, "check": True}
     assert subprocess.run(run, env=environment, **options).stdout.strip() == hub.commit(NAME)

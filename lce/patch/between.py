@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lce.checkpoint import Checkpoint, common_tensors, digest, resolve
+from lce.checkpoint import Checkpoint, common_tensors, digest
 from lce.errors import LceError
+from lce.hub import resolve
 from lce.patch.format import Patch, PatchWriter
 from lce.patch.record import CODES, Parameter, RawChange
 from lce.tensorfile import PIECE, Entry, as_bytes, bits, hasher

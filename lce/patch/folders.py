@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from lce.atomic import new_folder
-from lce.checkpoint import Checkpoint, aligned, digest, resolve
+from lce.checkpoint import Checkpoint, aligned, digest
 from lce.errors import LceError
+from lce.hub import resolve
 from lce.patch.card import stack_card, unstack_card
 from lce.patch.format import Patch, same_bits
 from lce.patch.verified import Which, carried_out

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import saved
-from mutants import KINDS, mutant
+from file_mutants import KINDS, mutant
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from lce.edits import Change, step
