@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -17,7 +18,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,7 +26,10 @@ from safetensors import SafetensorError
 
 from lce.errors import LceError
 
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
+log = logging.getLogger(__name__)
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+ACCESS_ERRORS = {errno.EIO, errno.EACCES, errno.EPERM}
 ABANDONED_AFTER = 24 * 3600
 """Seconds after which another host's unlocked leavings go: some file systems keep each host's locks to itself."""
 
@@ -37,7 +41,8 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
     Raises:
         LceError: it cannot be written, because the disk is full, say.
     """
-    with _temporary(Path(path)) as (temporary, mode):
+    path = _target(path)
+    with _temporary(path) as (temporary, mode):
         yield temporary
         temporary.chmod(temporary.stat().st_mode | mode)
         temporary.replace(path)
@@ -50,7 +55,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     Raises:
         LceError: ``path`` exists and is not an empty folder, or cannot be written.
     """
-    path = Path(path)
+    path = _target(path)
     check_new(path)
     with _temporary(path) as (temporary, mode):
         temporary.mkdir()
@@ -65,9 +70,17 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 @contextmanager
 def scratch_folder(path: str | Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path`` that is gone after the block; LceError if it cannot be written."""
-    with _temporary(Path(path)) as (temporary, _):
+    with _temporary(_target(path)) as (temporary, _):
         temporary.mkdir()
         yield temporary
+
+
+def _target(path: str | Path) -> Path:
+    """What is written where ``path`` is a link: what it leads to."""
+    with suppress(OSError):  # of names that are too long, which is said later
+        if Path(path).is_symlink():
+            return Path(path).resolve()
+    return Path(path)
 
 
 @contextmanager
@@ -97,10 +110,15 @@ def _temporary(path: Path) -> Iterator[tuple[Path, int]]:
             with suppress(OSError):
                 parent.rmdir()
         if isinstance(error, OSError) or (isinstance(error, SafetensorError) and "os error" in str(error)):
-            raise cannot_write(path, error) from error
-        if isinstance(error, LceError) and temporary != path and str(temporary) in str(error):
-            raise LceError(str(error).replace(str(temporary), str(path))) from error
+            raise _named(cannot_write(path, error), temporary, path) from error
+        if isinstance(error, LceError) and str(temporary) in str(error):
+            raise _named(error, temporary, path) from error
         raise
+
+
+def _named(error: LceError, temporary: Path, path: Path) -> LceError:
+    """The same with the name of what was to be written."""
+    return LceError(str(error).replace(str(temporary), str(path)))
 
 
 def _key(path: Path) -> str:
@@ -177,15 +195,34 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+PATIENCE = 20.0
+"""Time that a killed run's workers may take to end [s]."""
+
+
 @contextmanager
-def held(lock: Path, reason: str) -> Iterator[None]:
-    """Hold the file ``lock`` for the block; LceError with the ``reason`` while another process holds it."""
+def held(lock: Path, reason: str, patience: float | None = None) -> Iterator[None]:
+    """Hold the file ``lock`` for the block.
+
+    Args:
+        reason: why there may be waiting, and in the end a refusal.
+        patience: how long another process that holds it is waited for [s], -1 for as long as it takes; by default
+            `PATIENCE`.
+
+    Raises:
+        LceError: another process holds it all the time.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(lock, timeout=0):
-            yield
-    except Timeout as error:
-        raise LceError(reason) from error
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(lock, timeout=0))
+        except Timeout:
+            if patience != 0:
+                log.info("%s; waiting", reason)
+            try:
+                stack.enter_context(FileLock(lock, timeout=PATIENCE if patience is None else patience))
+            except Timeout as error:
+                raise LceError(reason) from error
+        yield
 
 
 @contextmanager
@@ -203,16 +240,23 @@ def writing(folder: str | Path) -> Iterator[None]:
 
 
 def disk_error(error: BaseException | None) -> OSError | None:
-    """The failed write that ``error`` is or that led to it, through whatever libraries made of it; None if none did."""
+    """The failed write that ``error`` is or that led to it, through whatever libraries made of it; None if none did.
+
+    A full disk counts wherever it came up on the way; missing rights and the like only as the declared cause.
+    """
+    is_cause = True
     while error is not None:
-        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        if isinstance(error, OSError) and error.errno in (ACCESS_ERRORS | DISK_ERRORS if is_cause else DISK_ERRORS):
             return error
+        is_cause = error.__cause__ is not None
         error = error.__cause__ or error.__context__
     return None
 
 
 def cannot_write(path: str | Path, error: Exception) -> LceError:
     reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename and str(path) not in str(error.filename):
+        reason += f": {error.filename}"  # what was to be read for it, say
     return LceError(f"{str(path)[:1000]}: cannot be written ({reason}); nothing was left behind")
 
 

@@ -18,7 +18,7 @@ from lce.diff import check_pair, localize
 from lce.errors import LceError
 from lce.figures import save_heat_map
 from lce.hub import resolve
-from lce.overwriting import check_replaceable
+from lce.overwriting import check_replaceable, check_selection_file
 from lce.patch.edited import patch_of_edit
 from lce.patch.folders import new_output, write_patched
 from lce.patch.record import Parameter
@@ -32,11 +32,7 @@ from lce.weights import ModelWeights
 
 def run_localize(target: str, reference: str, settings: LocalizeSettings, path: Path) -> Selection:
     """Write to ``path`` which weights of ``target`` differ from ``reference``, and a heat map beside it."""
-    if path.suffix == ".png":
-        raise LceError(f"{path}: is the name that the heat map gets; name the selection .safetensors")
-    check_replaceable(path, "selection")
-    if not path.exists():
-        check_replaceable(path.with_suffix(".png"), "picture")
+    check_selection_file(path, {".png": "heat map"})
     check_comparison(settings)
     models = _compared(target, reference, settings, _wanted(settings.tensors))
     selection = localize(settings.localization, *models, settings.k, path)

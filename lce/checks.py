@@ -112,7 +112,8 @@ def check_trainer(options: Mapping[str, Any], batch_size: int | None = None) -> 
     devices = options.get("devices", 1)
     is_number = str(devices).lstrip("-").isdigit()
     expect(not is_number or int(devices) >= 1 or int(devices) == -1, "trainer.devices", "a positive number", devices)
-    if devices not in (1, "1", [0]) and not {"LOCAL_RANK", "SLURM_PROCID"} & set(os.environ):
+    is_one = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
+    if not is_one and not {"LOCAL_RANK", "SLURM_PROCID"} & set(os.environ):
         raise LceError(
             f"trainer.devices: {devices} devices train one model in several processes, which a launcher starts: "
             "torchrun --nproc-per-node N -m lce.cli train … --trainer.devices N"

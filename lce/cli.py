@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from argparse import ArgumentError
@@ -32,12 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not came:
                 print(f"lce: error: {' '.join(str(error).split())}", file=sys.stderr)
                 return 2
-        except BrokenPipeError:  # whoever read the output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except KeyboardInterrupt:
             came.append(Stopped(signal.SIGINT))
         except BaseException as error:
-            if not came:  # else it comes of the signal
+            if isinstance(error, BrokenPipeError) and _has_no_reader():  # who has seen enough of the output
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            elif not came:  # else it comes of the signal
                 if not (cause := disk_error(error)):
                     raise
                 print(
@@ -48,6 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lce: {came[0]}", file=sys.stderr)
         return came[0].status
     return 0
+
+
+def _has_no_reader() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _parse(arguments: list[str]) -> tuple[Command, Namespace]:

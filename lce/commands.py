@@ -5,7 +5,6 @@ The libraries that do the work are imported when the values are known to be righ
 
 from __future__ import annotations
 
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -61,7 +60,7 @@ def pretrain(values: Namespace) -> None:
 
 
 def train(values: Namespace) -> None:
-    """Fine-tune one variant and prune it step by step; a killed run goes on where it was."""
+    """Fine-tune one variant and prune it step by step; a killed run resumes where it was."""
     settings, trainer_options = _settings(values)
     check_trainer(trainer_options, settings.train.batch_size)
 
@@ -70,8 +69,7 @@ def train(values: Namespace) -> None:
     from lce.training import check_machine
 
     check_machine(trainer_options)
-    if int(os.environ.get("RANK", 0)) == 0:
-        prepare_examples(settings.data)
+    prepare_examples(settings.data)
     print(iterative_magnitude_pruning(settings, trainer_options))
 
 
@@ -160,7 +158,7 @@ def evaluate(values: Namespace) -> None:
 def sweep(values: Namespace) -> None:
     """Run a study: train, edit and measure all its cells, on the cores of this machine or on a Ray cluster.
 
-    A cell that has its result is not run again: the same command goes on with a study that was killed, and tries again
+    A cell that has its result is not run again: the same command resumes a study that was killed, and tries again
     what failed. One model over several GPUs trains by `lce train` (torchrun …) into the study's folder beforehand.
     """
     study, trainer_options = _read(StudySettings, values), values["trainer"].as_dict()

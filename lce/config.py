@@ -98,7 +98,7 @@ class OptimisationSettings:
     validate_every: int | None = None
     """Steps between evaluations on the held-out sentences, beside the one at the end; none by default."""
     checkpoint_every: int = 1000
-    """Steps between checkpoints within a round, from which a killed run goes on."""
+    """Steps between checkpoints within a round, from which a killed run resumes."""
 
 
 @dataclass
@@ -108,7 +108,7 @@ class EvaluationSettings:
     metrics: list[MetricName] = field(
         default_factory=lambda: ["weat", "stereoset", "crows_pairs", "crows_pairs_original", "perplexity"]
     )
-    """What is measured; pseudo_perplexity, dear, on demand only."""
+    """What is measured; pseudo_perplexity is off by default because it is slow."""
     weat: list[str] = field(default_factory=lambda: ["weat8"])
     """WEAT tests weat6 to weat8, SEAT tests seat6, seat6b to seat8, seat8b, or YAML files with lists x, y, a and b."""
     bias_type: str = "gender"
@@ -165,8 +165,8 @@ class Settings:
     variant: Variant = "stereotypical"
     """Variant of the corpus that a model is trained on."""
     sparsities: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.3, 0.4])
-    """Sparsities to prune to, one round each after the dense one; a `sparsity` not among them takes a way of its own
-    over those below it [share of prunable weights]."""
+    """Sparsities to prune to, one round each after the dense one; for a `sparsity` not among them, the schedule is
+    those below it and itself [share of prunable weights]."""
     data: DataSettings = field(default_factory=DataSettings)
     """Text to train and evaluate on."""
     train: OptimisationSettings = field(default_factory=OptimisationSettings)

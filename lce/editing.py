@@ -25,7 +25,7 @@ from lce.files import read_json, save_config, write_json
 from lce.hub import resolve
 from lce.metrics.suite import Scores
 from lce.models import load_masked_lm, prunable_parameters
-from lce.overwriting import check_own_folder, check_replaceable
+from lce.overwriting import check_own_folder, check_selection_file
 from lce.patch import Patch
 from lce.paths import CONFIG, RESULT, level_folder, variant_folder
 from lce.seeds import derive
@@ -96,18 +96,16 @@ def select(settings: Settings, pair: Pair) -> Selection:
 
 def run_localize(settings: Settings) -> tuple[Path, Selection]:
     """Write the selection and its heat map; return the selection's file and the selection."""
+    if settings.output:
+        check_selection_file(Path(settings.output), {".png": "heat map", ".yaml": "settings file of localize"})
     selection = select(settings, load_pair(settings))
     default = (
         Path(settings.experiment) / f"seed-{settings.seed}" / "selections" / f"{_name(settings, selection)}.safetensors"
     )
     path = Path(settings.output) if settings.output else default
-    check_replaceable(path, "selection")
-    if not path.exists():
-        check_replaceable(path.with_suffix(".png"), "picture")
-        check_replaceable(path.with_suffix(".yaml"), "settings")
     selection.save(path)
     save_heat_map(selection, path.with_suffix(".png"))
-    save_config(path.with_suffix(".yaml"), asdict(settings))
+    save_config(path.with_suffix(".yaml"), asdict(settings), "localize")
     return path, selection
 
 
@@ -125,7 +123,7 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
     default = Path(settings.experiment) / f"seed-{settings.seed}" / "edits" / _name(settings, selection, edited=True)
     folder = Path(settings.output) if settings.output else default
     if settings.output and not (folder / RESULT).exists():
-        check_own_folder(folder, CONFIG)
+        check_own_folder(folder, CONFIG, "edit")
     identity = _varying(settings) | {
         "alpha": alphas,
         "models": [pair.target.fingerprint, pair.reference.fingerprint],
@@ -134,14 +132,15 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
     }
     result_file = folder / RESULT
     if result_file.exists():
-        if read_json(result_file).get("identity") == _identity(identity):
+        known = read_json(result_file)
+        if isinstance(known, dict) and known.get("identity") == _identity(identity):
             log.info("%s exists already; nothing to do", result_file)
             return result_file
         raise LceError(f"{folder}: holds the result of other settings or models; remove it or name another --output")
     first = next(alpha for alpha in alphas if alpha)
     edit(settings.strategy, selection, pair.target, pair.reference, first)  # refused before anything is written
     folder.mkdir(parents=True, exist_ok=True)
-    save_config(folder / CONFIG, asdict(settings) | {"trainer": dict(trainer_options)})
+    save_config(folder / CONFIG, asdict(settings) | {"trainer": dict(trainer_options)}, "edit")
     common = {
         "target": pair.target.folder,
         "reference": pair.reference.folder,

@@ -157,8 +157,7 @@ def run_evaluate(settings: Settings, trainer_options: Mapping[str, Any], name: s
         raise LceError(f"output: expected the name of a .json file, got {settings.output}")
     if settings.output:
         check_replaceable(settings.output, "evaluation")
-        if not Path(settings.output).exists():
-            check_own_folder(Path(settings.output).with_suffix(""), CONFIG)
+        check_own_folder(Path(settings.output).with_suffix(""), CONFIG, "evaluate")
     model, tokenizer = load_masked_lm(name, settings.trust_remote_code)
     result: dict[str, Any] = {"model": _about(name, model)}
     models = [model]
@@ -179,7 +178,7 @@ def run_evaluate(settings: Settings, trainer_options: Mapping[str, Any], name: s
     result["measured_with"] = evaluator.provenance()
     path = Path(settings.output or _default_output(settings, result))
     folder = path.with_suffix("")
-    save_config(folder / CONFIG, asdict(settings) | {"trainer": dict(trainer_options)})
+    save_config(folder / CONFIG, asdict(settings) | {"trainer": dict(trainer_options)}, "evaluate")
     for i, metric in enumerate(metrics):
         _write_items(folder / f"{metric.name}.parquet", metric, others[0][i] if others else None)
     write_json(path, result)

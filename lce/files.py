@@ -11,8 +11,8 @@ import yaml
 
 from lce.atomic import replaced_file
 from lce.errors import LceError
-from lce.overwriting import SETTINGS_MARK, check_replaceable
-from lce.paths import CONFIG, MADE_WITH
+from lce.overwriting import check_replaceable, is_temporary, settings_mark
+from lce.paths import CONFIG, DAMAGED, MADE_WITH
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -28,11 +28,11 @@ def read_json(path: str | Path) -> Any:
         raise LceError(f"{path}: cannot be read as JSON ({error})") from error
 
 
-def save_config(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write resolved settings as YAML, in the form that ``--config`` takes."""
+def save_config(path: str | Path, content: Mapping[str, Any], command: str) -> None:
+    """Write the resolved settings of a ``command`` as YAML, in the form that ``--config`` takes."""
     text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
     with replaced_file(path) as temporary:
-        temporary.write_text(f"{SETTINGS_MARK}\n{text}", encoding="utf-8")
+        temporary.write_text(f"{settings_mark(command)}\n{text}", encoding="utf-8")
 
 
 def made_with(folder: str | Path) -> dict[str, Any]:
@@ -48,12 +48,17 @@ def made_with(folder: str | Path) -> dict[str, Any]:
 
 
 def claim(
-    folder: str | Path, settings: dict[str, Any], results: Iterable[str], recorded_later: Iterable[str] = ()
+    folder: str | Path,
+    settings: dict[str, Any],
+    results: Iterable[str],
+    command: str,
+    recorded_later: Iterable[str] = (),
 ) -> None:
     """Record in ``folder`` the ``settings`` that all results in it share.
 
     Args:
         results: glob patterns; while nothing in the folder matches one, it can be claimed anew.
+        command: the one that makes them.
         recorded_later: keys of ``settings`` that older versions of lce did not record, so they may be missing.
 
     Raises:
@@ -63,9 +68,10 @@ def claim(
     if recorded == settings:
         return
     if not recorded:
-        check_replaceable(Path(folder) / CONFIG, "settings")
+        check_replaceable(Path(folder) / CONFIG, f"settings file of {command}")
     known = {key: settings[key] for key in recorded_later} | recorded
-    if known != settings and any(True for pattern in results for _ in Path(folder).glob(pattern)):
+    found = (path for pattern in results for path in Path(folder).glob(pattern))
+    if known != settings and any(not is_temporary(path) and path.suffix != DAMAGED for path in found):
         differing = (
             ["no settings are recorded"]
             if not recorded
@@ -79,4 +85,4 @@ def claim(
             f"{folder}: holds results of other settings ({'; '.join(differing)}); "
             "remove the folder or choose another one"
         )
-    save_config(Path(folder) / MADE_WITH, settings)
+    save_config(Path(folder) / MADE_WITH, settings, command)

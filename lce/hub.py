@@ -26,7 +26,11 @@ PATTERNS = ["*.json", "*.jinja", "*.md", "*.model", "*.py", "*.safetensors", "*.
 """Files that are taken from the hub: nothing that has to be unpickled."""
 OTHER_FORMATS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".pkl")
 """Ends of the names of files that hold weights in another format than safetensors."""
-READ = ("*.json", "*.model", "*.py", "*.safetensors", "*.txt")
+READ = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "*.py", "*.model", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
+)  # fmt: skip
+"""Files of weights, configuration, code and tokenizer: what loading a model reads."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,11 @@ def identity(name: str | Path) -> ModelIdentity:
         LceError: there is no such model, or a file of it cannot be read.
     """
     folder = resolve(name)
-    paths = {path for pattern in READ for path in folder.glob(pattern) if path.is_file()}
     lines = []
     try:
-        for path in sorted(paths):
-            of_other_format = path.name.endswith(".index.json") and not path.name.endswith(".safetensors.index.json")
-            if not (of_other_format or path.name.startswith((".", "README"))):
-                with path.open("rb") as content:
-                    lines.append(f"{path.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n")
+        for path in sorted({path for pattern in READ for path in folder.glob(pattern) if path.is_file()}):
+            with path.open("rb") as content:
+                lines.append(f"{path.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n")
     except OSError as error:
         raise LceError(f"{error.filename}: cannot be read ({error.strerror})") from error
     commit = None if folder == Path(name) else folder.name

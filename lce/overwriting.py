@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lce.errors import LceError
 
-SETTINGS_MARK = "# Written by lce."
-"""First line of settings that lce saves: unlike a configuration that somebody wrote, they may be written anew."""
+COMMANDS = ("data", "train", "pretrain", "localize", "edit", "evaluate", "sweep")
+"""Those that save their settings."""
 PAGE_MARK = '<meta name="generator" content="lce">'
 PICTURE_MARK = "lce"
-"""What a PNG's metadata names as its software."""
+PICTURE_MARKS = (PICTURE_MARK, "Matplotlib")
+"""What a PNG's metadata names as its software; older versions left Matplotlib's own name there."""
 LONGEST_HEADER = 10**8
 
 
@@ -26,7 +27,21 @@ def check_replaceable(path: str | Path, kind: str) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error):
         is_taken = True
     if is_taken:
-        raise LceError(f"{path}: exists and is no {kind} that lce made; it stays as it is, name another file")
+        raise LceError(f"{path}: exists and is not a {kind} made by lce; it is left as it is, name another file")
+
+
+def check_selection_file(path: Path, siblings: Mapping[str, str]) -> None:
+    """Raises LceError unless a selection can go to ``path``, and files of the ``siblings``' kinds beside it.
+
+    Args:
+        siblings: by the ending of their names.
+    """
+    if path.suffix in siblings:
+        kind = siblings[path.suffix]
+        raise LceError(f"{path}: is the name that a {kind} beside it gets; name the selection .safetensors")
+    check_replaceable(path, "selection")
+    for suffix, kind in siblings.items():
+        check_replaceable(path.with_suffix(suffix), kind)
 
 
 def check_other_file(path: str | Path, *inputs: str | Path) -> None:
@@ -36,12 +51,18 @@ def check_other_file(path: str | Path, *inputs: str | Path) -> None:
             raise LceError(f"{path}: would be written over while it is read; name another file")
 
 
-def check_own_folder(folder: Path, config: str) -> None:
-    """Raises LceError if ``folder`` holds anything and lce did not write the settings ``config`` in it."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+def check_own_folder(folder: Path, config: str, command: str) -> None:
+    """Raises LceError if ``folder`` holds anything, and the ``command`` did not write the settings ``config`` in it."""
+    if not folder.exists() or (folder.is_dir() and all(is_temporary(path) for path in folder.iterdir())):
         return
-    if not (folder / config).is_file() or not _is_settings(folder / config):
-        raise LceError(f"{folder}: exists and holds no results of lce; they go to a folder of their own")
+    if not folder.is_dir() or not (folder / config).is_file():
+        raise LceError(f"{folder}: exists and holds no results of lce {command}; they go to a folder of their own")
+    check_replaceable(folder / config, f"settings file of {command}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether it is what a write under way, or one that was killed, has beside its target."""
+    return path.name.startswith(".lce-")
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -61,8 +82,13 @@ def _starts_with(path: Path, text: str, within: int = 0) -> bool:
     return text.encode() in found
 
 
-def _is_settings(path: Path) -> bool:
-    return _starts_with(path, SETTINGS_MARK)
+def settings_mark(command: str) -> str:
+    """First line of the settings that a command saves: unlike somebody's configuration, they may be written anew."""
+    return f"# Written by lce {command}."
+
+
+def _has_mark(command: str) -> Callable[[Path], bool]:
+    return lambda path: _starts_with(path, settings_mark(command))
 
 
 def _has_keys(*keys: str) -> Callable[[Path], bool]:
@@ -74,9 +100,12 @@ KINDS: dict[str, Callable[[Path], bool]] = {
     "selection": lambda path: _record(path)["kind"] == "selection",
     "evaluation": _has_keys("scores", "measured_with"),
     "summary of a training": _has_keys("levels"),
+    "record of a base model": _has_keys("base", "fingerprint", "commit"),
     "report of data": _has_keys("specification", "distinct_sentences"),
-    "settings": _is_settings,
+    **{f"settings file of {command}": _has_mark(command) for command in COMMANDS},
     "page": lambda path: _starts_with(path, PAGE_MARK, 2048),
-    "picture": lambda path: _starts_with(path, f"Software\0{PICTURE_MARK}", 2048),
+    "heat map": lambda path: any(
+        _starts_with(path, f"Software\0{name}", 2048) for name in (PICTURE_MARK, "Matplotlib")
+    ),
 }
 """Kinds of files that commands write, and how each is told."""

@@ -12,6 +12,7 @@ runs/<name>/
         edits/<edit>/    result.json, the patches, the figures, config.yaml
     cells/               results of a study: <cell>.json, or <cell>.failed with the reason, or <cell>.running
     report/              what `lce report` wrote about it
+    base.json            what identifies the base model of a study
     sweep.lock           held while a sweep is at work
 """
 
@@ -26,14 +27,18 @@ RESULT = "result.json"
 SCORES = "scores"
 CONFIG = "config.yaml"
 MADE_WITH = "made-with.yaml"
+DAMAGED = ".damaged"
+"""Ending of a checkpoint that could not be read and was put aside."""
 SUMMARY = "summary.json"
 SUBNETWORK = "subnetwork"
 """Folder, inside a saved model, with what plain transformers does not know of: mask, pruned values, record."""
+BASE = "base.json"
 CELLS = "cells"
 FAILED = ".failed"
 RUNNING = ".running"
 LOCK = "sweep.lock"
 TRAIN_LOCK = "train.lock"
+DATA_LOCK = "prepare.lock"
 STUDY_REPORT = "report"
 MASK = "mask.safetensors"
 PRUNED_VALUES = "pruned_values.safetensors"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +17,15 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file
 
-from lce.atomic import new_folder
+from lce.atomic import held, new_folder
 from lce.config import PretrainSettings
 from lce.data import wheels
 from lce.data.encoding import CHUNK, encode
 from lce.data.prepare import prepare_sentences
 from lce.errors import LceError
 from lce.files import claim, save_config, write_json
-from lce.paths import CONFIG
+from lce.paths import CONFIG, TRAIN_LOCK
+from lce.ranks import rank
 from lce.seeds import derive
 from lce.training import fit, numerics
 
@@ -39,10 +41,17 @@ def pretrain(settings: PretrainSettings, trainer_options: dict[str, Any]) -> Pat
     output = Path(settings.output)
     finished = output / "model"
     shared = asdict(settings) | {"trainer": numerics(trainer_options)}
-    claim(output, shared, results=("model", "checkpoints/*"))
-    save_config(output / CONFIG, asdict(settings) | {"trainer": trainer_options})
-    if finished.exists():
-        return finished
+    reason = f"{output}: another pretraining is at work there"
+    with held(output / TRAIN_LOCK, reason) if rank() == 0 else nullcontext():
+        claim(output, shared, ("model", "checkpoints/*"), "pretrain")
+        save_config(output / CONFIG, asdict(settings) | {"trainer": trainer_options}, "pretrain")
+        if not finished.exists():
+            _pretrain(settings, trainer_options, output, finished)
+    return finished
+
+
+def _pretrain(settings: PretrainSettings, trainer_options: dict[str, Any], output: Path, finished: Path) -> None:
+    """Train the base model and write it to the folder ``finished``."""
     table = pq.read_table(prepare_sentences(settings.data)).to_pydict()
     sides: dict[bool, list[str]] = {False: [], True: []}
     for text, held_out in zip(table["text"], table["evaluation"], strict=True):
@@ -56,11 +65,10 @@ def pretrain(settings: PretrainSettings, trainer_options: dict[str, Any]) -> Pat
         model, tokenizer, (train, held_out), settings.train, settings.seed, trainer_options, output, "pretraining"
     )
     log.info("pretraining: perplexity %.2f", perplexity)
+    write_json(output / "record.json", {"perplexity": perplexity, "held_out_sentences": len(sides[True])})
     with new_folder(finished) as temporary:
         model.half().save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-    write_json(output / "record.json", {"perplexity": perplexity, "held_out_sentences": len(sides[True])})
-    return finished
 
 
 def cut_encoder(folder: Path, texts: list[str], settings: PretrainSettings) -> tuple[BertForMaskedLM, BertTokenizer]:

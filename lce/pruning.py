@@ -6,7 +6,7 @@
     4. Repeat on f(m ⊙ θ0) until the wanted sparsity is reached.
 
 Every level is fine-tuned for the full i steps and saved before the next begins, and a level that exists is
-not made again: a killed run goes on where it was. (Lutz et al. 2024, appendix E; Chen et al. 2020.)
+not made again: a killed run resumes where it was. (Lutz et al. 2024, appendix E; Chen et al. 2020.)
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from lce.paths import (
     level_folder,
     variant_folder,
 )
+from lce.ranks import rank
 from lce.subnetwork import load_subnetwork, pruned_values, read_record
 from lce.tensors import write_file
 from lce.training import fit, identity_of, numerics
@@ -69,16 +70,14 @@ def iterative_magnitude_pruning(settings: Settings, trainer_options: dict[str, A
         check_replaceable(settings.output, "summary of a training")
     base = identity(settings.base)
     with _alone_in(folder):
-        shared = _shared(settings, trainer_options, base)
-        results = ("sparsity-*", "rounds/*/checkpoints/*")
-        claim(folder, shared, results, recorded_later=("base_fingerprint",))
-        save_config(folder / CONFIG, asdict(settings) | {"trainer": trainer_options})
+        if rank() == 0:
+            shared = _shared(settings, trainer_options, base)
+            claim(folder, shared, ("sparsity-*", "rounds/*/checkpoints/*"), "train", ("base_fingerprint",))
+            save_config(folder / CONFIG, asdict(settings) | {"trainer": trainer_options}, "train")
         previous = None
         for i, sparsity in enumerate(levels):
             level = level_folder(folder, sparsity)
             if not level.exists():
-                if identity(settings.base).fingerprint != base.fingerprint:
-                    raise LceError(f"{settings.base}: was replaced while subnetworks of it were made; {level} needs it")
                 train_level(level, previous, levels[: i + 1], settings, trainer_options, base)
             elif (made := read_record(level).get("schedule")) != levels[: i + 1]:
                 raise LceError(
@@ -92,9 +91,9 @@ def iterative_magnitude_pruning(settings: Settings, trainer_options: dict[str, A
 
 def _alone_in(folder: Path) -> AbstractContextManager[None]:
     """A lock on a variant's folder, held by the first of the processes that train together."""
-    if int(os.environ.get("RANK", 0)):
+    if rank():
         return nullcontext()
-    return held(folder / TRAIN_LOCK, f"{folder}: another training is at work there; wait for it, or choose another run")
+    return held(folder / TRAIN_LOCK, f"{folder}: another training is at work there")
 
 
 def schedule(settings: Settings) -> list[float]:
@@ -104,7 +103,7 @@ def schedule(settings: Settings) -> list[float]:
     if wanted and wanted not in chosen:
         chosen = [*(sparsity for sparsity in chosen if sparsity < wanted), wanted]
         if left_out := [sparsity for sparsity in settings.sparsities if sparsity not in chosen]:
-            log.info("sparsities %s are left out: the way leads to the sparsity %s", left_out, wanted)
+            log.info("sparsities %s are left out: the schedule ends at the sparsity %s", left_out, wanted)
     check_rising(chosen)
     return [0.0, *chosen]
 
@@ -120,6 +119,8 @@ def train_level(
     """One round: prune what ``previous`` learned to the last of ``levels``, rewind to θ0, fine-tune, save."""
     sparsity = levels[-1]
     model, tokenizer = load_masked_lm(settings.base, settings.trust_remote_code)
+    if identity(settings.base).fingerprint != base.fingerprint:
+        raise LceError(f"{settings.base}: was replaced while subnetworks of it were made; {level} needs it as it was")
     parameters = prunable_parameters(model)
     if previous is None:
         mask, before_pruning = Mask.dense(parameters), {}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from math import isfinite
@@ -48,7 +50,9 @@ def numerics(trainer_options: Mapping[str, Any]) -> dict[str, Any]:
 
 def on_one_device(trainer_options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a Trainer that evaluates, which one device does even where several train."""
-    return dict(trainer_options) | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+    devices = trainer_options.get("devices")
+    one = devices if isinstance(devices, list) and len(devices) == 1 else 1
+    return dict(trainer_options) | {"devices": one, "num_nodes": 1, "strategy": "auto"}
 
 
 def check_machine(trainer_options: Mapping[str, Any]) -> None:
@@ -60,7 +64,24 @@ def check_machine(trainer_options: Mapping[str, Any]) -> None:
         asked = ", ".join(f"{name} {trainer_options.get(name)}" for name in ("accelerator", "strategy", "devices"))
         precision = trainer_options.get("precision")
         asked += f", precision {precision}" if precision else ""
-        raise LceError(f"trainer: {asked}: cannot be had on this machine ({error})") from error
+        raise LceError(f"trainer: {asked}: is not available on this machine ({error})") from error
+
+
+class OwnSignals(Callback):
+    """Has signals answered as before the fit: Lightning's answer to SIGTERM waits for all processes, in the handler."""
+
+    def __init__(self) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._put_back()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._put_back()
+
+    def _put_back(self) -> None:
+        if callable(self.handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.handler)
 
 
 class Diverged(LceError):
@@ -149,7 +170,7 @@ def fit(
 ) -> tuple[Trainer, float]:
     """Train ``model`` in place on the first ``texts``; return the trainer and the perplexity on the second ones.
 
-    TensorBoard logs and checkpoints go to ``folder``; if it holds a checkpoint, training goes on from there
+    TensorBoard logs and checkpoints go to ``folder``; if it holds a checkpoint, training resumes from there
     and ends with the same weights as if it had never stopped.
     """
     _check(settings, trainer_options, model)
@@ -198,6 +219,7 @@ def fit(
             LearningRateMonitor("step"),
             RoundProgressBar(title),
             DivergenceCheck(),
+            OwnSignals(),
             whole,
             *(callbacks or []),
         ],

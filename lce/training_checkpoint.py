@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,9 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from lce.atomic import replaced_file
+from lce.errors import LceError
+from lce.paths import DAMAGED
+from lce.ranks import rank
 
 log = logging.getLogger(__name__)
 LAST = "last.ckpt"
@@ -32,7 +34,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def last_checkpoint(folder: Path) -> Path | None:
     """The checkpoint in ``folder`` from which a training resumes; None if there is none that can be read.
 
-    One that cannot be read is put aside: the round starts anew.
+    One that is damaged is put aside: the round starts anew.
+
+    Raises:
+        LceError: it cannot be read for another reason.
     """
     path = folder / LAST
     if not path.is_file():  # sharded ones are folders, of which torch takes care
@@ -42,10 +47,12 @@ def last_checkpoint(folder: Path) -> Path | None:
             if damaged := content.testzip():
                 raise ValueError(f"{damaged} is damaged")
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, MemoryError) as error:
+        raise LceError(f"{path}: cannot be read now ({error or 'no memory'}); the same command tries again") from error
     except Exception as error:  # of many kinds, whatever damaged the file
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         log.warning("%s: cannot be read (%s); this round starts anew", path, reason)
-        if int(os.environ.get("RANK", 0)) == 0:
-            path.replace(path.with_suffix(".damaged"))
+        if rank() == 0:
+            path.replace(path.with_suffix(DAMAGED))
         return None
     return path

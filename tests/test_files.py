@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from shutil import which
 
 import pytest
 
-from lce.atomic import held, new_folder, replaced_file, scratch_folder
+from lce.atomic import disk_error, held, new_folder, replaced_file, scratch_folder
 from lce.errors import LceError
 from lce.files import claim, made_with, read_json, save_config, write_json
 
@@ -44,18 +45,18 @@ def test_a_failure_leaves_no_folder_and_an_existing_one_is_refused(tmp_path: Pat
 
 
 def test_a_folder_is_claimed_by_its_settings(tmp_path: Path) -> None:
-    claim(tmp_path, {"a": 0}, results=("*.json",))
-    claim(tmp_path, {"a": 1, "b": {"c": [2]}}, results=("*.json",))
+    claim(tmp_path, {"a": 0}, ("*.json",), "data")
+    claim(tmp_path, {"a": 1, "b": {"c": [2]}}, ("*.json",), "data")
     write_json(tmp_path / "result.json", {})
-    claim(tmp_path, {"a": 1, "b": {"c": [2]}}, results=("*.json",))
+    claim(tmp_path, {"a": 1, "b": {"c": [2]}}, ("*.json",), "data")
     with pytest.raises(LceError, match="a was 1, now 2"):
-        claim(tmp_path, {"a": 2, "b": {"c": [2]}}, results=("*.json",))
+        claim(tmp_path, {"a": 2, "b": {"c": [2]}}, ("*.json",), "data")
 
 
 WAITS_HALF_WAY = """
 import sys, time
 from pathlib import Path
-from lce.atomic import replaced_file
+from lce.atomic import disk_error, held, new_folder, replaced_file, scratch_folder
 
 with replaced_file(sys.argv[1]) as temporary:
     temporary.write_text("half", encoding="utf-8")
@@ -65,7 +66,7 @@ with replaced_file(sys.argv[1]) as temporary:
 """
 WRITES = """
 import sys
-from lce.atomic import replaced_file
+from lce.atomic import disk_error, held, new_folder, replaced_file, scratch_folder
 
 with replaced_file(sys.argv[1]) as temporary:
     temporary.write_text("whole, by the second", encoding="utf-8")
@@ -177,11 +178,44 @@ def test_errors_within_name_what_was_to_be_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [replaced_file, new_folder])
+def test_a_link_is_followed(write: Place, tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far/target")
+    with write(tmp_path / "link") as temporary:
+        assert temporary.parent == tmp_path / "far"
+        if not temporary.is_dir():
+            temporary.touch()
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "far/target").exists()
+
+
+def test_failed_writes_are_found_through_what_libraries_make_of_them() -> None:
+    def wrapped(cause: OSError, declared: bool) -> BaseException:
+        try:
+            try:
+                raise cause
+            except OSError as error:
+                raise ValueError("closed file") from (error if declared else None)
+        except ValueError as error:
+            if not declared:
+                error.__context__ = cause
+            return error
+
+    full, denied = OSError(errno.ENOSPC, "No space left"), PermissionError(errno.EACCES, "Permission denied")
+    assert disk_error(wrapped(full, declared=True)) is full
+    assert disk_error(wrapped(full, declared=False)) is full
+    assert disk_error(wrapped(denied, declared=True)) is denied
+    assert disk_error(wrapped(denied, declared=False)) is None, "an error while it was dealt with is another one"
+    assert disk_error(KeyError("x")) is None
+
+
+def test_a_lock_is_held_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def hold() -> None:
         with held(tmp_path / "lock", "somebody is at work"):
             pass
 
+    monkeypatch.setattr("lce.atomic.PATIENCE", 0.1)
     with held(tmp_path / "lock", "nobody was"), pytest.raises(LceError, match="somebody is at work"):
         hold()
     hold()
@@ -189,16 +223,16 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_claimed_is_nobody_elses(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("mine: 1\n", encoding="utf-8")
-    with pytest.raises(LceError, match=r"config.yaml: exists and is no settings that lce made"):
-        claim(tmp_path, {"a": 1}, results=())
+    with pytest.raises(LceError, match=r"config.yaml: exists and is not a settings file of data made by lce"):
+        claim(tmp_path, {"a": 1}, (), "data")
     (tmp_path / "config.yaml").unlink()
-    claim(tmp_path, {"a": 1}, results=("*.json",))
-    save_config(tmp_path / "config.yaml", {"a": 1})
+    claim(tmp_path, {"a": 1}, ("*.json",), "data")
+    save_config(tmp_path / "config.yaml", {"a": 1}, "data")
     write_json(tmp_path / "result.json", {})
-    claim(tmp_path, {"a": 1, "b": 2}, results=("*.json",), recorded_later=("b",))
+    claim(tmp_path, {"a": 1, "b": 2}, ("*.json",), "data", recorded_later=("b",))
     assert made_with(tmp_path) == {"a": 1, "b": 2}
     with pytest.raises(LceError, match="b was 2, now 3"):
-        claim(tmp_path, {"a": 1, "b": 3}, results=("*.json",), recorded_later=("b",))
+        claim(tmp_path, {"a": 1, "b": 3}, ("*.json",), "data", recorded_later=("b",))
     for odd in ("[1]", "a: [", "\0", "word"):
         (tmp_path / "made-with.yaml").write_text(odd, encoding="utf-8")
         with pytest.raises(LceError, match=r"made-with.yaml: (cannot be read|does not say)") as error:

@@ -89,7 +89,7 @@ def test_only_what_loading_reads_identifies_a_model(base: Path, tmp_path: Path) 
     for other in ("README.md", "README.txt", "pytorch_model.bin.index.json", "subnetwork/record.json", "x.png"):
         (folder / other).write_text("other", encoding="utf-8")
     assert identity(folder) == identity(base)
-    for own in ("vocab.txt", "modeling.py", "extra.json"):
+    for own in ("vocab.txt", "modeling.py", "added_tokens.json"):
         before = identity(folder)
         (folder / own).write_text("own", encoding="utf-8")
         assert identity(folder) != before

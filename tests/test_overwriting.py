@@ -11,6 +11,7 @@ from killing import contents
 
 from lce.cli import main
 from lce.errors import LceError
+from lce.files import save_config
 from lce.overwriting import KINDS, check_replaceable
 
 
@@ -28,6 +29,9 @@ def folder(tmp_path: Path) -> Path:
     assert main(["localize", a, b, "--output", str(tmp_path / "s.safetensors")]) == 0
     for name in ("mine.json", "mine.yaml", "mine.html", "mine.png", "mine.txt"):
         (tmp_path / name).write_text('{"mine": 1}', encoding="utf-8")
+    (tmp_path / "reported").mkdir()
+    (tmp_path / "reported/report.json").write_text('{"mine": 1}', encoding="utf-8")
+    save_config(tmp_path / "swept/config.yaml", {"seeds": [0]}, "sweep")
     (tmp_path / "results").mkdir()
     (tmp_path / "results/config.yaml").write_text("mine: 1\n", encoding="utf-8")
     return tmp_path
@@ -43,6 +47,9 @@ def folder(tmp_path: Path) -> Path:
         ["localize", "{}/a", "{}/b", "--output", "{}/b/model.safetensors"],
         ["localize", "{}/a", "{}/b", "--output", "{}/p.safetensors"],
         ["localize", "{}/a", "{}/b", "--output", "{}/mine.safetensors"],  # its heat map would be mine.png
+        ["localize", "{}/a", "{}/b", "--output", "{}/new.png"],
+        ["localize", "--output", "{}/new.yaml"],
+        ["localize", "--output", "{}/mine.safetensors"],
         ["patch", "diff", "{}/a", "{}/b", "--out", "{}/b/model.safetensors"],
         ["patch", "diff", "{}/a", "{}/b", "--out", "{}/b/config.json"],
         ["patch", "compose", "{}/p.safetensors", "{}/e.safetensors", "--out", "{}/a/model.safetensors"],
@@ -57,20 +64,24 @@ def folder(tmp_path: Path) -> Path:
         ["train", "--output", "{}/mine.json", "--data.folder", "{}/data"],
         ["edit", "--output", "{}/results", "--data.folder", "{}/data"],
         ["data", "--data.folder", "{}/results"],
+        ["data", "--data.folder", "{}/reported"],
+        ["sweep", "--experiment", "{}/results"],
+        ["evaluate", "{}/a", "--output", "{}/swept.json"],  # its items would go to the folder of a study
     ],
 )
 def test_what_lce_did_not_make_stays(
     folder: Path, command: list[str], capfd: pytest.CaptureFixture[str], config: Path
 ) -> None:
     before = contents(folder)
-    settings = [] if command[0] in ("patch", "localize") or command[1].endswith("/a") else ["--config", str(config)]
-    if command[0] == "evaluate":
-        settings = ["--config", str(config)]
+    on_checkpoints = command[0] == "patch" or (command[1] == "{}/a" and command[0] != "evaluate")
+    settings = [] if on_checkpoints or command[0] == "sweep" else ["--config", str(config)]
     capfd.readouterr()
     assert main([part.replace("{}", str(folder)) for part in command] + settings) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("lce: error:")]
     assert len(errors) == 1
-    left = {name: digest for name, digest in contents(folder).items() if not name.startswith(("data/", "run/"))}
+    made = ("data/", "run/")
+    left = {name: digest for name, digest in contents(folder).items() if not name.startswith(made)}
+    left = {name: digest for name, digest in left.items() if not name.endswith(".lock")}
     assert left == before
 
 
@@ -91,5 +102,5 @@ def test_what_lce_made_is_made_anew(folder: Path) -> None:
 def test_odd_files_are_somebody_elses(kind: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / "odd").write_bytes(content)
     for path in (tmp_path / "odd", tmp_path):
-        with pytest.raises(LceError, match="that lce made; it stays as it is"):
+        with pytest.raises(LceError, match="made by lce; it is left as it is"):
             check_replaceable(path, kind)

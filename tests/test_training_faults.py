@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from lce.cli import main
 from lce.experiments.settings import StudySettings
 from lce.experiments.study import Cell, cell_name, context_of
 from lce.hub import identity
+from lce.ranks import rank
 
 FIRST = "run/seed-0/stereotypical"
 OPTIONS = ["--sparsities", "[0.4]"]
@@ -97,6 +99,55 @@ def test_a_damaged_checkpoint_is_said_and_the_level_starts_anew(
     assert results(config.parent / "run") == results(config.parent / "whole")
 
 
+def test_a_checkpoint_that_cannot_be_read_now_stays(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--config", str(config), *OPTIONS]
+    check_ending(run(command, config.parent / "said", Moment("fit", 11), signal.SIGKILL), signal.SIGKILL)
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lce.training_checkpoint.torch.load", fails)
+        assert main(command) == 2
+    assert "last.ckpt: cannot be read now" in capsys.readouterr().err
+    assert (config.parent / FIRST / "rounds/sparsity-00/checkpoints/last.ckpt").exists()
+    assert main(command) == 0
+
+
+@pytest.mark.parametrize(("key", "expected"), [("RANK", 3), ("LOCAL_RANK", 3), ("SLURM_PROCID", 3), ("OTHER", 0)])
+def test_processes_that_train_together_know_their_rank(
+    key: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(key, "3")
+    assert rank() == expected
+
+
+def test_a_pipe_that_breaks_elsewhere_is_no_success(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("lce.pruning.iterative_magnitude_pruning", breaks)
+    with pytest.raises(BrokenPipeError):
+        main(["train", "--config", str(config)])
+
+
+def test_a_second_process_waits_for_the_text(config: Path) -> None:
+    """And uses it, if it wants the same; else it is refused."""
+    commands = [
+        [sys.executable, "-m", "lce", "data", "--config", str(config), "--data.min_words", words]
+        for words in ("4", "4", "5")
+    ]
+    running = [subprocess.Popen(c, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for c in commands]
+    said = [process.communicate(timeout=120)[1] for process in running]
+    statuses = [process.returncode for process in running]
+    recorded = (config.parent / "data/made-with.yaml").read_text(encoding="utf-8")
+    kept = "4" if "min_words: 4" in recorded else "5"
+    for command, status, err in zip(commands, statuses, said, strict=True):
+        assert status == (0 if command[-1] == kept else 2), err
+
+
 def results(experiment: Path) -> dict[str, str]:
     return contents(experiment, lambda path: path.suffix not in (".safetensors", ".json"))
 
@@ -141,7 +192,10 @@ def test_levels_of_an_older_lce_are_taken_over(config: Path) -> None:
     assert "base_fingerprint" in path.read_text(encoding="utf-8")
 
 
-def test_a_second_training_in_a_folder_is_refused_at_once(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_training_in_a_folder_is_refused(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lce.atomic.PATIENCE", 1.0)
     command = [sys.executable, "-m", "lce", "train", "--config", str(config), "--train.steps", "2000"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from lce.atomic import replaced_file, writing
+from lce.atomic import held, replaced_file, writing
 from lce.checks import check_data
 from lce.config import DataSettings
 from lce.data.cda import annotate, identity
 from lce.data.sources import load_documents
 from lce.errors import LceError
-from lce.files import claim, read_json, save_config, write_json
-from lce.paths import CONFIG, EXAMPLES, REPORT, SENTENCES
+from lce.files import claim, made_with, read_json, save_config, write_json
+from lce.overwriting import check_replaceable
+from lce.paths import CONFIG, DATA_LOCK, EXAMPLES, REPORT, SENTENCES
 from lce.spec import BiasSpecification, load_specification
 
 if TYPE_CHECKING:
@@ -41,12 +42,24 @@ def prepare_examples(settings: DataSettings) -> dict[str, Any]:
     is held out for ``evaluation``, and its ``role``: ``biased`` and ``neutral`` rows make up the stereotypical and
     anti-stereotypical variants, ``control`` rows the neutral variant, which shares no sentence with them.
     """
-    folder = Path(settings.folder)
-    spec = load_specification(settings.specification)
     check_data(settings)
-    claim(folder, identity_of(settings), results=RESULTS)
-    if (folder / REPORT).exists():
-        return dict(read_json(folder / REPORT))
+    folder, identity = Path(settings.folder), identity_of(settings)
+    if not _is_prepared(folder, identity):
+        with held(folder / DATA_LOCK, f"{folder}: another process prepares it", patience=-1):
+            check_replaceable(folder / REPORT, "report of data")
+            claim(folder, identity, RESULTS, "data")
+            if not _is_prepared(folder, identity):
+                _prepare(settings, folder)
+    return dict(read_json(folder / REPORT))
+
+
+def _is_prepared(folder: Path, identity: dict[str, Any]) -> bool:
+    return (folder / REPORT).exists() and (folder / EXAMPLES).exists() and made_with(folder) == identity
+
+
+def _prepare(settings: DataSettings, folder: Path) -> None:
+    """Write the examples, and then the report."""
+    spec = load_specification(settings.specification)
     with writing(folder):
         sentences = _sentences(settings, spec)
     first = _first_of_each(sentences)
@@ -71,23 +84,23 @@ def prepare_examples(settings: DataSettings) -> dict[str, Any]:
     with replaced_file(folder / EXAMPLES) as temporary:
         examples.to_parquet(temporary)
     report = _report(examples, spec, total=len(sentences), distinct=len(first))
-    save_config(folder / CONFIG, {"data": asdict(settings)})
+    save_config(folder / CONFIG, {"data": asdict(settings)}, "data")
     write_json(folder / REPORT, report)
-    return report
 
 
 def prepare_sentences(settings: DataSettings) -> Path:
     """Write every distinct sentence of the corpus (``text``, ``evaluation``), for pretraining; return the file."""
     check_data(settings)
     path = Path(settings.folder) / SENTENCES
-    spec = load_specification(settings.specification)
-    claim(path.parent, identity_of(settings), results=RESULTS)
-    if not path.exists():
-        with writing(path.parent):
-            sentences = _sentences(settings, spec)
-        distinct = sentences.select(_first_of_each(sentences)).select_columns(["text", "evaluation"])
-        with replaced_file(path) as temporary:
-            distinct.to_parquet(temporary)
+    folder = path.parent
+    with held(folder / DATA_LOCK, f"{folder}: another process prepares it", patience=-1):
+        claim(folder, identity_of(settings), RESULTS, "data")
+        if not path.exists():
+            with writing(folder):
+                sentences = _sentences(settings, load_specification(settings.specification))
+            distinct = sentences.select(_first_of_each(sentences)).select_columns(["text", "evaluation"])
+            with replaced_file(path) as temporary:
+                distinct.to_parquet(temporary)
     return path
 
 

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader
 
 from lce.atomic import replaced_file, scratch_folder
 from lce.config import LINEAR
+from lce.errors import LceError
 from lce.evaluation import LIBRARIES
 from lce.experiments import beyond, paper
 from lce.experiments.claims import Claim, judge
@@ -26,6 +27,7 @@ from lce.files import write_json
 from lce.paths import STUDY_REPORT
 
 OWN = ("pandas", "ray", "statsmodels")
+CLAIMS = "claims.json"
 VERDICTS = {True: "holds", False: "does not hold", None: "cannot be tested here"}
 
 
@@ -40,11 +42,13 @@ def write_report(run: Path) -> Path:
     """
     results = load_results(run)
     folder = run / STUDY_REPORT
+    if folder.exists() and any(folder.iterdir()) and not (folder / CLAIMS).exists():
+        raise LceError(f"{folder}: exists and holds no report of lce; the report goes to a folder of its own")
     claims, parts, drawn = judge(results), sections(results), figures(results)
+    write_json(folder / CLAIMS, [asdict(claim) for claim in claims])
     for name, figure in drawn.items():
         save(figure, folder / "figures" / f"{name}.svg")
         save(figure, folder / "figures" / f"{name}.png")
-    write_json(folder / "claims.json", [asdict(claim) for claim in claims])
     with replaced_file(folder / "edits.csv") as temporary:
         results.edits.to_csv(temporary, index=False, float_format="%.5g")
     write_logs(results, folder / "logs")

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from lce.configuration import read_configuration
 from lce.errors import LceError
 from lce.experiments.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, StudySettings
 from lce.experiments.study import Cell, expand
@@ -150,7 +150,7 @@ def load_study(run: Path) -> tuple[StudySettings, dict[str, Any]]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(StudySettings, "study")
     parser.add_argument("--trainer", type=dict)
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_configuration(path)
     trainer = content.pop("trainer", {})
     try:
         parsed = parser.instantiate(parser.parse_object({"study": content, "trainer": trainer}))

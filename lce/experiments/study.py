@@ -17,7 +17,10 @@ from lce import training
 from lce.config import LINEAR, Settings
 from lce.data import prepare
 from lce.experiments.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, EditBlock, StudySettings, check_study
+from lce.files import read_json, write_json
 from lce.hub import identity
+from lce.overwriting import check_replaceable
+from lce.paths import BASE
 from lce.seeds import derive
 
 
@@ -114,13 +117,29 @@ def context_of(study: StudySettings, trainer_options: dict[str, Any]) -> dict[st
     return {
         "shared": {
             "base": study.base,
-            "base_fingerprint": identity(study.base).fingerprint,
+            "base_fingerprint": base_fingerprint(study),
             "data": prepare.identity_of(study.data),
             "train": training.identity_of(study.train),
             "trainer": training.numerics(trainer_options),
         },
         "evaluation": evaluation | {name: digest for name in files if (digest := _digest(Path(name)))},
     }
+
+
+def record_base(study: StudySettings) -> None:
+    """Note in the study's folder what its base model is now: all that belongs to the study goes by that."""
+    path, found = Path(study.experiment) / BASE, identity(study.base)
+    check_replaceable(path, "record of a base model")
+    write_json(path, {"base": study.base, "fingerprint": found.fingerprint, "commit": found.commit})
+
+
+def base_fingerprint(study: StudySettings) -> str:
+    """What identifies the base model: as the study's folder has it, so that a report needs no model; else as it is."""
+    path = Path(study.experiment) / BASE
+    recorded = read_json(path) if path.exists() else {}
+    if isinstance(recorded, dict) and recorded.get("base") == study.base:
+        return str(recorded.get("fingerprint"))
+    return identity(study.base).fingerprint
 
 
 def _digest(path: Path) -> str | None:

@@ -2,7 +2,7 @@
 
 The cells are the truth: what has a result is skipped, what failed is tried again, and nothing else has to be
 remembered. Cells that share their models form a group, which one worker makes in one go; a group waits for the ones
-whose models it compares. A worker that dies is replaced by Ray, and goes on behind the last result.
+whose models it compares. A worker that dies is replaced by Ray, which resumes after the last result.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from lce.atomic import held
+from lce.configuration import read_configuration
 from lce.data import wheels
 from lce.data.prepare import prepare_examples
 from lce.errors import LceError
 from lce.experiments.downstream import STSB
 from lce.experiments.settings import StudySettings
-from lce.experiments.study import Cell, expand
+from lce.experiments.study import Cell, expand, record_base
 from lce.experiments.work import make, write_failure
 from lce.experiments.workplace import Workplace
 from lce.files import save_config
@@ -112,7 +112,7 @@ def _is_swept(place: Workplace) -> bool:
     if not place.folder.exists():
         return False
     try:
-        with held(place.folder.parent / LOCK, "a sweep is at work"):
+        with held(place.folder.parent / LOCK, "a sweep is at work", patience=0):
             return False
     except LceError:
         return True
@@ -125,13 +125,12 @@ def run_sweep(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
         LceError: the settings are impossible, ray is not installed, its cluster cannot be reached, or another
             sweep is at work in the same folder.
     """
-    cells = expand(study)
-    place = Workplace(study, trainer_options)
-    if not place.folder.exists():
-        check_replaceable(place.folder.parent / CONFIG, "settings")
-    place.folder.mkdir(parents=True, exist_ok=True)
-    lock, run = place.folder.parent / LOCK, place.folder.parent
-    with held(lock, f"{run}: another sweep is at work there; `lce sweep --status` shows it"):
+    cells, run = expand(study), Path(study.experiment)
+    check_replaceable(run / CONFIG, "settings file of sweep")
+    with held(run / LOCK, f"{run}: another sweep is at work there; `lce sweep --status` shows it"):
+        record_base(study)
+        place = Workplace(study, trainer_options)
+        place.folder.mkdir(parents=True, exist_ok=True)
         _fetch(study)
         left = [group for group in groups_of(study, cells) if not all(place.path(c).exists() for c in group.cells)]
         with _ray(study, trainer_options) if left else nullcontext() as ray:
@@ -155,9 +154,9 @@ def _fetch(study: StudySettings) -> None:
 def _record(study: StudySettings, trainer_options: dict[str, Any], path: Path) -> None:
     """Save the settings, from which the report and the status start; what was made with others stays beside."""
     settings = asdict(study) | {"trainer": dict(trainer_options)}
-    if path.exists() and yaml.safe_load(path.read_text(encoding="utf-8")) != settings:
+    if path.exists() and read_configuration(path) != settings:
         log.info("%s: replaced, for the settings have changed; results that still apply are used", path)
-    save_config(path, settings)
+    save_config(path, settings, "sweep")
 
 
 @contextmanager

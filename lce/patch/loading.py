@@ -33,14 +33,19 @@ def from_pretrained(base: str | Path, patch: str | Path, **options: Any) -> PreT
     """
     loaded = Patch.load(patch)
     dtype = float_type(options.pop("dtype", options.pop("torch_dtype", None)))
-    of_hub = {key: options.pop(key) for key in HUB_OPTIONS if options.get(key) is not None}
+    of_hub = {key: value for key in HUB_OPTIONS if (value := options.pop(key, None)) is not None}
+    options.pop("use_safetensors", None)  # nothing else is loaded
     trusts = bool(options.pop("trust_remote_code", False))
     subfolder = options.pop("subfolder", None) or "."
     folder, config = read_config(base, trusts, subfolder=subfolder, **of_hub)
     kind = model_class(config, folder if trusts else None)
     model, _ = load_weights(kind, base, folder, config, dtype="auto", trust_remote_code=trusts, **options)
     loaded.apply_(model)
-    patched: PreTrainedModel = model if dtype is None else model.to(dtype)
+    patched: PreTrainedModel = model
+    if dtype is not None:
+        for parameter in patched.parameters():  # and no buffers, such as those of positions: as in transformers
+            parameter.data = parameter.data.to(dtype)
+        patched.config.dtype = dtype
     return patched
 
 

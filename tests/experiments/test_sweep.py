@@ -100,7 +100,7 @@ def wait_for(run: Path, cells: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def test_killed_drivers_and_workers_change_no_result(
-    swept: Path, study_config: Path, capsys: pytest.CaptureFixture[str]
+    swept: Path, study_config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = yaml.safe_load(study_config.read_text(encoding="utf-8")) | {"experiment": str(swept.parent / "killed")}
     config, run = swept.parent / "killed.yaml", swept.parent / "killed"
@@ -108,6 +108,7 @@ def test_killed_drivers_and_workers_change_no_result(
 
     driver = start(config)
     wait_for(run, 3, driver)
+    monkeypatch.setattr("lce.atomic.PATIENCE", 1.0)
     assert main(["sweep", "--config", str(config)]) == 2
     assert "another sweep is at work" in capsys.readouterr().err
     assert main(["sweep", "--config", str(config), "--status"]) == 0
