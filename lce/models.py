@@ -41,7 +41,7 @@ def load_masked_lm(
             mask token or is not a fast one, or its configuration, weights and vocabulary do not fit each other.
     """
     model, tokenizer = open_masked_lm(name, trust_remote_code)
-    with refusing(f"model {name}"):  # what only computing shows
+    with refusing(f"model {name}"), torch.no_grad():  # what only computing shows
         tokenizer.model_max_length = int(min(tokenizer.model_max_length, longest_input(model)))
         masked_logits(model, *_two_sentences(model))
     return model, tokenizer

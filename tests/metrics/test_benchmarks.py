@@ -42,8 +42,9 @@ def test_crows_pairs_against_the_literal_scorer(bundled: Bundled, benchmarks: Pa
         expected = [literal.crows_pairs(*bundled, (row["sent_more"], row["sent_less"]), changed) for row in rows]
         metric = measure(bundled[0], TokenBudget(512))
         items = metric.items()
-        assert items["more"].tolist() == pytest.approx([more for more, _ in expected], abs=1e-4)
-        assert items["less"].tolist() == pytest.approx([less for _, less in expected], abs=1e-4)
+        # Each is a sum of some fifty terms in float32, whose last digits differ from processor to processor.
+        assert items["more"].tolist() == pytest.approx([more for more, _ in expected], abs=1e-4, rel=1e-5)
+        assert items["less"].tolist() == pytest.approx([less for _, less in expected], abs=1e-4, rel=1e-5)
         preferred = sum(round(more, 3) > round(less, 3) for more, less in expected)
         assert metric.compute().item() == pytest.approx(100 * preferred / len(rows))
         assert items["is_stereo"].tolist() == [row["stereo_antistereo"] == "stereo" for row in rows]
