@@ -82,6 +82,7 @@ def work(
     sys.stdout, sys.stderr = (open(descriptor, "w", closefd=False) for descriptor in (1, 2))  # noqa: SIM115
     os.environ.update(environment)
     tempfile.tempdir = None  # chosen anew
+    answer_interrupts()
     from lce.cli import main
 
     if moment:
@@ -91,6 +92,11 @@ def work(
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def answer_interrupts() -> None:
+    """SIGINT is answered, even where the tests run in the background of a shell, which has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

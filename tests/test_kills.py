@@ -163,7 +163,7 @@ def test_random_moments_of_a_training(
     place.mkdir()
     config = write_config(place, base, sentences_file, benchmarks.parent)
     command = ["train", "--config", str(config), *options]
-    for _ in range(40 if THOROUGH else 4):
+    for _ in range(40 if THOROUGH else 2):
         ending = run(command, tmp_path / "said", random.uniform(0.02, 4.0), number, TMPDIR=elsewhere)
         if ending.status == 0:
             break

@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import tiny_bert
-from killing import Moment, check_ending, contents, run
+from killing import Moment, answer_interrupts, check_ending, contents, run
 from transformers import BertTokenizer
 
 from lce.cli import main
@@ -22,16 +23,20 @@ from lce.experiments.settings import StudySettings
 from lce.experiments.study import Cell, cell_name, context_of
 from lce.hub import identity
 from lce.ranks import rank
+from lce.training_checkpoint import AtomicCheckpointIO, last_checkpoint
 
 FIRST = "run/seed-0/stereotypical"
 OPTIONS = ["--sparsities", "[0.4]"]
 
 
-@pytest.mark.parametrize("program", [["-m", "lce"], ["-m", "lce.cli"]])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "program"), [(signal.SIGTERM, ["-m", "lce"]), (signal.SIGINT, ["-m", "lce.cli"])], ids=["TERM", "INT"]
+)
 def test_signals_end_a_command_with_their_status_and_one_line(number: int, program: list[str], config: Path) -> None:
     command = [sys.executable, *program, "train", "--config", str(config), "--train.steps", "2000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=answer_interrupts
+    )
     while not list((config.parent / FIRST).glob("rounds/*/checkpoints/*.ckpt")):
         assert process.poll() is None
         time.sleep(0.02)
@@ -73,30 +78,36 @@ def test_a_second_signal_ends_what_hangs(tmp_path: Path) -> None:
         assert process.wait(10) == 143
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "pickle"])
-def test_a_damaged_checkpoint_is_said_and_the_level_starts_anew(
-    damage: str, config: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_checkpoint_is_said_and_the_level_starts_anew(config: Path, caplog: pytest.LogCaptureFixture) -> None:
     command = ["train", "--config", str(config), *OPTIONS]
     assert main([*command, "--experiment", str(config.parent / "whole")]) == 0
     check_ending(run(command, config.parent / "said", Moment("fit", 11), signal.SIGKILL), signal.SIGKILL)
     last = config.parent / FIRST / "rounds/sparsity-00/checkpoints/last.ckpt"
-    content = last.read_bytes()
-    changed = {
-        "empty": b"",
-        "cut": content[: len(content) // 2],
-        "flipped": content[: len(content) // 2]
-        + bytes([content[len(content) // 2] ^ 1])
-        + content[len(content) // 2 + 1 :],
-        "pickle": b"cos\nsystem\n(S'true'\ntR.",
-    }
-    last.write_bytes(changed[damage])
+    last.write_bytes(last.read_bytes()[:-100])
     assert main(command) == 0
     warnings = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
     assert len(warnings) == 1
     assert "this round starts anew" in warnings[0]
     assert "\n" not in warnings[0]
     assert results(config.parent / "run") == results(config.parent / "whole")
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "pickle"])
+def test_damaged_checkpoints_are_put_aside(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state": torch.arange(10_000), "step": 3}, path)
+    assert last_checkpoint(tmp_path) == path
+    content = path.read_bytes()
+    half = len(content) // 2
+    changed = {
+        "empty": b"",
+        "cut": content[:half],
+        "flipped": content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :],
+        "pickle": b"cos\nsystem\n(S'true'\ntR.",
+    }
+    path.write_bytes(changed[damage])
+    assert last_checkpoint(tmp_path) is None
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.damaged"]
 
 
 def test_a_checkpoint_that_cannot_be_read_now_stays(
