@@ -43,10 +43,13 @@ def read_tensor(entry: Entry, first: int = 0, last: int | None = None) -> Tensor
 
 
 def write_file(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-    """Write ``tensors`` of any shape with what is to be said about them, so that `read_file` notices any damage."""
+    """Write ``tensors`` of any shape with what is to be said about them, so that `read_file` notices any damage.
+
+    They lie in the file in order of their names, as in all files of the library: random baselines go by a mask's order.
+    """
     with TensorWriter.to(path) as writer:
         writer.record = dict(record)
-        for name, tensor in tensors.items():
+        for name, tensor in sorted(tensors.items()):
             writer.add(name, to_numpy(tensor), CODES[tensor.dtype], tuple(tensor.shape))
 
 

@@ -74,3 +74,10 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not a mask")
     with pytest.raises(LceError, match="cannot be read"):
         Mask.load(path)
+
+
+def test_a_file_has_its_parameters_in_order_of_their_names(tmp_path: Path) -> None:
+    """Random baselines are drawn parameter by parameter, in this order."""
+    kept = {name: torch.tensor([True, False]) for name in ("b.2", "a", "b.10")}
+    Mask(kept).save(tmp_path / "m")
+    assert list(Mask.load(tmp_path / "m").kept) == ["a", "b.10", "b.2"]
