@@ -185,7 +185,7 @@ def test_the_same_command_twice_gives_the_same_bytes(tmp_path: Path) -> None:
         (["--output", "{}/target"], "target: exists already"),
         (["--output", "{}/target/inside"], "lies inside of"),
         (["--output", "{}/out", "--patch", "{}/out/p"], "lies in the --output folder"),
-        (["--patch", "."], "is no patch that lce made"),
+        (["--patch", "."], "is not a patch made by lce"),
         (["--patch", "{}/new/p", "--k", "0"], "k: expected"),
         (["--patch", "{}/target/config.json/p"], "cannot be written"),
         (["--patch", "{}/p", "--selection", "{}/none"], "none: cannot be read"),
@@ -291,4 +291,4 @@ def test_a_selection_brings_its_own_tensors_and_its_masks(tmp_path: Path, capfd:
     assert main(command) == 0
     assert set(Patch.load(tmp_path / "p").parameters) == {"model.embed_tokens.weight", "lm_head.weight"}
     assert main(["localize", *models, "--output", str(tmp_path / "s.png")]) == 2
-    assert "is the name that the heat map gets" in capfd.readouterr().err
+    assert "is the name that a heat map beside it gets" in capfd.readouterr().err

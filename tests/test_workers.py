@@ -54,7 +54,8 @@ def test_a_failure_comes_through() -> None:
         next(results)
 
 
-def test_the_bar_counts_tensors_and_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_counts_tensors_and_bytes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)  # elsewhere there is none
     for _ in ordered(lambda item: time.sleep(0.03), range(100), PROGRESS):
         pass
     printed = capsys.readouterr().err

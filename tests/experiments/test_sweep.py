@@ -80,7 +80,7 @@ def test_a_finished_sweep_has_nothing_to_do(swept: Path, study_config: Path) -> 
 
 
 def start(config: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "lce.cli", "sweep", "--config", str(config)])
+    return subprocess.Popen([sys.executable, "-m", "lce", "sweep", "--config", str(config)])
 
 
 def workers(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -121,7 +121,7 @@ def test_killed_drivers_and_workers_change_no_result(
     assert 0 < len(results(run)) < len(results(swept))
 
     driver = start(config)
-    wait_for(run, 10, driver)
+    wait_for(run, len(results(run)) + 1, driver)
     driver.terminate()
     assert driver.wait(timeout=60) == 143
 
