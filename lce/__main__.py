@@ -2,7 +2,7 @@
 
 import sys
 
-from lce.signals import Stopped, stopping
+from lce.foundations.signals import Stopped, stopping
 
 
 def main() -> int:

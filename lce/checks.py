@@ -12,17 +12,9 @@ from collections.abc import Mapping, Sequence
 from math import inf, isfinite
 from typing import Any
 
-from lce.checkpoint_settings import EditSettings, LocalizeSettings
-from lce.config import (
-    LINEAR,
-    CorpusSettings,
-    DataSettings,
-    EvaluationSettings,
-    OptimisationSettings,
-    PretrainSettings,
-    Settings,
-)
-from lce.errors import LceError
+from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
+from lce.config import LINEAR, CorpusSettings, DataSettings, EvaluationSettings, OptimisationSettings, PretrainSettings, Settings
+from lce.foundations.errors import LceError
 
 SHORTEST = 3
 """Tokens of the shortest sentence: one between the two that mark its ends."""

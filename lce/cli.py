@@ -12,12 +12,12 @@ from importlib.metadata import version
 
 from jsonargparse import Namespace
 
-from lce.arguments import ARGUMENTS, Arguments, Command, chosen, parse
-from lce.atomic import disk_error
-from lce.commands import COMMANDS, ON_CHECKPOINTS
-from lce.errors import LceError
-from lce.logs import quieten
-from lce.signals import Stopped, stopping
+from lce.commands.arguments import ARGUMENTS, Arguments, Command, chosen, parse
+from lce.foundations.atomic_files import disk_error
+from lce.commands.functions import COMMANDS, ON_CHECKPOINTS
+from lce.foundations.errors import LceError
+from lce.foundations.logs import quieten
+from lce.foundations.signals import Stopped, stopping
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +65,7 @@ def _parse(arguments: list[str]) -> tuple[Command, Namespace]:
         raise SystemExit(0)
     name, rest = chosen("lce", COMMANDS, arguments)
     if name == "patch":
-        from lce.patch.commands import ACTIONS, adder
+        from lce.commands.patch import ACTIONS, adder
 
         action, rest = chosen("lce patch", {name: command for name, (command, _) in ACTIONS.items()}, rest)
         command = ACTIONS[action][0]

@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from lce.cli import main
 from lce.data import wheels
-from lce.spec import BiasSpecification, load_specification
+from lce.data.specification import BiasSpecification, load_specification
 
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")

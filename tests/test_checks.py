@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from lce.checkpoint_settings import EditSettings, LocalizeSettings
+from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
 from lce.checks import check_comparison, check_pretraining, check_settings
 from lce.cli import main
 from lce.config import PretrainSettings, Settings
-from lce.errors import LceError
-from lce.experiments.settings import DownstreamSettings, EditBlock, StudySettings, check_study
+from lce.foundations.errors import LceError
+from lce.study.settings import DownstreamSettings, EditBlock, StudySettings, check_study
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from lce.data.masking import MaskedBatch, MaskingCollator
-from lce.seeds import generator
+from lce.foundations.seeds import generator
 
 WINDOW = 50
 """Batches that are sorted by length together: wide enough to save padding, narrow enough to stay random."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lce.spec import BiasSpecification
+from lce.data.specification import BiasSpecification
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

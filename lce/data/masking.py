@@ -17,8 +17,8 @@ from torch import Tensor
 
 from lce.checks import check_probability
 from lce.data.encoding import EncodedTexts
-from lce.errors import LceError
-from lce.seeds import generator
+from lce.foundations.errors import LceError
+from lce.foundations.seeds import generator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

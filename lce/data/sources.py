@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lce.checks import check_corpus
 from lce.config import CorpusSettings
 from lce.data import wheels
-from lce.errors import LceError
+from lce.foundations.errors import LceError
 
 if TYPE_CHECKING:
     import datasets

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lce.atomic import cannot_write, new_folder
-from lce.errors import LceError
+from lce.foundations.atomic_files import cannot_write, new_folder
+from lce.foundations.errors import LceError
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lce.seeds import derive
+from lce.foundations.seeds import derive
 
 DRAWS = 2000
 """Bootstrap resamples."""

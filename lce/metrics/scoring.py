@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lce.errors import LceError
-from lce.models import masked_logits
+from lce.foundations.errors import LceError
+from lce.models.masked_lm import masked_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

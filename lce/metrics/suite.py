@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from lce.checks import check_evaluation
 from lce.config import EvaluationSettings, MetricName
 from lce.data import wheels
-from lce.errors import LceError
+from lce.foundations.errors import LceError
 from lce.metrics import crows_pairs, stereoset, weat
 from lce.metrics.items import ItemMetric
 from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer

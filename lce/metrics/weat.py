@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lce.errors import LceError
-from lce.kernels import OneDnnLinear
+from lce.foundations.errors import LceError
+from lce.models.fast_linear import OneDnnLinear
 from lce.metrics import significance
 from lce.metrics.items import DRAWS, ItemMetric, Items, Score, defined, random
 from lce.metrics.scoring import TokenBudget, check_length, evaluating, padded

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lce.checkpoint import Checkpoint, common_tensors, digest
-from lce.errors import LceError
-from lce.hub import resolve
+from lce.storage.checkpoint import Checkpoint, common_tensors, digest
+from lce.foundations.errors import LceError
+from lce.storage.hub import resolve
 from lce.patch.format import Patch, PatchWriter
 from lce.patch.record import CODES, Parameter, RawChange
-from lce.tensorfile import PIECE, Entry, as_bytes, bits, hasher
-from lce.workers import by_tensor, ordered
+from lce.storage.safetensors_file import PIECE, Entry, as_bytes, bits, hasher
+from lce.foundations.threads import by_tensor, ordered
 
 Made = tuple[RawChange, Parameter]
 

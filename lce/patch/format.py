@@ -30,35 +30,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lce.errors import LceError
-from lce.indices import decode, encode
-from lce.overwriting import check_replaceable
-from lce.patch.record import (
-    Parameter,
-    RawChange,
-    base_fingerprint,
-    check_name,
-    is_finite,
-    read_parameters,
-    record_of,
-    with_version,
-)
-from lce.tensorfile import (
-    Array,
-    Entry,
-    TensorWriter,
-    bits,
-    digests_of,
-    read_checked,
-    read_header,
-    read_record,
-    whole_digest,
-)
+from lce.foundations.errors import LceError
+from lce.storage.position_codec import decode, encode
+from lce.foundations.overwriting import check_replaceable
+from lce.patch.record import Parameter, RawChange, base_fingerprint, check_name, is_finite, read_parameters, record_of, with_version
+from lce.storage.safetensors_file import Array, Entry, TensorWriter, bits, digests_of, read_checked, read_header, read_record, whole_digest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lce import edits
+    from lce.edit import strategies as edits
 
 
 @dataclass(frozen=True)
@@ -105,7 +86,7 @@ class Patch:
     @classmethod
     def create(cls, changes: edits.Changes, base: Mapping[str, Tensor], provenance: dict[str, Any]) -> Patch:
         """A patch that makes ``changes`` to ``base`` (all parameters that change, as they are before)."""
-        from lce.patch.modules import created
+        from lce.patch.on_modules import created
 
         parameters, stored = created(changes, base)
         return cls(parameters, stored, with_version(provenance))
@@ -150,19 +131,19 @@ class Patch:
         Raises:
             LceError: ``model`` is not the patch's base, or would not become what the patch says.
         """
-        from lce.patch.modules import apply
+        from lce.patch.on_modules import apply
 
         return apply(self, model)
 
     def apply_(self, model: nn.Module) -> None:
         """As `apply`, in place; ``model`` stays as it is if anything is refused."""
-        from lce.patch.modules import apply_
+        from lce.patch.on_modules import apply_
 
         apply_(self, model)
 
     def revert_(self, model: nn.Module) -> None:
         """Take the edit back, in place; LceError and no change if ``model`` is not the base with this patch applied."""
-        from lce.patch.modules import revert_
+        from lce.patch.on_modules import revert_
 
         revert_(self, model)
 

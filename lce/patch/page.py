@@ -6,12 +6,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from lce.atomic import replaced_file
-from lce.figures import as_svg, heat_map
-from lce.overwriting import check_replaceable
+from lce.foundations.atomic_files import replaced_file
+from lce.foundations.figures import as_svg, heat_map
+from lce.foundations.overwriting import check_replaceable
 from lce.patch.format import Patch
 from lce.patch.text import parameter_rows, provenance_rows, score_rows
-from lce.selection import cells
+from lce.localize.selection import cells
 
 
 def write_page(path: str | Path, patch: Patch, name: str, size: int) -> None:

@@ -16,14 +16,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lce.atomic import new_folder
-from lce.edits import Change
-from lce.errors import LceError
-from lce.loading import fitting, read_config, refusing
-from lce.patch.folders import check_applies
+from lce.foundations.atomic_files import new_folder
+from lce.edit.strategies import Change
+from lce.foundations.errors import LceError
+from lce.models.loading import fitting, read_config, refusing
+from lce.patch.on_folders import check_applies
 from lce.patch.format import Patch
 from lce.patch.loading import model_class
-from lce.patch.modules import Tensors
+from lce.patch.on_modules import Tensors
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from lce.checkpoint import combined
-from lce.errors import LceError
-from lce.tensorfile import Array
+from lce.storage.checkpoint import combined
+from lce.foundations.errors import LceError
+from lce.storage.safetensors_file import Array
 
 FORMAT = "lce-patch"
 FORMAT_VERSION = 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lce.labels import label, number_text
+from lce.foundations.labels import label, number_text
 from lce.patch.format import Patch
 from lce.patch.record import as_float32
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/support")]
 Result = TypeVar("Result")
 BUNDLED = ROOT / "checkpoints/lce-bert-mini"
 
@@ -34,7 +34,7 @@ def machine(device: torch.device) -> str:
 
 def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 2048) -> float:
     """Floating-point operations per second of a large product, by the faster route."""
-    from lce.kernels import OneDnnLinear
+    from lce.models.fast_linear import OneDnnLinear
 
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
 
@@ -76,7 +76,7 @@ def peak_memory() -> int:
 
 def models() -> dict[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
     """The bundled model, and one of bert-base's shape with random weights, both with the bundled tokenizer."""
-    from lce.models import load_masked_lm
+    from lce.models.masked_lm import load_masked_lm
 
     bundled, tokenizer = load_masked_lm(BUNDLED)
     torch.manual_seed(0)

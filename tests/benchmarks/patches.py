@@ -57,15 +57,15 @@ def measured(work: Callable[..., None], *arguments: object) -> tuple[float, int]
 
 
 def localise(pair: Path, share: float) -> None:
-    from lce.checkpoint_editing import run_localize
-    from lce.checkpoint_settings import LocalizeSettings
+    from lce.commands.checkpoint_editing import run_localize
+    from lce.commands.checkpoint_settings import LocalizeSettings
 
     run_localize(str(pair / "a"), str(pair / "b"), LocalizeSettings(k=share), pair / "selection")
 
 
 def edit(pair: Path) -> None:
-    from lce.checkpoint_editing import run_edit
-    from lce.checkpoint_settings import EditSettings
+    from lce.commands.checkpoint_editing import run_edit
+    from lce.commands.checkpoint_settings import EditSettings
 
     settings = EditSettings(selection=str(pair / "selection"), patch=str(pair / "patch"), output=str(pair / "edited"))
     run_edit(str(pair / "a"), str(pair / "b"), settings)
@@ -73,7 +73,7 @@ def edit(pair: Path) -> None:
 
 def apply(pair: Path) -> None:
     from lce.patch import Patch
-    from lce.patch.folders import apply_patch
+    from lce.patch.on_folders import apply_patch
 
     apply_patch(pair / "a", Patch.load(pair / "patch"), pair / "edited")
 
@@ -179,7 +179,7 @@ def make_bert_pair(folder: Path) -> None:
     """bert-base with random weights, and a copy with 0.5 % of the encoder's weights moved."""
     from transformers import BertConfig, BertForMaskedLM
 
-    from lce.models import prunable_parameters
+    from lce.models.masked_lm import prunable_parameters
 
     torch.manual_seed(0)
     model = BertForMaskedLM(BertConfig())
@@ -267,8 +267,8 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], to
 
 
 def interpolate_by_lce(target: Path, reference: Path, out: Path) -> tuple[float, int]:
-    from lce.checkpoint_editing import run_edit
-    from lce.checkpoint_settings import EditSettings
+    from lce.commands.checkpoint_editing import run_edit
+    from lce.commands.checkpoint_settings import EditSettings
 
     settings = EditSettings(
         k=1.0, tensors=["."], strategy="interpolation", alpha=0.25, output=str(out), old_values=False, full_step=False

@@ -17,10 +17,10 @@ from torch import nn
 from torch.nn.utils import prune
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lce.callbacks import MaskCallback
-from lce.masks import Mask, magnitude_prune
-from lce.models import MaskedLanguageModel, masked_logits, prunable_parameters
-from lce.pruning import save_level
+from lce.edit.callback import MaskCallback
+from lce.storage.masks import Mask, magnitude_prune
+from lce.models.masked_lm import MaskedLanguageModel, masked_logits, prunable_parameters
+from lce.training.pruning.imp import save_level
 
 SPARSITY = 0.3
 BATCH, LENGTH = 32, 27

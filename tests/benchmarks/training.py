@@ -29,7 +29,7 @@ from transformers import (
 from lce.config import OptimisationSettings
 from lce.data.encoding import encode
 from lce.data.module import read_examples
-from lce.training import fit
+from lce.training.fit import fit
 
 BATCH = 32
 MAX_LENGTH = 64

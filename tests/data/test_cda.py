@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lce.data.cda import annotate, identity, render
-from lce.spec import BiasSpecification
+from lce.data.specification import BiasSpecification
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from transformers import BertTokenizer
 
 from lce.data.encoding import EncodedTexts, encode
 from lce.data.masking import MaskingCollator, MaskingProbabilities, masking_probabilities
-from lce.errors import LceError
-from lce.spec import BiasSpecification
+from lce.foundations.errors import LceError
+from lce.data.specification import BiasSpecification
 
 
 @pytest.fixture

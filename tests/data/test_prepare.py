@@ -13,8 +13,8 @@ from conftest import own_sentences
 from lce.config import CorpusSettings, DataSettings
 from lce.data.module import read_examples
 from lce.data.prepare import prepare_examples, prepare_sentences
-from lce.errors import LceError
-from lce.paths import EXAMPLES
+from lce.foundations.errors import LceError
+from lce.foundations.paths import EXAMPLES
 
 SPECIFICATION = str(Path(__file__).parents[2] / "configs/bias/gender.yaml")
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 from lce.data import wheels
-from lce.errors import LceError
+from lce.foundations.errors import LceError
 
 
 def archive(path: Path, content: bytes) -> Path:

@@ -15,13 +15,13 @@ from conftest import BASE
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lce.config import EvaluationSettings
-from lce.errors import LceError
+from lce.foundations.errors import LceError
 from lce.metrics.crows_pairs import CrowsPairs, CrowsPairsScorer, Pair, read_pairs
 from lce.metrics.items import differences
 from lce.metrics.scoring import Query, TokenBudget, log_probabilities
 from lce.metrics.stereoset import Example, StereoSet, StereoSetScorer, read_examples
 from lce.metrics.suite import BiasSuite
-from lce.models import load_masked_lm
+from lce.models.masked_lm import load_masked_lm
 
 EXAMPLES = 30
 Bundled = tuple[PreTrainedModel, PreTrainedTokenizerBase]

@@ -10,7 +10,7 @@ from conftest import own_sentences
 from transformers import BertForMaskedLM, BertTokenizer
 
 from lce.data.module import read_text
-from lce.errors import LceError
+from lce.foundations.errors import LceError
 from lce.metrics.items import differences
 from lce.metrics.perplexity import Perplexity
 from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer

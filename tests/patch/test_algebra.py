@@ -9,12 +9,12 @@ from architectures import made
 from patches import NAME, OTHER, model, patch_for, weights
 
 from lce.cli import main
-from lce.edits import Change
-from lce.errors import LceError
+from lce.edit.strategies import Change
+from lce.foundations.errors import LceError
 from lce.patch import Patch
-from lce.patch.algebra import compose
-from lce.patch.modules import Tensors
-from lce.patch.scaling import scale
+from lce.patch.compose import compose
+from lce.patch.on_modules import Tensors
+from lce.patch.scale import scale
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:

@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 
 import lce
 from lce.cli import main
-from lce.errors import LceError
+from lce.foundations.errors import LceError
 from lce.patch import Patch
-from lce.patch.algebra import compose
+from lce.patch.compose import compose
 from lce.patch.between import patch_between
-from lce.patch.folders import apply_patch, revert_patch, verify_patch
+from lce.patch.on_folders import apply_patch, revert_patch, verify_patch
 from lce.patch.peft import to_peft
-from lce.patch.scaling import scale
-from lce.tensorfile import read_header
+from lce.patch.scale import scale
+from lce.storage.safetensors_file import read_header
 
 
 @pytest.fixture

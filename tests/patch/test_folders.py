@@ -17,12 +17,12 @@ from transformers import AutoModelForMaskedLM
 
 import lce
 from lce.cli import main
-from lce.errors import LceError
+from lce.foundations.errors import LceError
 from lce.patch import Patch
 from lce.patch.between import patch_between
-from lce.patch.folders import apply_patch, revert_patch, verify_patch
+from lce.patch.on_folders import apply_patch, revert_patch, verify_patch
 from lce.patch.format import same_bits
-from lce.tensors import read_tensors, tensor_digest
+from lce.storage.torch_bridge import read_tensors, tensor_digest
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from architectures import saved
 from patches import NAME, literally_applied, model, patch_for, record, weights
 
 import lce
-from lce.edits import Change
-from lce.errors import LceError
+from lce.edit.strategies import Change
+from lce.foundations.errors import LceError
 from lce.patch import Patch
-from lce.patch.modules import Tensors
+from lce.patch.on_modules import Tensors
 
 
 def test_saved_and_read_back(tmp_path: Path) -> None:

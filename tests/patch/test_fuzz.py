@@ -18,15 +18,15 @@ from architectures import saved
 from file_mutants import KINDS, mutant
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
-from lce.edits import Change, step
-from lce.errors import LceError
+from lce.edit.strategies import Change, step
+from lce.foundations.errors import LceError
 from lce.patch import Patch
-from lce.patch.algebra import compose
-from lce.patch.folders import apply_patch, revert_patch, verify_patch
+from lce.patch.compose import compose
+from lce.patch.on_folders import apply_patch, revert_patch, verify_patch
 from lce.patch.format import PatchWriter
 from lce.patch.page import write_page
 from lce.patch.peft import to_peft
-from lce.patch.scaling import scale
+from lce.patch.scale import scale
 from lce.patch.text import describe
 
 MUTANTS = 10_000 if os.environ.get("LCE_FUZZ") == "all" else 2_000

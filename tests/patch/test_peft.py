@@ -13,10 +13,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from lce.cli import main
-from lce.edits import Change
-from lce.errors import LceError
+from lce.edit.strategies import Change
+from lce.foundations.errors import LceError
 from lce.patch import Patch
-from lce.patch.modules import Tensors
+from lce.patch.on_modules import Tensors
 from lce.patch.peft import to_peft
 
 PLACES = {

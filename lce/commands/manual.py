@@ -1,0 +1,143 @@
+"""The help of a command: real command lines first, then the options used most, then the rest, group by group."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from argparse import SUPPRESS, Action
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from jsonargparse import Namespace
+
+from lce.commands.applicable import applies
+from lce.commands.examples import EXAMPLES
+
+INDENT, HANGING = " " * 2, " " * 8
+WIDEST = 110
+FREQUENT = {
+    "data": ("config", "data.folder", "data.corpus.source", "data.corpus.files", "data.specification"),
+    "pretrain": ("config", "output", "layers", "train.steps", "trainer.accelerator"),
+    "train": (
+        "config", "experiment", "base", "variant", "seed", "sparsities", "sparsity", "train.steps",
+        "train.learning_rate", "trainer.accelerator",
+    ),
+    "localize": ("config", "experiment", "target", "reference", "seed", "sparsity", "localization", "k", "output"),
+    "edit": (
+        "config", "experiment", "target", "reference", "seed", "sparsity", "localization", "k", "strategy", "alpha",
+        "selection", "output",
+    ),
+    "evaluate": (
+        "model", "config", "against", "limit", "evaluation.metrics", "evaluation.bias_type", "evaluation.weat",
+        "evaluation.text", "trainer.accelerator", "output",
+    ),
+    "sweep": ("config", "dry_run", "status", "experiment", "base", "seeds", "address", "cpus_per_task"),
+    "localize TARGET REFERENCE": ("target", "reference", "output", "localization", "k"),
+    "edit TARGET REFERENCE": ("target", "reference", "alpha", "k", "selection", "output", "patch"),
+}  # fmt: skip
+TITLES = {
+    "": "other options",
+    "data": "data (text to train and evaluate on)",
+    "data.corpus": "data.corpus (where the documents come from)",
+    "train": "train (how a model is trained)",
+    "evaluation": "evaluation (how bias is measured)",
+    "downstream": "downstream (fine-tuning on tasks of sentence pairs)",
+    "trainer": "trainer (where and how Lightning computes)",
+}
+NAMES = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: "{true,false}"}
+
+
+def overview(program: str, about: Mapping[str, str]) -> str:
+    """The help of `lce` itself, or of `lce patch`; ``about`` is a line on each command."""
+    lines = [f"usage: {program} COMMAND …", "", *_examples(program), "commands:"]
+    lines += [f"{INDENT}{name:10} {line}" for name, line in about.items()]
+    lines += ["", f"`{program} COMMAND --help` explains a command."]
+    return "\n".join(lines) + "\n"
+
+
+def manual(command: str, description: str, actions: Sequence[Action], origins: Mapping[str, str]) -> str:
+    """The help of ``command``; ``origins`` are the configuration files that values come from."""
+    shown = [action for action in actions if _is_shown(command, action)]
+    positionals = "".join(f" {a.dest.upper()}" for a in shown if not a.option_strings)
+    usage = command if positionals.strip() and command.endswith(positionals) else command + positionals
+    lines = [f"usage: lce {usage} [options]", "", *_wrapped(description, ""), "", *_examples(command)]
+    frequent = FREQUENT.get(command, tuple(a.dest for a in shown if "." not in a.dest))
+    groups: dict[str, list[Action]] = {"frequent options": sorted(
+        (a for a in shown if a.dest in frequent), key=lambda action: frequent.index(action.dest)
+    )}  # fmt: skip
+    for action in shown:
+        if action.dest not in frequent:
+            group = action.dest.rpartition(".")[0]
+            groups.setdefault(TITLES.get(group, group), []).append(action)
+    rest = groups.pop(TITLES[""], [])
+    for title, members in [*groups.items(), (TITLES[""], rest)]:
+        if members:
+            lines += [f"{title}:", *(line for a in members for line in _option(a, origins)), ""]
+    return "\n".join(lines)
+
+
+def _is_shown(command: str, action: Action) -> bool:
+    """Whether ``action`` is an option that matters, and no group of options."""
+    is_group = type(action).__name__ == "_ActionConfigLoad" or action.dest.endswith(".help")
+    return (
+        not is_group
+        and action.help != SUPPRESS
+        and (action.dest in ("config", "help") or applies(command, action.dest))
+    )
+
+
+def _examples(command: str) -> list[str]:
+    found = EXAMPLES.get(command, ())
+    return ["examples:", *(f"{INDENT}{example}" for example in found), ""] if found else []
+
+
+def _option(action: Action, origins: Mapping[str, str]) -> list[str]:
+    """The lines about one option: how it is given, what it says, its value and where that comes from."""
+    name = ", ".join(text for text in action.option_strings if not text.endswith("+")) or action.dest.upper()
+    hint = getattr(action, "_typehint", None) or action.type
+    kind = _kind(hint) if action.option_strings and action.nargs != 0 else ""
+    text = " ".join((action.help or "").split())
+    if action.option_strings and hint is str and action.default is None:
+        text += " (required)"
+    elif action.option_strings and action.dest not in ("config", "help"):
+        value = _value(action.default)
+        origin = origins.get(action.dest)
+        text += f" ({value}, from {origin})" if origin else f" (default: {value})"
+    return [f"{INDENT}{name} {kind}{' …' if action.nargs == '+' else ''}".rstrip(), *_wrapped(text, HANGING)]
+
+
+def _kind(hint: Any) -> str:
+    """What a value of this type looks like on the command line."""
+    origin, parts = get_origin(hint), [part for part in get_args(hint) if part is not NoneType]
+    if origin is Literal:
+        return f"{{{','.join(dict.fromkeys(map(str, parts)))}}}"
+    if origin in (Union, UnionType):
+        kinds = list(dict.fromkeys(map(_kind, parts)))
+        return "NUMBER" if set(kinds) == {"NUMBER", "INTEGER"} else "|".join(kinds)
+    if origin is list:
+        return f"'[{_kind(parts[0])}, …]'"
+    return NAMES.get(hint, "{…}" if is_dataclass(hint) else "TEXT")
+
+
+def _value(value: Any) -> str:
+    """A value as it would be given on the command line."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and any(is_dataclass(part) or isinstance(part, Namespace) for part in value):
+        return f"{len(value)} of them"
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """Paragraphs in lines that fit the terminal."""
+    width = min(WIDEST, shutil.get_terminal_size().columns)
+    paragraphs = (" ".join(part.split()) for part in text.split("\n\n"))
+    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    joined: list[str] = []
+    for paragraph in paragraphs:
+        joined += [""] * bool(joined)
+        joined += textwrap.wrap(paragraph, width, initial_indent=indent, subsequent_indent=indent, **options)
+    return joined

@@ -1,0 +1,1 @@
+"""What happens to the selected weights, and how it is tried and undone."""

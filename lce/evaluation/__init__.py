@@ -1,0 +1,1 @@
+"""One model measured, alone or against another."""

@@ -1,0 +1,207 @@
+"""A selection: the weights that an edit may touch, and where in the model they sit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lce.foundations.errors import LceError
+from lce.storage.position_codec import decode, encode
+from lce.foundations.overwriting import check_replaceable
+from lce.storage.safetensors_file import Entry, TensorWriter, digests_of, read_checked, read_header, read_record
+
+Found = Iterable[tuple[str, Tensor]]
+"""Parameters with the positions selected in them, in order."""
+Cells = dict[tuple[int | None, str], tuple[int, int]]
+"""(layer or None, component) → (selected weights, weights)."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Weights of one target model, chosen by comparing it with one reference.
+
+    ``indices`` are sorted flat positions (int64) by parameter name, ``shapes`` the shapes of all parameters
+    that took part. ``target`` and ``reference`` are the fingerprints of the two models.
+    """
+
+    indices: Mapping[str, Tensor]
+    shapes: dict[str, tuple[int, ...]]
+    localization: str
+    target: str
+    reference: str
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Selected weights by parameter."""
+        if isinstance(self.indices, StoredPositions):
+            return self.indices.counts
+        return {name: len(self.indices[name]) for name in self.shapes}
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def size(self) -> int:
+        """Number of weights there were to choose from."""
+        return sum(map(prod, self.shapes.values()))
+
+    @property
+    def share(self) -> float:
+        return self.count / self.size
+
+    def by_layer_and_component(self) -> Cells:
+        """Selected weights, and weights, in each component of each layer."""
+        return cells(self.counts, self.shapes)
+
+    def by_component(self) -> dict[str, dict[str, float]]:
+        """Component → count, and share of its weights, summed over layers."""
+        totals: dict[str, tuple[int, int]] = {}
+        for (_, component), (selected, total) in self.by_layer_and_component().items():
+            before = totals.get(component, (0, 0))
+            totals[component] = (before[0] + selected, before[1] + total)
+        return {name: {"count": n, "share": n / total} for name, (n, total) in totals.items()}
+
+    def in_last_layers(self, number: int) -> Selection:
+        """What of it lies in the last ``number`` layers.
+
+        Raises:
+            LceError: there are fewer layers.
+        """
+        places = layers_and_components(self.shapes)
+        layers = sorted({layer for layer, _ in places.values() if layer is not None})
+        if not 1 <= number <= len(layers):
+            raise LceError(f"last_layers: expected 1 to {len(layers)}, got {number}")
+        within = {name: places[name][0] in layers[-number:] for name in self.shapes}
+        indices = {name: self.indices[name][: None if within[name] else 0] for name in self.shapes}
+        return replace(self, indices=indices)
+
+    def save(self, path: Path) -> None:
+        about = {"localization": self.localization, "target": self.target, "reference": self.reference}
+        write_selection(path, ((name, self.indices[name]) for name in self.shapes), self.shapes, about)
+
+    @classmethod
+    def load(cls, path: Path) -> Selection:
+        """Open a selection; its positions are read, and checked, parameter by parameter when they are asked for.
+
+        Raises:
+            LceError: the file is missing, damaged, or not what it says.
+        """
+        metadata, entries = read_header(path)
+        record = read_record(metadata, path)
+        shapes, counts = record.get("shapes"), record.get("counts")
+        about = [record.get(key) for key in ("localization", "target", "reference")]
+        if record.get("kind") != "selection" or not isinstance(shapes, dict) or set(entries) != set(shapes):
+            raise LceError(f"{path}: is no selection")
+        if (
+            not isinstance(counts, dict)
+            or set(counts) != set(shapes)
+            or not all(type(n) is int for n in counts.values())
+        ):
+            raise LceError(f"{path}: does not say how many weights of each parameter are selected")
+        if not all(isinstance(s, list) and all(type(side) is int and side > 0 for side in s) for s in shapes.values()):
+            raise LceError(f"{path}: does not give the shape of each parameter")
+        if not all(isinstance(value, str) for value in about):
+            raise LceError(f"{path}: does not say which models it was made for")
+        shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        return cls(StoredPositions(entries, shapes, counts, digests_of(record, path)), shapes, *map(str, about))
+
+
+class StoredPositions(Mapping[str, Tensor]):
+    """The positions of a selection file, by parameter, read and checked when they are asked for."""
+
+    def __init__(
+        self,
+        entries: Mapping[str, Entry],
+        shapes: Mapping[str, tuple[int, ...]],
+        counts: dict[str, int],
+        digests: dict[str, str],
+    ) -> None:
+        self.entries, self.shapes, self.counts, self.digests = entries, shapes, counts, digests
+
+    def __getitem__(self, name: str) -> Tensor:
+        entry = self.entries[name]
+        where = f"{entry.path}: {name}"
+        steps = read_checked(entry, self.digests)
+        return torch.from_numpy(decode(steps, self.counts[name], prod(self.shapes[name]), where))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def write_selection(path: Path, found: Found, shapes: Mapping[str, tuple[int, ...]], about: Mapping[str, Any]) -> None:
+    """Write a selection of the positions ``found``; LceError if there are none, or ``path`` is another kind of file."""
+    check_replaceable(path, "selection")
+    counts = {}
+    with TensorWriter.to(path) as writer:
+        for name, positions in found:
+            counts[name] = len(positions)
+            writer.add(name, *encode(positions.numpy()))
+        if not any(counts.values()):
+            raise LceError("nothing is selected: the two models do not differ in what was compared")
+        writer.record = {"kind": "selection", **about, "shapes": shapes, "counts": counts}
+
+
+def cells(counts: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> Cells:
+    """The ``counts`` of weights, and all weights, summed over each component of each layer."""
+    summed: Cells = {}
+    for name, cell in layers_and_components(shapes).items():
+        selected, total = summed.get(cell, (0, 0))
+        summed[cell] = (selected + counts[name], total + prod(shapes[name]))
+    return summed
+
+
+def layers_of(cells: Cells) -> list[int | None]:
+    """The layers in order, then None if there is anything outside of them."""
+    layers = {layer for layer, _ in cells}
+    return [*sorted(layer for layer in layers if layer is not None), *([None] if None in layers else [])]
+
+
+def components_of(cells: Cells) -> list[str]:
+    """The components in order of first appearance."""
+    return list(dict.fromkeys(component for _, component in cells))
+
+
+def layer_text(layer: int | None) -> str:
+    """How people number a layer."""
+    return "–" if layer is None else str(layer + 1)
+
+
+def layers_and_components(names: Iterable[str]) -> dict[str, tuple[int | None, str]]:
+    """Layer (None outside of the layers) and component of each parameter, whatever the architecture.
+
+    …layer.3.attention.output.dense.weight is (3, attention.output.dense). Where a model has several stacks of layers,
+    their names come first: (0, decoder: SelfAttention.q). Numbers within a layer, such as an expert's, become a star.
+    """
+    found = {name: re.match(r"(?:(.*?)\.)?(\d{1,9})\.(.+?)(?:\.weight)?$", name) for name in names}
+    stacks = sorted({match[1] or "" for match in found.values() if match})
+    common = len(_common_prefix([stack.split(".") for stack in stacks]))
+    places: dict[str, tuple[int | None, str]] = {}
+    for name, match in found.items():
+        if not match:
+            places[name] = (None, name.removesuffix(".weight"))
+            continue
+        component = re.sub(r"(?<![^.])\d+(?![^.])", "*", match[3])
+        stack = (match[1] or "").split(".")[common:]
+        places[name] = (int(match[2]), f"{stack[0]}: {component}" if len(stacks) > 1 and stack else component)
+    return places
+
+
+def _common_prefix(paths: list[list[str]]) -> list[str]:
+    common = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    return common

@@ -1,0 +1,187 @@
+"""Localisation: which weights carry the difference between a target and a reference.
+
+A selection b marks the weights that an edit may touch. Mask-based: those kept in exactly one of the two
+subnetworks, b = m_t XOR m_r (eq. 1). Value-based: the k largest by |m_r ⊙ θ_r − m_t ⊙ θ_t| among those kept
+in both (eq. 2). Uninformed: as many at random, the control. (Lutz et al. 2024, section 3.2.)
+
+Whether the two models are in memory or on a disk, they are gone through piece by piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lce.foundations.errors import LceError
+from lce.storage.top_k import cutoff, smallest
+from lce.foundations.seeds import generator
+from lce.localize.selection import Found, Selection, write_selection
+from lce.storage.in_memory import Subnetwork
+from lce.storage.model_weights import ModelWeights, Piece, over_pieces
+
+
+def mask_based(target: ModelWeights, reference: ModelWeights, path: Path | None = None) -> Selection:
+    """b = m_t XOR m_r (eq. 1).
+
+    Args:
+        path: if given, the selection is written there as it is found, and never held whole.
+
+    Raises:
+        LceError: the two do not fit, one of them has no mask, or their masks are the same.
+    """
+    check_pair(target, reference)
+    for model in (target, reference):
+        if not model.is_pruned:
+            raise LceError(
+                f"{model.folder}: is not pruned, so its mask says nothing; use a sparse subnetwork "
+                "or the value-based localisation"
+            )
+
+    def differing(piece: Piece) -> Tensor:
+        kept, other = target.kept(piece), reference.kept(piece)
+        assert kept is not None, "both have masks"
+        assert other is not None, "both have masks"
+        return (kept ^ other).nonzero().flatten() + piece.first
+
+    selection = _selection(_joined(_over_both(target, reference, differing)), target, reference, "mask", path)
+    if not selection.count:
+        raise LceError(f"{target.folder} and {reference.folder}: their masks are the same; nothing is selected")
+    return selection
+
+
+def value_based(target: ModelWeights, reference: ModelWeights, k: float, path: Path | None = None) -> Selection:
+    """The top k by |m_r ⊙ θ_r − m_t ⊙ θ_t| among the weights kept in both (eq. 2), ties by position.
+
+    Args:
+        k: an integer is a number of weights, a float in (0, 1] a share of those kept in both.
+        path: if given, the selection is written there as it is found, and never held whole.
+
+    Raises:
+        LceError: the two do not fit, are the same, or ``k`` is out of range.
+    """
+    check_pair(target, reference)
+
+    def kept_in_both(piece: Piece) -> Tensor | None:
+        kept, other = target.kept(piece), reference.kept(piece)
+        return kept if other is None else other if kept is None else kept & other
+
+    def differences(piece: Piece) -> Tensor:
+        """Keys of the differences between weights kept in both."""
+        both = kept_in_both(piece)
+        key = target.magnitudes(piece, reference)
+        return key if both is None else key[both]
+
+    available = sum(map(prod, target.shapes.values()))
+    if target.is_pruned or reference.is_pruned:
+        available = sum(number for _, number in _over_both(target, reference, lambda piece: len(differences(piece))))
+    count = k if isinstance(k, int) else round(k * available) if 0 < k <= 1 else 0
+    if not 1 <= count <= available:
+        raise LceError(f"k: expected a share in (0, 1] or a count from 1 to {available:,}, got {k!r}")
+
+    def counted(function: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:
+        found = _over_both(target, reference, lambda piece: function(piece.name, differences(piece)))
+        return (result for _, result in found)
+
+    cut = cutoff(counted, count, largest=True)
+
+    def chosen(piece: Piece) -> tuple[Tensor, Tensor, int]:
+        """Positions from the threshold on, which of them are at it, and how many."""
+        key = differences(piece)
+        among = (key >= cut.threshold).nonzero().flatten()
+        tied = key.index_select(0, among) == cut.threshold
+        both = kept_in_both(piece)
+        positions = among if both is None else both.nonzero().flatten().index_select(0, among)
+        return positions.add_(piece.first), tied, int(torch.count_nonzero(tied))
+
+    def first_ties() -> Iterator[tuple[Piece, Tensor]]:
+        ties = cut.ties
+        for piece, (positions, tied, number) in _over_both(target, reference, chosen):
+            if number > ties:
+                positions = positions.masked_select(~tied | (tied.cumsum(0) <= ties))
+            ties -= min(ties, number)
+            yield piece, positions
+
+    return _selection(_joined(first_ties()), target, reference, "value", path)
+
+
+def _over_both(
+    target: ModelWeights, reference: ModelWeights, work: Callable[[Piece], Any]
+) -> Iterator[tuple[Piece, Any]]:
+    return over_pieces(work, target.shapes, target.nbytes + reference.nbytes, "Localisation")
+
+
+def _joined(found: Iterable[tuple[Piece, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """The positions of a parameter's pieces together."""
+    for name, group in groupby(found, key=lambda item: item[0].name):
+        yield name, torch.cat([positions for _, positions in group])
+
+
+LOCALIZATIONS: tuple[str, ...] = ("mask", "value")
+
+
+def localize(
+    localization: str, target: ModelWeights, reference: ModelWeights, k: float, path: Path | None = None
+) -> Selection:
+    """The informed selection of the given kind; ``k`` matters to the value-based one."""
+    if localization == "mask":
+        return mask_based(target, reference, path)
+    if localization == "value":
+        return value_based(target, reference, k, path)
+    raise LceError(f"localization: unknown {localization!r}; known are {', '.join(LOCALIZATIONS)}")
+
+
+def uninformed(
+    selection: Selection,
+    target: Subnetwork,
+    reference: Subnetwork,
+    strategy: str,
+    seed: int,
+    is_matched: bool = False,
+) -> Selection:
+    """As many weights as ``selection`` has, drawn at random: the control for an edit by ``strategy``.
+
+    Drawn from the weights kept in the target for pruning, else from all that are not pruned in both; if it
+    ``is_matched``, from each parameter as many as ``selection`` has there, so that only the choice within a component
+    of a layer is left to chance.
+
+    Raises:
+        LceError: there are fewer weights to draw from than were selected.
+    """
+    candidates = {
+        name: kept if strategy == "pruning" else kept | reference.mask.kept[name]
+        for name, kept in target.mask.kept.items()
+    }
+    random = generator(seed, "uninformed", selection.localization)
+    draws = {name: torch.rand(kept.shape, generator=random) for name, kept in candidates.items()}
+    groups = [[name] for name in draws] if is_matched else [list(draws)]
+    marks: dict[str, Tensor] = {}
+    for names in groups:
+        count = sum(selection.counts[name] for name in names)
+        marks |= smallest({name: draws[name] for name in names}, count, {name: candidates[name] for name in names})
+    found = ((name, mark.flatten().nonzero().flatten()) for name, mark in marks.items())
+    kind = "matched" if is_matched else "uninformed"
+    return _selection(found, target, reference, f"{kind}-{selection.localization}")
+
+
+def _selection(
+    found: Found, target: ModelWeights, reference: ModelWeights, localization: str, path: Path | None = None
+) -> Selection:
+    about = {"localization": localization, "target": target.fingerprint, "reference": reference.fingerprint}
+    if path is None:
+        return Selection(dict(found), target.shapes, **about)
+    write_selection(path, found, target.shapes, about)
+    return Selection.load(path)
+
+
+def check_pair(target: ModelWeights, reference: ModelWeights) -> None:
+    """Raises LceError if the two have different parameters, or are the same."""
+    if target.shapes != reference.shapes:
+        raise LceError(f"{target.folder} and {reference.folder}: have different architectures and cannot be compared")
+    if target.fingerprint == reference.fingerprint:
+        raise LceError(f"{target.folder} and {reference.folder}: are the same model; target and reference must differ")

@@ -1,0 +1,1 @@
+"""Models of transformers: loading by kind, their layers, and logits at chosen positions."""

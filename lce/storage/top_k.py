@@ -1,0 +1,102 @@
+"""Exactly k of many weights: the smallest or largest by magnitude, over any number of tensors, read piece by piece.
+
+The threshold is found by counting, not by sorting: a non-negative float32 and its bits read as an integer
+have the same order, so a histogram over the upper 16 bits finds the threshold's bucket, and one over the lower 16
+bits within it the threshold. Ties go to the earlier position, in the order of the pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from lce.foundations.errors import LceError
+
+INFINITY = 0x7F800000
+"""Bits of float32 infinity; those of NaN are higher."""
+
+Counted = Callable[[Callable[[str, Tensor], Tensor]], Iterable[Tensor]]
+"""Given a function of a parameter's name and keys, yields what it makes of each piece, in order."""
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """The chosen ones are all on one side of ``threshold``, and the first ``ties`` with that very key."""
+
+    threshold: int
+    ties: int
+    tied: int
+    """How many have that very key."""
+
+
+def keys(tensor: Tensor) -> Tensor:
+    """Flat int32 keys that are ordered as float32 magnitudes are."""
+    return tensor.detach().float().abs().contiguous().view(torch.int32).flatten()
+
+
+def cutoff(counted: Counted, count: int, largest: bool = False) -> Cutoff:
+    """Where to cut so that exactly ``count`` of all keys, the smallest or the largest ones, are chosen.
+
+    Goes over all keys twice.
+
+    Raises:
+        LceError: a weight is not finite.
+    """
+
+    def upper(name: str, key: Tensor) -> Tensor:
+        histogram = torch.bincount(key >> 16, minlength=1 << 15)
+        if histogram[INFINITY >> 16 :].any():
+            raise LceError(f"{name}: holds a value that is not finite; weights must be finite numbers")
+        return histogram
+
+    def lower(name: str, key: Tensor) -> Tensor:
+        return torch.bincount(key[(key >> 16) == bucket] & 0xFFFF, minlength=1 << 16)
+
+    bucket, beyond = _locate(_total(counted(upper)), count, largest)
+    histogram = _total(counted(lower))
+    rest, beyond_in_bucket = _locate(histogram, count - beyond, largest)
+    return Cutoff(bucket << 16 | rest, count - beyond - beyond_in_bucket, int(histogram[rest]))
+
+
+def _total(histograms: Iterable[Tensor]) -> Tensor:
+    return reduce(Tensor.add_, histograms)
+
+
+def _locate(histogram: Tensor, count: int, largest: bool) -> tuple[int, int]:
+    """The bin in which the ``count``-th entry falls, and the number of entries in the bins that come before it."""
+    ordered = histogram.flip(0) if largest else histogram
+    cumulative = ordered.cumsum(0)
+    index = int(torch.searchsorted(cumulative, count))
+    return len(histogram) - 1 - index if largest else index, int(cumulative[index] - ordered[index])
+
+
+def smallest(tensors: Mapping[str, Tensor], count: int, among: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Marks (bool, the tensors' shapes) of the ``count`` entries of least magnitude where ``among`` is true.
+
+    Raises:
+        LceError: fewer than ``count`` entries to choose from, or one that is not finite.
+    """
+    available = sum(int(mask.sum()) for mask in among.values())
+    if not 0 <= count <= available:
+        raise LceError(f"cannot choose {count:,} of {available:,} weights")
+    if count == 0:
+        return {name: torch.zeros_like(among[name]) for name in tensors}
+
+    def counted(function: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:
+        return (function(name, keys(tensor)[among[name].flatten()]) for name, tensor in tensors.items())
+
+    cut = cutoff(counted, count)
+    ties = cut.ties
+    chosen = {}
+    for name, tensor in tensors.items():
+        key, allowed = keys(tensor), among[name].flatten()
+        mask = (key < cut.threshold) & allowed
+        tied = ((key == cut.threshold) & allowed).nonzero().flatten()[:ties]
+        mask[tied] = True
+        ties -= len(tied)
+        chosen[name] = mask.view(tensor.shape)
+    return chosen

@@ -1,0 +1,1 @@
+"""Studies: many trainings and edits as cells of one sweep."""

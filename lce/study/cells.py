@@ -1,0 +1,164 @@
+"""A study as a list of cells: what is trained, measured, compared and edited, from the lists of its settings.
+
+A cell is one result. Its name is made from everything that the result depends on, so a cell that exists under its
+name needs no second run, and a changed setting asks for a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from lce.training import fit as training
+from lce.config import LINEAR, Settings
+from lce.data import prepare
+from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, EditBlock, StudySettings, check_study
+from lce.foundations.files import read_json, write_json
+from lce.storage.hub import identity
+from lce.foundations.overwriting import check_replaceable
+from lce.foundations.paths import BASE
+from lce.foundations.seeds import derive
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One result of a study; what does not apply to its kind is None.
+
+    Kinds: train (one round of pruning), measure (an unedited subnetwork), compare (where target and reference
+    differ), overlap (of masks and selections over seeds), edit (an edited model), finetune (one on a task).
+    """
+
+    kind: Literal["train", "measure", "compare", "overlap", "edit", "finetune"]
+    seed: int | None = None
+    sparsity: float | None = None
+    variant: str | None = None
+    target: str | None = None
+    reference: str | None = None
+    localization: str | None = None
+    k: int | float | str | None = None
+    strategy: str | None = None
+    alpha: float | None = None
+    control: str | None = None
+    draw: int | None = None
+    last_layers: int | None = None
+    task: str | None = None
+
+    def known(self) -> dict[str, Any]:
+        """The fields that apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def expand(settings: StudySettings) -> list[Cell]:
+    """All cells of a study, each once, seed by seed.
+
+    Raises:
+        LceError: the settings name a variant or sparsity that is not trained, or hold an impossible combination.
+    """
+    check_study(settings)
+    levels = [0.0, *settings.sparsities]
+    cells = []
+    for seed in settings.seeds:
+        for variant in settings.variants:
+            cells += [Cell("train", seed, sparsity, variant) for sparsity in levels]
+            cells += [Cell("measure", seed, sparsity, variant) for sparsity in levels]
+        for sparsity in settings.sparsities if {STEREOTYPICAL, ANTI_STEREOTYPICAL} <= set(settings.variants) else []:
+            cells.append(Cell("compare", seed, sparsity, target=STEREOTYPICAL, reference=ANTI_STEREOTYPICAL))
+        is_tuned = settings.downstream.seeds is None or seed in settings.downstream.seeds
+        tasks = settings.downstream.tasks if is_tuned else []
+        cells += [cell for block in settings.edits for cell in _edits(block, seed, tasks)]
+    if len(settings.seeds) > 1:
+        cells += [Cell("overlap", sparsity=sparsity) for sparsity in settings.sparsities]
+    return list(dict.fromkeys(cells))
+
+
+def _edits(block: EditBlock, seed: int, tasks: list[str]) -> Iterator[Cell]:
+    for (target, reference), sparsity, localization in product(block.pairs, block.sparsities, block.localizations):
+        pair = Cell("edit", seed, sparsity, target=target, reference=reference)
+        edits = product(block.k if localization == "value" else [None], _strengths(block, localization))
+        for (k, (strategy, alpha)), layers in product(edits, block.last_layers):
+            for control, draw in _controls(block):
+                known = pair.known() | {"localization": localization, "k": k, "strategy": strategy, "alpha": alpha}
+                cell = Cell(**known, control=control, draw=draw, last_layers=layers)
+                yield cell
+                for task in tasks if block.downstream else []:
+                    yield Cell(**cell.known() | {"kind": "finetune", "task": task})
+        for task in tasks if block.downstream else []:
+            yield Cell("finetune", seed, sparsity, variant=target, task=task)
+
+
+def _strengths(block: EditBlock, localization: str) -> Iterator[tuple[str, float | None]]:
+    for strategy in block.strategies:
+        if strategy == "linear":
+            yield from ((LINEAR[not 0 <= alpha <= 1], alpha) for alpha in block.alpha)
+        elif strategy != "mask-switch" or localization == "mask":
+            yield strategy, None
+
+
+def _controls(block: EditBlock) -> Iterator[tuple[str, int | None]]:
+    for control in block.controls:
+        yield from [(control, None)] if control == "none" else [(control, draw) for draw in range(block.draws)]
+
+
+def settings_for(study: StudySettings, cell: Cell) -> Settings:
+    """The settings of one experiment with which ``cell`` can be made alone."""
+    shared = {f.name: getattr(study, f.name) for f in fields(Settings) if hasattr(study, f.name)}
+    own = {"seed": cell.seed, "sparsity": cell.sparsity, "variant": cell.variant}
+    return Settings(**shared | {name: value for name, value in own.items() if value is not None})
+
+
+def context_of(study: StudySettings, trainer_options: dict[str, Any]) -> dict[str, Any]:
+    """What the results of a study depend on: all of them, and those that are evaluations."""
+    evaluation = asdict(study.evaluation)
+    files = [*study.evaluation.weat, *filter(None, [study.evaluation.text])]
+    return {
+        "shared": {
+            "base": study.base,
+            "base_fingerprint": base_fingerprint(study),
+            "data": prepare.identity_of(study.data),
+            "train": training.identity_of(study.train),
+            "trainer": training.numerics(trainer_options),
+        },
+        "evaluation": evaluation | {name: digest for name in files if (digest := _digest(Path(name)))},
+    }
+
+
+def record_base(study: StudySettings) -> None:
+    """Note in the study's folder what its base model is now: all that belongs to the study goes by that."""
+    path, found = Path(study.experiment) / BASE, identity(study.base)
+    check_replaceable(path, "record of a base model")
+    write_json(path, {"base": study.base, "fingerprint": found.fingerprint, "commit": found.commit})
+
+
+def base_fingerprint(study: StudySettings) -> str:
+    """What identifies the base model: as the study's folder has it, so that a report needs no model; else as it is."""
+    path = Path(study.experiment) / BASE
+    recorded = read_json(path) if path.exists() else {}
+    if isinstance(recorded, dict) and recorded.get("base") == study.base:
+        return str(recorded.get("fingerprint"))
+    return identity(study.base).fingerprint
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 of a file, or of the tables in a folder; None if there is neither."""
+    files = sorted(path.glob("*.tsv")) if path.is_dir() else [path] if path.is_file() else []
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else None
+
+
+def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
+    """A readable name that differs wherever the result may differ; ``context`` is that of `context_of`."""
+    about = context["shared"] | {"sparsities": [s for s in study.sparsities if s <= (cell.sparsity or 0)]}
+    if cell.kind in ("measure", "edit"):
+        about["evaluation"] = context["evaluation"]
+    if cell.kind in ("compare", "overlap"):
+        about["k"] = study.k
+    if cell.kind == "overlap":
+        about |= {"seeds": study.seeds, "variants": study.variants}
+    if cell.kind == "finetune":
+        about["downstream"] = asdict(study.downstream) | {"tasks": _digest(Path(str(cell.task))), "seeds": None}
+    known = cell.known()
+    parts = [Path(value).name if isinstance(value, str) else f"{name}{value:g}" for name, value in known.items()]
+    return f"{'-'.join(parts)}-{derive(str(about), str(known)) % 16**8:08x}"

@@ -1,0 +1,79 @@
+"""What a study will take: from the cells that have run, or, before any has, from the arithmetic it needs.
+
+A model of n weights takes 2 n floating-point operations a token forwards and 6 n in training (Kaplan et al. 2020,
+section 2.1); how many this machine does in a second is measured on a matrix product.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from lce.study.settings import StudySettings
+from lce.study.cells import Cell
+from lce.study.worker_cache import Workplace
+from lce.foundations.files import read_json
+from lce.models.masked_lm import load_masked_lm, prunable_parameters
+
+TOKENS_OF_A_SENTENCE = 30
+TOKENS_OF_AN_EVALUATION = 60_000
+PAIRS_OF_A_TASK = 6000
+EFFICIENCY = 0.5
+"""Share of a large matrix product's speed that training and evaluation reach."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one cell of a kind, and where the number comes from."""
+
+    seconds: float
+    is_measured: bool
+
+
+def costs(study: StudySettings, place: Workplace, cells: Sequence[Cell]) -> dict[str, Cost]:
+    """The cost of each kind among ``cells``, on one worker."""
+    seen: dict[str, list[float]] = {}
+    for cell in cells:
+        found = seen.setdefault(cell.kind, [])
+        if (path := place.path(cell)).exists() and not (result := read_json(path)).get("existed"):
+            found.append(result["seconds"])
+    guessed = {} if all(seen.values()) else _guessed(study)
+    return {kind: Cost(median(found), True) if found else Cost(guessed[kind], False) for kind, found in seen.items()}
+
+
+def _guessed(study: StudySettings) -> dict[str, float]:
+    base, _ = load_masked_lm(study.base, study.trust_remote_code)
+    weights = sum(p.numel() for p in prunable_parameters(base).values())
+    per_token = 2 * weights / (_speed(study) * EFFICIENCY)
+    trained = 3 * study.train.steps * study.train.batch_size * TOKENS_OF_A_SENTENCE
+    tuned = 3 * study.downstream.epochs * PAIRS_OF_A_TASK * 2 * TOKENS_OF_A_SENTENCE
+    tokens = {
+        "train": trained + TOKENS_OF_AN_EVALUATION,
+        "measure": TOKENS_OF_AN_EVALUATION,
+        "compare": 0,
+        "overlap": 0,
+        "edit": TOKENS_OF_AN_EVALUATION,
+        "finetune": tuned,
+    }
+    return {kind: number * per_token for kind, number in tokens.items()}
+
+
+def _speed(study: StudySettings) -> float:
+    """Floating-point operations a second of one task's share of this machine."""
+    device = torch.device("cuda" if study.gpus_per_task and torch.cuda.is_available() else "cpu")
+    threads, size = torch.get_num_threads(), 1024
+    torch.set_num_threads(max(1, int(study.cpus_per_task)))
+    matrix = torch.ones(size, size, device=device)
+    best = float("inf")
+    try:
+        for _ in range(5):
+            started = time.perf_counter()
+            (matrix @ matrix)[0, 0].item()
+            best = min(best, time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return 2 * size**3 / best

@@ -1,0 +1,1 @@
+"""The report of a study: its results, statistics, claims, tables and figures."""

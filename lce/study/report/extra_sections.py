@@ -1,0 +1,86 @@
+"""What the paper did not ask, as sections of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lce.study.report.aggregates import against_controls
+from lce.study.report.plots import edit_name
+from lce.study.report.results import Results
+from lce.study.report.section import Section
+from lce.study.report.statistics import paired_difference
+from lce.foundations.labels import label
+
+
+def controls(results: Results) -> Section | None:
+    """Informed edits against random ones, global and matched (figure 4's grey, and beyond)."""
+    rows: list[list[str]] = []
+    above: dict[str, list[bool]] = {"uninformed": [], "matched": []}
+    for metric in results.bias:
+        for control in ("uninformed", "matched"):
+            frame = against_controls(results, control, metric)
+            for key, part in frame.groupby(["localization", "strategy", "alpha"], dropna=False, sort=False):
+                difference = paired_difference(part["intended"], part["by_control"])
+                above[control].append(difference.low > 0)
+                moves = [f"{part[name].mean():+.2f}" for name in ("intended", "by_control")]
+                rows.append([label(metric), edit_name(key[1], key[2], key[0]), control, *moves, str(difference)])
+    if not rows:
+        return None
+    text = (
+        "Move in the intended direction by the informed selection, by as many random weights (uninformed), and by "
+        "random weights in the same number in each component of each layer (matched): what a matched control also "
+        "does is due to the layers and components chosen, not to the weights. The difference has a 95 % interval, by "
+        "paired bootstrap over seeds and targets; it lies above 0 in "
+        + " and in ".join(f"{sum(v)} of {len(v)} edits and scores against {name}" for name, v in above.items() if v)
+        + " controls."
+    )
+    headings = ["", "edit", "control", "informed", "by control", "informed − control"]
+    return Section("Does the localisation matter?", text, headings, rows)
+
+
+def stability(results: Results) -> Section | None:
+    """Jaccard similarities over seeds, of masks and of selections."""
+    rows = []
+    for cell, result in sorted(results.of("overlap").items(), key=lambda item: item[0].sparsity or 0):
+        level = f"{cell.sparsity:.0%}"
+        rows += [[level, f"mask, {name}", f"{np.mean(v):.4f}", ""] for name, v in result["masks"].items()]
+        rows += [[level, f"masks, {name}", f"{np.mean(v):.4f}", ""] for name, v in result["variants"].items()]
+        for name, found in result["selections"].items():
+            share = float(np.mean(found["shares"]))
+            chance = f"{share / (2 - share):.4f}"
+            rows.append([level, f"selection, {name}-based", f"{np.mean(found['jaccard']):.4f}", chance])
+    if not rows:
+        return None
+    text = (
+        "Mean Jaccard similarity: of one variant's masks over pairs of seeds, of two variants' masks at the same seed, "
+        "and of the selections over pairs of seeds, beside what two random selections of that size would share. A mask "
+        "can be stable while the selection is not, for the selection is where two nearly equal masks differ."
+    )
+    return Section("Is the selection the same for every seed?", text, ["sparsity", "of", "Jaccard", "by chance"], rows)
+
+
+def last_layers(results: Results) -> Section | None:
+    """The share of the effect that the last layers carry alone."""
+    frame = results.edits[(results.edits["control"] == "none") & (results.edits["metric"] == results.weat)]
+    frame = frame[frame["k"].isna() | (frame["k"] == results.study.k)]
+    by = ["sparsity", "localization", "strategy", "alpha"]
+    parts = frame[frame["last_layers"].notna()]
+    if not len(parts):
+        return None
+    whole = frame[frame["last_layers"].isna()]
+    joined = parts.merge(whole, on=[*by, "target", "reference", "seed"], suffixes=("", "_all"))
+    rows = []
+    for key, part in joined.groupby([*by[1:], "last_layers"], dropna=False, sort=False):
+        effect = part["intended"].mean() / part["intended_all"].mean()
+        weights = part["selected_share"].mean() / part["selected_share_all"].mean()
+        moves = [f"{part[name].mean():+.2f}" for name in ("intended", "intended_all")]
+        rows.append([edit_name(key[1], key[2], key[0]), f"{key[3]:.0f}", f"{weights:.0%}", *moves, f"{effect:.0%}"])
+    moved = f"Move of {label(results.weat)} when only what is selected in the last layers is edited"
+    text = f"{moved}, mean over targets and seeds."
+    headings = ["edit", "last layers", "of the selected weights", "move", "move of all", "of the effect"]
+    return Section("What the last layers carry alone", text, headings, rows)
+
+
+SECTIONS: tuple[Callable[[Results], Section | None], ...] = (controls, stability, last_layers)

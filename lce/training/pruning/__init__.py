@@ -1,0 +1,1 @@
+"""Iterative magnitude pruning: the subnetwork of each variant."""

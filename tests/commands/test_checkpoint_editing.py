@@ -1,0 +1,294 @@
+"""Localising and editing two checkpoints on their files, against the same thing done in memory with whole models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from architectures import MADE, logits, saved
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForMaskedLM, PreTrainedModel
+
+import lce
+from lce.storage.checkpoint import Checkpoint, is_layer_matrix
+from lce.cli import main
+from lce.edit.strategies import step
+from lce.patch import Patch
+from lce.localize.selection import Selection
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def pair(kind: str, folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """The target in many shards, the reference in one file."""
+    return saved(kind, folder / "target", 0, dtype, "6KB"), saved(kind, folder / "reference", 1, dtype)
+
+
+def matrices(model: PreTrainedModel, folder: Path) -> dict[str, torch.Tensor]:
+    """In the order of the checkpoint's files."""
+    names = [name for name, entry in Checkpoint(folder).entries.items() if is_layer_matrix(name, entry.shape)]
+    return {name: model.get_parameter(name).detach() for name in names}
+
+
+def flat(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([tensor.flatten().float() for tensor in tensors.values()])
+
+
+def marks(selection: Selection, names: list[str]) -> torch.Tensor:
+    whole = {name: torch.zeros(selection.shapes[name], dtype=torch.bool) for name in names}
+    for name in names:
+        whole[name].view(-1)[selection.indices[name]] = True
+    return torch.cat([mark.flatten() for mark in whole.values()])
+
+
+@pytest.fixture(params=[64, 1 << 19])
+def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Tensors of several pieces, the last one shorter, and of one."""
+    for module in ("tensorfile", "weights", "tensors", "patch.folders", "patch.between"):
+        monkeypatch.setattr(f"lce.{module}.PIECE", request.param)
+    return int(request.param)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", MADE)
+def test_value_based_is_the_exact_top_k(kind: str, dtype: str, piece: int, tmp_path: Path) -> None:
+    target, reference = (matrices(m, tmp_path / "target") for m in pair(kind, tmp_path, DTYPES[dtype]))
+    out = tmp_path / "s.safetensors"
+    command = ["localize", str(tmp_path / "target"), str(tmp_path / "reference"), "--k", "0.07", "--output", str(out)]
+    assert main(command) == 0
+    difference = (flat(reference) - flat(target)).abs()
+    count = round(0.07 * len(difference))
+    expected = difference.sort(descending=True, stable=True).indices[:count]
+    found = marks(Selection.load(out), list(target)).nonzero().flatten()
+    assert torch.equal(found, expected.sort().values)
+    assert out.with_suffix(".png").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_shot_masks_are_exact_too(dtype: str, piece: int, tmp_path: Path) -> None:
+    models = pair("llama", tmp_path, DTYPES[dtype])
+    target, reference = (matrices(model, tmp_path / "target") for model in models)
+    out = tmp_path / "s.safetensors"
+    command = ["localize", str(tmp_path / "target"), str(tmp_path / "reference"), "--localization", "mask"]
+    assert main([*command, "--sparsity", "0.3", "--output", str(out)]) == 0
+    pruned = []
+    for weights in (flat(target), flat(reference)):
+        smallest = weights.abs().sort(stable=True).indices[: round(0.3 * len(weights))]
+        pruned.append(torch.zeros(len(weights), dtype=torch.bool).index_fill_(0, smallest, True))
+    assert torch.equal(marks(Selection.load(out), list(target)), pruned[0] ^ pruned[1])
+
+
+def test_ties_go_to_the_earlier_position(piece: int, tmp_path: Path) -> None:
+    for folder, value in (("a", 0.0), ("b", 1.0)):
+        (tmp_path / folder).mkdir()
+        tensors = {f"h.{i}.up.weight": torch.full((10, 20), value) for i in range(3)}
+        save_file(tensors, tmp_path / folder / "model.safetensors")
+    out = tmp_path / "s.safetensors"
+    assert main(["localize", str(tmp_path / "a"), str(tmp_path / "b"), "--k", "333", "--output", str(out)]) == 0
+    selection = Selection.load(out)
+    assert [selection.indices[f"h.{i}.up.weight"].tolist() for i in range(3)] == [
+        list(range(200)),
+        list(range(133)),
+        [],
+    ]
+
+
+@pytest.mark.parametrize("strategy", ["extrapolation", "pruning", "mask-switch"])
+@pytest.mark.parametrize("kind", MADE)
+def test_an_edit_by_files_is_the_edit_of_the_model(kind: str, strategy: str, piece: int, tmp_path: Path) -> None:
+    target, reference = pair(kind, tmp_path)
+    paths = [str(tmp_path / name) for name in ("target", "reference", "edited", "p.safetensors", "s.safetensors")]
+    localization = ["--localization", "mask"] if strategy == "mask-switch" else ["--k", "50"]
+    assert main(["localize", *paths[:2], *localization, "--output", paths[4]]) == 0
+    options = ["--selection", paths[4], "--strategy", strategy]
+    options += ["--alpha", "2"] if strategy == "extrapolation" else []
+    assert main(["edit", *paths[:2], *options, "--output", paths[2], "--patch", paths[3]]) == 0
+
+    selection = Selection.load(Path(paths[4]))
+    cut = (flat(matrices(reference, tmp_path / "target")).abs().sort().values)[: round(0.3 * selection.size)][-1]
+    changed = 0
+    for name in selection.shapes:
+        weight, other = target.get_parameter(name).data.view(-1), reference.get_parameter(name).data.view(-1)
+        chosen = selection.indices[name]
+        before = weight[chosen].clone()
+        weight[chosen] = {
+            "extrapolation": step(before, other[chosen], 2.0),
+            "pruning": torch.zeros(len(chosen)),
+            "mask-switch": before * (other[chosen].abs() > cut),
+        }[strategy]
+        changed += int((weight[chosen] != before).sum())
+    edited = type(target).from_pretrained(paths[2])
+    for name, parameter in edited.named_parameters():
+        assert torch.equal(parameter, target.get_parameter(name)), name
+    assert torch.equal(logits(edited), logits(target))
+    assert Patch.load(paths[3]).count == changed > 0
+    assert torch.equal(logits(lce.from_pretrained(paths[0], patch=paths[3])), logits(target))
+
+    assert main(["patch", "revert", paths[2], "--patch", paths[3], "--out", str(tmp_path / "back")]) == 0
+    for path in (tmp_path / "target").iterdir():
+        assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_tied_weights_are_edited_in_all_their_copies(tmp_path: Path) -> None:
+    for folder, seed in (("a", 0), ("b", 1)):
+        saved("bert", tmp_path / folder, seed)
+        path = tmp_path / folder / "model.safetensors"
+        tensors = load_file(path)
+        tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"].clone()
+        save_file(tensors, path, metadata={"format": "pt"})
+    command = ["edit", str(tmp_path / "a"), str(tmp_path / "b"), "--tensors", "[embeddings, decoder]", "--k", "100"]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    edited = load_file(tmp_path / "out/model.safetensors")
+    words = edited["bert.embeddings.word_embeddings.weight"]
+    assert torch.equal(edited["cls.predictions.decoder.weight"], words)
+    model = AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
+    assert torch.equal(model.get_output_embeddings().weight, words)
+    assert not torch.equal(words, load_file(tmp_path / "a/model.safetensors")["bert.embeddings.word_embeddings.weight"])
+
+
+def test_a_reference_in_another_precision(tmp_path: Path) -> None:
+    target = saved("llama", tmp_path / "a", 0, torch.bfloat16)
+    reference = saved("llama", tmp_path / "b", 1, torch.float32)
+    command = ["edit", str(tmp_path / "a"), str(tmp_path / "b"), "--alpha", "1", "--k", "1.0"]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    edited = type(target).from_pretrained(tmp_path / "out")
+    for name in matrices(target, tmp_path / "a"):
+        expected = reference.get_parameter(name).bfloat16()
+        torch.testing.assert_close(edited.get_parameter(name), expected, rtol=2**-7, atol=1e-6)
+
+
+def test_the_same_command_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    pair("qwen2", tmp_path)
+    command = ["edit", str(tmp_path / "target"), str(tmp_path / "reference"), "--patch"]
+    for name in ("one", "two"):
+        assert main([*command, str(tmp_path / f"{name}.safetensors")]) == 0
+    assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "nothing to write"),
+        (["--patch", "{}/p", "--alpha", "0"], "alpha: expected a finite number other than 0"),
+        (["--patch", "{}/p", "--alpha", "nan"], "Got value: nan"),
+        (["--patch", "{}/p", "--alpha", "1e39"], "not finite"),
+        (["--patch", "{}/p", "--k", "0"], "k: expected"),
+        (["--patch", "{}/p", "--k", "1.5"], "k: expected"),
+        (["--patch", "{}/p", "--localization", "mask", "--sparsity", "1.0"], "sparsity: expected"),
+        (["--patch", "{}/p", "--strategy", "mask-switch"], "needs a mask-based selection"),
+        (["--patch", "{}/p", "--tensors", "[nothing]"], "no such tensor in common"),
+        (["--patch", "{}/p", "--tensors", "['(']"], "'\\(' is no regular expression"),
+        (["--patch", "{}/p", "--k", ".inf"], "k: expected|Got value"),
+        (["--patch", "{}/p", "--localization", "mask", "--sparsity", "2"], "sparsity: expected"),
+        (["--output", "{}/target"], "target: exists already"),
+        (["--output", "{}/target/inside"], "lies inside of"),
+        (["--output", "{}/out", "--patch", "{}/out/p"], "lies in the --output folder"),
+        (["--patch", "."], "is not a patch made by lce"),
+        (["--patch", "{}/new/p", "--k", "0"], "k: expected"),
+        (["--patch", "{}/target/config.json/p"], "cannot be written"),
+        (["--patch", "{}/p", "--selection", "{}/none"], "none: cannot be read"),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(
+    options: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pair("llama", tmp_path)
+    present = sorted(tmp_path.rglob("*"))
+    given = [option.replace("{}", str(tmp_path)) for option in options]
+    capfd.readouterr()
+    assert main(["edit", str(tmp_path / "target"), str(tmp_path / "reference"), *given]) == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("lce: error:")]
+    assert len(errors) == 1
+    assert any(part in errors[0] for part in message.replace("\\", "").split("|"))
+    assert sorted(tmp_path.rglob("*")) == present
+
+
+def test_the_patch_may_be_named_like_the_model(tmp_path: Path) -> None:
+    pair("llama", tmp_path)
+    models = [str(tmp_path / name) for name in ("target", "reference")]
+    out = str(tmp_path / "EDITED")
+    assert main(["edit", *models, "--k", "10", "--output", out, "--patch", f"{out}.patch.safetensors"]) == 0
+    assert {path.name for path in tmp_path.glob("*EDITED*")} == {"EDITED", "EDITED.patch.safetensors"}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_pairs_that_do_not_fit_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pair("llama", tmp_path)
+    saved("llama", tmp_path / "pruned", 1)
+    quantised = load_file(tmp_path / "pruned/model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    for folder, tensor in (("int8", quantised[name].char()), ("nan", quantised[name] * float("nan"))):
+        (tmp_path / folder).mkdir()
+        save_file(quantised | {name: tensor}, tmp_path / folder / "model.safetensors")
+    for reference, message in (
+        ("target", "are the same model"),
+        ("int8", f"{name} is of type I8; lce compares float32, float16 and bfloat16"),
+        ("nan", f"{name}: holds a value that is not finite"),
+        ("missing", "no such folder"),
+    ):
+        command = ["localize", str(tmp_path / "target"), str(tmp_path / reference), "--output", str(tmp_path / "s")]
+        assert main(command) == 2
+        assert message in capfd.readouterr().err
+    selection = tmp_path / "s.safetensors"
+    assert main(["localize", str(tmp_path / "target"), str(tmp_path / "pruned"), "--output", str(selection)]) == 0
+    command = ["edit", str(tmp_path / "target"), str(tmp_path / "reference"), "--patch", str(tmp_path / "p")]
+    saved("llama", tmp_path / "third", 3)
+    command[2] = str(tmp_path / "third")
+    assert main([*command, "--selection", str(selection)]) == 2
+    assert "made for other models" in capfd.readouterr().err
+
+
+def test_a_tensor_of_one_model_only_is_listed_and_may_be_skipped(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pair("llama", tmp_path)
+    path = tmp_path / "reference/model.safetensors"
+    tensors = load_file(path)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    command = ["edit", str(tmp_path / "target"), str(tmp_path / "reference"), "--patch", str(tmp_path / "p")]
+    assert main(command) == 2
+    assert "has model.layers.1.mlp.up_proj.weight; to leave" in capfd.readouterr().err
+    assert main([*command, "--skip_unmatched", "true"]) == 0
+    assert "model.layers.1.mlp.up_proj.weight" not in Patch.load(tmp_path / "p").parameters
+
+
+def test_help_of_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, phrase in (
+        (["edit", "--help"], "lce edit TARGET REFERENCE"),
+        (["edit", "A", "B", "--help"], "--tensors"),
+    ):
+        with pytest.raises(SystemExit):
+            main(command)
+        assert phrase in " ".join(capsys.readouterr().out.split())
+
+
+def test_provenance_says_where_a_patch_comes_from(tmp_path: Path) -> None:
+    pair("gpt2", tmp_path)
+    command = ["edit", str(tmp_path / "target"), str(tmp_path / "reference"), "--patch", str(tmp_path / "p")]
+    assert main([*command, "--strategy", "interpolation", "--alpha", "0.5"]) == 0
+    provenance = Patch.load(tmp_path / "p").provenance
+    assert provenance["target"] == str(tmp_path / "target")
+    assert (provenance["strategy"], provenance["alpha"], provenance["localization"]) == ("interpolation", 0.5, "value")
+    assert provenance["k"] == 0.1
+    assert json.dumps(provenance)
+    assert main([*command, "--localization", "mask"]) == 0
+    provenance = Patch.load(tmp_path / "p").provenance
+    assert (provenance["masks"], provenance["sparsity"]) == ("one-shot magnitude", 0.3)
+
+
+def test_a_selection_brings_its_own_tensors_and_its_masks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pair("llama", tmp_path)
+    models, selection = [str(tmp_path / name) for name in ("target", "reference")], str(tmp_path / "s")
+    assert (
+        main(["localize", *models, "--tensors", "[embed, head]", "--localization", "mask", "--output", selection]) == 0
+    )
+    command = ["edit", *models, "--selection", selection, "--strategy", "mask-switch", "--patch", str(tmp_path / "p")]
+    assert main([*command, "--sparsity", "0.5"]) == 2
+    assert "made with other masks; give the sparsity" in capfd.readouterr().err
+    assert main(command) == 0
+    assert set(Patch.load(tmp_path / "p").parameters) == {"model.embed_tokens.weight", "lm_head.weight"}
+    assert main(["localize", *models, "--output", str(tmp_path / "s.png")]) == 2
+    assert "is the name that a heat map beside it gets" in capfd.readouterr().err

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lce.foundations.threads import Progress, ordered
+
+PROGRESS = Progress[int]("numbers", 4, 100, lambda item: 1, lambda item: str(item // 25))
+
+
+def test_results_come_in_order_and_few_wait() -> None:
+    lock, under_way, most = threading.Lock(), 0, 0
+
+    def work(item: int) -> int:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.002 * (item % 3))
+        assert torch.get_num_threads() == 1
+        with lock:
+            under_way -= 1
+        return item * item
+
+    threads = torch.get_num_threads()
+    drawn = []
+
+    def items() -> object:
+        for item in range(40):
+            drawn.append(item)
+            yield item
+
+    for item, result in ordered(work, items(), PROGRESS):
+        assert result == item * item
+        assert len(drawn) <= item + 2 * threads + 1
+    assert most <= threads
+    assert torch.get_num_threads() == threads
+
+
+def test_a_failure_comes_through() -> None:
+    def work(item: int) -> int:
+        if item == 5:
+            raise ValueError("five")
+        return item
+
+    results = ordered(work, range(100), PROGRESS)
+    assert [next(results)[1] for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="five"):
+        next(results)
+
+
+def test_the_bar_counts_tensors_and_bytes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)  # elsewhere there is none
+    for _ in ordered(lambda item: time.sleep(0.03), range(100), PROGRESS):
+        pass
+    printed = capsys.readouterr().err
+    assert "4/4 tensors" in printed
+    assert "100/100" in printed
+
+
+def test_large_items_do_not_pile_up() -> None:
+    drawn = []
+
+    def items() -> Iterator[int]:
+        for item in range(20):
+            drawn.append(item)
+            yield item
+
+    large = replace(PROGRESS, size=lambda item: 1 << 28)
+    for item, _ in ordered(lambda item: item, items(), large):
+        assert len(drawn) <= item + 2
+
+
+def test_the_number_of_threads_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in ("1", "auto", "3,2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        assert [result for _, result in ordered(abs, range(9), PROGRESS)] == list(range(9))

@@ -1,0 +1,102 @@
+"""The list of cells: each once, named after all that it depends on, impossible ones refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lce.edit.strategies import STRATEGIES
+from lce.foundations.errors import LceError
+from lce.study.settings import ALPHAS, DownstreamSettings, EditBlock, StudySettings
+from lce.study.cells import Cell, cell_name, context_of, expand, settings_for
+
+SETTINGS = StudySettings(seeds=[0, 1], sparsities=[0.1, 0.3], edits=[])
+EVERYTHING = EditBlock(strategies=["linear", "pruning", "mask-switch"], alpha=[0.5, -2], k=[0.1, "mask"])
+
+
+def edits(*blocks: EditBlock) -> list[Cell]:
+    return [cell for cell in expand(replace(SETTINGS, seeds=[0], edits=list(blocks))) if cell.kind == "edit"]
+
+
+def test_every_variant_seed_and_sparsity_is_trained_and_measured() -> None:
+    cells = expand(SETTINGS)
+    for kind in ("train", "measure"):
+        assert sum(cell.kind == kind for cell in cells) == 3 * 2 * 3
+    assert sum(cell.kind == "compare" for cell in cells) == 2 * 2
+    assert [cell for cell in cells if cell.kind == "overlap"] == [Cell("overlap", sparsity=s) for s in (0.1, 0.3)]
+
+
+def test_blocks_are_full_products_of_what_makes_sense() -> None:
+    found = edits(EVERYTHING)
+    assert len(found) == 2 * (4 + 2 * 3), "two directions: 4 mask-based edits; 3 value-based ones at each of two k"
+    assert {cell.localization for cell in found if cell.strategy == "mask-switch"} == {"mask"}
+    assert {cell.strategy for cell in found if cell.alpha == 0.5} == {"interpolation"}
+    assert {cell.strategy for cell in found if cell.alpha == -2} == {"extrapolation"}
+    assert all(cell.k is None for cell in found if cell.localization == "mask")
+
+
+def test_what_two_blocks_hold_is_one_cell() -> None:
+    assert edits(EVERYTHING, EVERYTHING) == edits(EVERYTHING)
+
+
+def test_each_control_is_drawn_as_often_as_asked() -> None:
+    found = edits(EditBlock(controls=["none", "uninformed", "matched"], draws=3, localizations=["mask"]))
+    assert len(found) == 2 * (1 + 3 + 3)
+
+
+def test_tasks_add_the_edited_and_the_unedited_models() -> None:
+    block = EditBlock(pairs=[["stereotypical", "anti-stereotypical"]], localizations=["mask"], downstream=True)
+    tasks = DownstreamSettings(tasks=["stsb"])
+    settings = replace(SETTINGS, seeds=[0], edits=[EditBlock(), block], downstream=tasks)
+    found = [cell for cell in expand(settings) if cell.kind == "finetune"]
+    assert [(cell.variant, cell.target) for cell in found] == [(None, "stereotypical"), ("stereotypical", None)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seeds": []}, "seeds: expected at least one"),
+        ({"seeds": [1, 1]}, "each once"),
+        ({"edits": [EditBlock(pairs=[["stereotypical", "nobody"]])]}, r"edits\[0\].pairs"),
+        ({"edits": [EditBlock(sparsities=[0.2])]}, r"edits\[0\].sparsities: \[0.2\]"),
+        ({"edits": [EditBlock(), EditBlock(alpha=[0])]}, r"edits\[1\].alpha: 0 changes nothing"),
+        ({"edits": [EditBlock(draws=0)]}, "draws: expected a positive"),
+    ],
+)
+def test_impossible_studies_are_refused_before_anything_runs(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(LceError, match=message):
+        expand(replace(SETTINGS, **changed))
+
+
+def name_of(cell: Cell, settings: StudySettings = SETTINGS) -> str:
+    return cell_name(settings, context_of(settings, {"precision": "32-true"}), cell)
+
+
+def test_names_differ_exactly_where_results_may() -> None:
+    cells = expand(replace(SETTINGS, edits=[EVERYTHING]))
+    assert len({name_of(cell) for cell in cells}) == len(cells)
+    edit, train = (next(cell for cell in cells if cell.kind == kind) for kind in ("edit", "train"))
+    stronger = replace(SETTINGS, train=replace(SETTINGS.train, learning_rate=1.0))
+    measured = replace(SETTINGS, evaluation=replace(SETTINGS.evaluation, bias_type="race"))
+    elsewhere = replace(SETTINGS, experiment="runs/other", address="auto", cells_per_task=1, seeds=[0, 1, 2])
+    for cell in (edit, train):
+        assert name_of(cell, stronger) != name_of(cell)
+        assert name_of(cell, elsewhere) == name_of(cell)
+    assert name_of(edit, measured) != name_of(edit)
+    assert name_of(train, measured) == name_of(train)
+
+
+def test_the_default_is_the_papers_study() -> None:
+    found = [cell for cell in expand(StudySettings(seeds=[0])) if cell.kind == "edit"]
+    assert {cell.alpha for cell in found if cell.target == "neutral"} == set(ALPHAS)
+    assert {cell.k for cell in found} == {None, "mask", 0.01, 0.05, 0.1, 0.2, 0.4, 1.0}
+    assert {cell.strategy for cell in found} == set(STRATEGIES)
+    assert {cell.control for cell in found} == {"none", "uninformed", "matched"}
+
+
+def test_a_cell_alone_has_the_settings_of_one_experiment() -> None:
+    settings = settings_for(SETTINGS, Cell("train", 3, 0.0, "neutral"))
+    assert (settings.seed, settings.sparsity, settings.variant) == (3, 0.0, "neutral")
+    assert settings.experiment == SETTINGS.experiment

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lce.cli import main
+from lce.storage.masks import Mask, magnitude_prune
+from lce.models.masked_lm import load_masked_lm, prunable_parameters
+from lce.storage.in_memory import load_subnetwork
+
+LEVELS = ("sparsity-00", "sparsity-20", "sparsity-40")
+
+
+def variant_folder(config: Path, variant: str = "stereotypical") -> Path:
+    return config.parent / "run/seed-0" / variant
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """All model, mask and pruned-value files of all levels."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("sparsity-*/**/*.safetensors"))
+    }
+
+
+@pytest.fixture
+def trained(config: Path) -> Path:
+    assert main(["train", "--config", str(config)]) == 0
+    return variant_folder(config)
+
+
+def test_levels_are_pruned_from_the_level_before(trained: Path, base: Path) -> None:
+    names = list(prunable_parameters(load_masked_lm(base)[0]))
+    levels = [load_subnetwork(trained / level, names) for level in LEVELS]
+    assert [level.mask.sparsity for level in levels] == pytest.approx([0, 0.2, 0.4], abs=1e-3)
+    for before, level in itertools.pairwise(levels):
+        expected = magnitude_prune(before.weights, before.mask, round(level.mask.sparsity, 1))
+        assert all(torch.equal(expected.kept[name], level.mask.kept[name]) for name in names)
+        for name in names:
+            gone = before.mask.kept[name] & ~level.mask.kept[name]
+            old = level.values_before_pruning(level.whole(name)).view_as(gone)
+            assert torch.equal(old[gone], before.weights[name][gone])
+            kept = level.mask.kept[name]
+            assert torch.equal(
+                level.values_before_pruning(level.whole(name)).view_as(kept)[kept], level.weights[name][kept]
+            )
+            assert not level.weights[name][~kept].any()
+
+
+def test_every_level_starts_from_the_pretrained_weights(config: Path, base: Path) -> None:
+    assert main(["train", "--config", str(config), "--train.learning_rate", "0.0", "--train.weight_decay", "0"]) == 0
+    original, _ = load_masked_lm(base)
+    for level in LEVELS:
+        folder = variant_folder(config) / level
+        mask = Mask.load(folder / "subnetwork/mask.safetensors")
+        rewound = dict(load_masked_lm(folder)[0].named_parameters())
+        for name, parameter in original.named_parameters():
+            expected = parameter * mask.kept[name] if name in mask.kept else parameter
+            assert torch.equal(rewound[name], expected)
+
+
+def test_records_say_what_was_made(trained: Path) -> None:
+    levels = json.loads((trained / "summary.json").read_text(encoding="utf-8"))["levels"]
+    assert [level["sparsity"] for level in levels] == [0.0, 0.2, 0.4]
+    for level in levels:
+        assert level["pruned"] == round(level["sparsity"] * level["prunable"])
+        assert level["winning_ticket"] == (level["perplexity"] <= 1.05 * levels[0]["perplexity"])
+    assert (trained / "config.yaml").exists()
+    events = EventAccumulator(str(trained / "rounds/sparsity-20/logs"))
+    events.Reload()
+    logged = {"train/loss", "train/sparsity", "validation/perplexity", "lr-AdamW/pg1"}
+    assert logged <= set(events.Tags()["scalars"])
+    assert events.Scalars("train/sparsity")[-1].value == pytest.approx(0.2, abs=1e-3)
+    assert not list((trained / "rounds").glob("*/checkpoints"))
+
+
+def test_the_same_command_again_changes_nothing_and_another_seed_does(trained: Path, config: Path) -> None:
+    before = weights(trained)
+    times = {path: path.stat().st_mtime_ns for path in trained.glob("sparsity-*/model.safetensors")}
+    assert main(["train", "--config", str(config)]) == 0
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    assert main(["train", "--config", str(config), "--experiment", str(config.parent / "again")]) == 0
+    assert weights(config.parent / "again/seed-0/stereotypical") == before
+    assert main(["train", "--config", str(config), "--seed", "1"]) == 0
+    assert weights(config.parent / "run/seed-1/stereotypical") != before
+
+
+def test_results_of_other_settings_are_not_mixed(
+    trained: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--config", str(config), "--train.steps", "13"]) == 2
+    assert "holds results of other settings" in capsys.readouterr().err
+    assert main(["train", "--config", str(config), "--trainer.gradient_clip_val", "1"]) == 2
+    assert "gradient_clip_val" in capsys.readouterr().err
+    assert main(["train", "--config", str(config), "--sparsities", "[0.4]"]) == 2
+    assert "was reached by the sparsities [0.0, 0.2, 0.4]" in capsys.readouterr().err
+
+
+def test_a_sparsity_beside_the_configured_ones(config: Path) -> None:
+    assert main(["train", "--config", str(config), "--sparsity", "0.3"]) == 0
+    assert sorted(path.name for path in variant_folder(config).glob("sparsity-*")) == [*LEVELS[:2], "sparsity-30"]
+
+
+@pytest.mark.parametrize("moment", ["within a round", "between rounds"])
+def test_killed_and_run_again_ends_bit_identical(config: Path, moment: str) -> None:
+    options = ["--train.steps", "60", "--train.checkpoint_every", "5"]
+    whole = config.parent / "whole"
+    assert main(["train", "--config", str(config), "--experiment", str(whole), *options]) == 0
+    command = [sys.executable, "-m", "lce.cli", "train", "--config", str(config), *options]
+    folder = variant_folder(config)
+    checkpoint = folder / "rounds" / LEVELS[1] / "checkpoints/last.ckpt"
+    awaited = checkpoint if moment == "within a round" else folder / LEVELS[0] / "config.json"
+    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not awaited.exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / LEVELS[2]).exists()
+    assert main(command[3:]) == 0
+    assert weights(folder) == weights(whole / "seed-0/stereotypical")
+
+
+@pytest.fixture
+def still(config: Path, base: Path) -> list[str]:
+    """Options of a training without dropout, whose pattern is each process's and each part's own."""
+    folder = config.parent / "still"
+    shutil.copytree(base, folder)
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    about |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(about), encoding="utf-8")
+    options = ["--config", str(config), "--base", str(folder), "--sparsities", "[0.4]"]
+    return [*options, "--train.learning_rate", "0.001"]
+
+
+def dense_weights(experiment: Path) -> dict[str, torch.Tensor]:
+    return load_file(experiment / "seed-0/stereotypical/sparsity-00/model.safetensors")
+
+
+def assert_like_one(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+
+
+@pytest.mark.parametrize(
+    "divided",
+    [
+        pytest.param(["--trainer.accumulate_grad_batches", "3"], id="in parts"),
+        pytest.param(["--train.compile", "true"], id="compiled", marks=needs_compiler),
+    ],
+)
+def test_a_step_means_the_same_however_it_is_computed(config: Path, still: list[str], divided: list[str]) -> None:
+    assert main(["train", *still]) == 0
+    assert main(["train", *still, "--experiment", str(config.parent / "divided"), *divided]) == 0
+    assert_like_one(dense_weights(config.parent / "run"), dense_weights(config.parent / "divided"))
+
+
+def test_more_shares_than_sentences_are_refused(still: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *still, "--train.batch_size", "2", "--trainer.accumulate_grad_batches", "3"]) == 2
+    assert "train.batch_size: 2 sentences cannot be divided into 3 shares" in capsys.readouterr().err
+
+
+def test_bf16_mixed_precision_trains(config: Path, still: list[str]) -> None:
+    mixed = config.parent / "mixed"
+    options = ["--trainer.precision", "bf16-mixed", "--trainer.gradient_clip_val", "100"]
+    assert main(["train", *still, "--experiment", str(mixed), *options]) == 0
+    assert main(["train", *still]) == 0
+    perplexities = [
+        json.loads((run / "seed-0/stereotypical/summary.json").read_text(encoding="utf-8"))["levels"][0]["perplexity"]
+        for run in (config.parent / "run", mixed)
+    ]
+    assert perplexities[1] == pytest.approx(perplexities[0], rel=0.01)
+    assert perplexities[1] != perplexities[0]
+
+
+@pytest.mark.parametrize(
+    ("program", "strategy"),
+    [
+        pytest.param(["-m", "lce.cli"], "ddp", id="ddp"),
+        pytest.param([str(Path(__file__).with_name("sharded.py"))], "fsdp_processor", id="fsdp"),
+    ],
+)
+def test_two_processes_train_like_one(config: Path, still: list[str], program: list[str], strategy: str) -> None:
+    # Without a GPU, torch crashes where it gathers the optimiser's shares for a checkpoint within a round.
+    options = [*still, "--train.checkpoint_every", "1000", "--train.weight_decay", "0.1"]
+    assert main(["train", *options]) == 0
+    shared = ["--trainer.devices", "2", "--trainer.strategy", strategy, "--experiment", str(config.parent / "two")]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run(
+        [*launcher, *program, "train", *options, *shared],
+        check=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    records = [
+        json.loads((config.parent / run / "seed-0/stereotypical/summary.json").read_text(encoding="utf-8"))["levels"]
+        for run in ("run", "two")
+    ]
+    for one, two in zip(*records, strict=True):
+        assert two["perplexity"] == pytest.approx(one["perplexity"], rel=1e-5)
+    assert_like_one(dense_weights(config.parent / "run"), dense_weights(config.parent / "two"))
+
+
+def test_several_devices_need_a_launcher(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", str(config), "--trainer.devices", "2"]) == 2
+    assert "torchrun" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("key", "value"), [("steps", "0"), ("batch_size", "-1"), ("max_length", "4096")])
+def test_impossible_training_is_refused_and_leaves_the_folder_free(
+    config: Path, key: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--config", str(config), f"--train.{key}", value]) == 2
+    assert f"train.{key}" in capsys.readouterr().err
+    assert main(["train", "--config", str(config), "--sparsities", "[0.4]"]) == 0
+
+
+def test_a_finished_round_that_was_killed_before_it_was_saved(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    options = ["--config", str(config), "--sparsities", "[0.4]", "--train.checkpoint_every", "12"]
+    with monkeypatch.context() as patched:
+        patched.setattr("lce.training.pruning.imp.save_level", killed)
+        assert main(["train", *options]) == 130
+    assert main(["train", *options]) == 0
+    assert main(["train", *options, "--experiment", str(config.parent / "whole")]) == 0
+    assert weights(variant_folder(config)) == weights(config.parent / "whole/seed-0/stereotypical")
+
+
+@pytest.mark.parametrize("sparsities", ["[0.4, 0.2]", "[0.2, 1.0]", "[-0.1, 0.4]"])
+def test_impossible_sparsities_are_refused(config: Path, sparsities: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", str(config), "--sparsities", sparsities, "--sparsity", "0.0"]) == 2
+    assert "sparsities: expected rising shares" in capsys.readouterr().err
