@@ -13,7 +13,15 @@ from math import inf, isfinite
 from typing import Any
 
 from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
-from lce.config import LINEAR, CorpusSettings, DataSettings, EvaluationSettings, OptimisationSettings, PretrainSettings, Settings
+from lce.config import (
+    LINEAR,
+    CorpusSettings,
+    DataSettings,
+    EvaluationSettings,
+    OptimisationSettings,
+    PretrainSettings,
+    Settings,
+)
 from lce.foundations.errors import LceError
 
 SHORTEST = 3

@@ -13,8 +13,8 @@ from importlib.metadata import version
 from jsonargparse import Namespace
 
 from lce.commands.arguments import ARGUMENTS, Arguments, Command, chosen, parse
-from lce.foundations.atomic_files import disk_error
 from lce.commands.functions import COMMANDS, ON_CHECKPOINTS
+from lce.foundations.atomic_files import disk_error
 from lce.foundations.errors import LceError
 from lce.foundations.logs import quieten
 from lce.foundations.signals import Stopped, stopping

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
 from lce.checks import check_comparison, check_pretraining, check_settings
 from lce.cli import main
+from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
 from lce.config import PretrainSettings, Settings
 from lce.foundations.errors import LceError
 from lce.study.settings import DownstreamSettings, EditBlock, StudySettings, check_study
@@ -23,7 +23,7 @@ def _nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the value is refused before anything is fetched or loaded")
 
     monkeypatch.chdir(ROOT)
-    for name in ("lce.data.prepare.prepare_examples", "lce.data.wheels.fetch", "lce.models.load_masked_lm"):
+    for name in ("lce.data.prepare.prepare_examples", "lce.data.wheels.fetch", "lce.models.loading.load_masked_lm"):
         monkeypatch.setattr(name, begun)
 
 

@@ -14,11 +14,11 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from lce.commands.applicable import check_applicable, check_sparsity
 from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
+from lce.commands.manual import manual, overview
 from lce.config import PretrainSettings, Settings, TrainerSettings
 from lce.foundations.configuration import read_configuration
 from lce.foundations.errors import LceError
 from lce.study.settings import StudySettings
-from lce.commands.manual import manual, overview
 
 Adds = Callable[[ArgumentParser], None]
 Command = Callable[[Namespace], None]

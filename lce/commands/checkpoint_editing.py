@@ -9,25 +9,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lce.foundations.atomic_files import check_new, replaced_file, scratch_folder
-from lce.storage.checkpoint import Checkpoint, common_tensors, is_layer_matrix
-from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
 from lce.checks import check_comparison
+from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
 from lce.config import LINEAR
-from lce.localize.weights import check_pair, localize
+from lce.foundations.atomic_files import check_new, replaced_file, scratch_folder
 from lce.foundations.errors import LceError
-from lce.foundations.figures import save_heat_map
-from lce.storage.hub import resolve
 from lce.foundations.overwriting import check_replaceable, check_selection_file
+from lce.foundations.paths import SUBNETWORK
+from lce.localize.heat_map import save_heat_map
+from lce.localize.selection import Selection
+from lce.localize.weights import check_pair, localize
+from lce.models.layers import is_layer_matrix
 from lce.patch.of_edit import patch_of_edit
 from lce.patch.on_folders import new_output, write_patched
 from lce.patch.record import Parameter
-from lce.foundations.paths import SUBNETWORK
-from lce.localize.selection import Selection
-from lce.storage.on_disk import StoredModel, one_shot
+from lce.storage.checkpoint import Checkpoint, common_tensors
+from lce.storage.hub import resolve
 from lce.storage.in_memory import load_subnetwork
-from lce.storage.safetensors_file import Entry
 from lce.storage.model_weights import ModelWeights
+from lce.storage.on_disk import StoredModel, one_shot
+from lce.storage.safetensors_file import Entry
 
 
 def run_localize(target: str, reference: str, settings: LocalizeSettings, path: Path) -> Selection:

@@ -12,27 +12,31 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from tqdm import tqdm
 
-from lce.localize import weights as diff
-from lce.edit.callback import log_scores
 from lce.checks import check_alphas
 from lce.config import LINEAR, Settings
 from lce.data.module import ROLES
-from lce.edit.strategies import Changes, changed_values, edit
-from lce.foundations.errors import LceError
+from lce.edit.callback import log_scores
+from lce.edit.weight_edit import changed_values, edit
+from lce.evaluation.curves import alpha_curves
 from lce.evaluation.evaluator import Evaluator
-from lce.foundations.figures import alpha_curves, save_heat_map
+from lce.foundations.errors import LceError
 from lce.foundations.files import read_json, save_config, write_json
-from lce.storage.hub import resolve
-from lce.metrics.suite import Scores
-from lce.models.masked_lm import load_masked_lm, prunable_parameters
 from lce.foundations.overwriting import check_own_folder, check_selection_file
-from lce.patch import Patch
 from lce.foundations.paths import CONFIG, RESULT, level_folder, variant_folder
 from lce.foundations.seeds import derive
+from lce.localize import weights as diff
+from lce.localize.controls import uninformed
+from lce.localize.heat_map import save_heat_map
 from lce.localize.selection import Selection
+from lce.metrics.suite import Scores
+from lce.models.layers import prunable_parameters
+from lce.models.loading import load_masked_lm
+from lce.patch import Patch
+from lce.storage.changes import Changes
+from lce.storage.hub import resolve
 from lce.storage.in_memory import Subnetwork, load_subnetwork, read_record
 from lce.storage.torch_bridge import fingerprint
-from lce.training.fit import numerics
+from lce.training.trainer_options import numerics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -215,7 +219,7 @@ def _measure(
 def _control(settings: Settings, pair: Pair, selection: Selection, alpha: float, draw: int) -> Changes:
     """The same edit of as many weights, drawn at random."""
     seed = derive(settings.seed, draw)
-    drawn = diff.uninformed(selection, pair.target, pair.reference, settings.strategy, seed)
+    drawn = uninformed(selection, pair.target, pair.reference, settings.strategy, seed)
     return dict(changed_values(settings.strategy, drawn, pair.target, pair.reference, alpha))
 
 

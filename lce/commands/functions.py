@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jsonargparse import Namespace
 
+from lce.checks import check_comparison, check_positive, check_pretraining, check_settings, check_trainer
 from lce.commands.arguments import Command
 from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
-from lce.checks import check_comparison, check_positive, check_pretraining, check_settings, check_trainer
 from lce.config import PretrainSettings, Settings
 from lce.foundations.errors import LceError
 from lce.study.settings import StudySettings, check_study
@@ -40,8 +40,8 @@ def data(values: Namespace) -> None:
     """Fetch text and benchmarks, augment, and write the examples that models train on."""
     settings = _settings(values)[0].data
 
-    from lce.data.prepare import prepare_examples
     from lce.commands.tables import print_report
+    from lce.data.prepare import prepare_examples
 
     print_report(prepare_examples(settings), Path(settings.folder))
 
@@ -53,7 +53,7 @@ def pretrain(values: Namespace) -> None:
     check_trainer(trainer_options, settings.train.batch_size)
 
     from lce.training.pretraining import pretrain as run
-    from lce.training.fit import check_machine
+    from lce.training.trainer_options import check_machine
 
     check_machine(trainer_options)
     print(run(settings, trainer_options))
@@ -66,7 +66,7 @@ def train(values: Namespace) -> None:
 
     from lce.data.prepare import prepare_examples
     from lce.training.pruning.imp import iterative_magnitude_pruning
-    from lce.training.fit import check_machine
+    from lce.training.trainer_options import check_machine
 
     check_machine(trainer_options)
     prepare_examples(settings.data)
@@ -110,11 +110,11 @@ def edit(values: Namespace) -> None:
     """
     settings, trainer_options = _settings(values)
 
-    from lce.data.prepare import prepare_examples
     from lce.commands.editing import run_edit
-    from lce.foundations.files import read_json
     from lce.commands.tables import print_edits
-    from lce.training.fit import check_machine, on_one_device
+    from lce.data.prepare import prepare_examples
+    from lce.foundations.files import read_json
+    from lce.training.trainer_options import check_machine, on_one_device
 
     check_machine(on_one_device(trainer_options))
     prepare_examples(settings.data)
@@ -143,10 +143,10 @@ def evaluate(values: Namespace) -> None:
     if values.limit is not None:
         settings.evaluation.limit = values.limit
 
+    from lce.commands.tables import print_evaluation
     from lce.evaluation.evaluator import run_evaluate
     from lce.foundations.files import read_json
-    from lce.commands.tables import print_evaluation
-    from lce.training.fit import check_machine, on_one_device
+    from lce.training.trainer_options import check_machine, on_one_device
 
     check_machine(on_one_device(trainer_options))
     path = run_evaluate(settings, trainer_options, values.model, values.against)
@@ -165,8 +165,8 @@ def sweep(values: Namespace) -> None:
     check_study(study)
     check_trainer(trainer_options, study.train.batch_size)
 
-    from lce.study.sweep import run_sweep, status
     from lce.study.status import print_plan, print_status
+    from lce.study.sweep import run_sweep, status
 
     if values.dry_run:
         print_plan(study, trainer_options)

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lce.foundations.labels import interval_text, label, number_text, p_text
-from lce.localize.selection import Selection, components_of, layer_text, layers_of
+from lce.localize.components import components_of, layer_text, layers_of
+from lce.localize.selection import Selection
 
 
 def wide_console() -> Console:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lce.config import Variant
-from lce.foundations.seeds import derive
 from lce.data.specification import BiasSpecification
+from lce.foundations.seeds import derive
 
 Kind = Literal["biased", "neutral", "other"]
 

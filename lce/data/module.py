@@ -15,9 +15,9 @@ from lce.data.batches import Batch, EvaluationBatches, MaskedBatches, TrainingBa
 from lce.data.cda import Annotation, Kind, render
 from lce.data.encoding import EncodedTexts, encode
 from lce.data.masking import MaskedBatch, MaskingCollator, MaskingProbabilities, masking_probabilities
+from lce.data.specification import load_specification
 from lce.foundations.errors import LceError
 from lce.foundations.paths import EXAMPLES
-from lce.data.specification import load_specification
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

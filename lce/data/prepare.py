@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from lce.foundations.atomic_files import held, replaced_file, writing
 from lce.checks import check_data
 from lce.config import DataSettings
 from lce.data.cda import annotate, identity
 from lce.data.sources import load_documents
+from lce.data.specification import BiasSpecification, load_specification
+from lce.foundations.atomic_files import replaced_file, writing
 from lce.foundations.errors import LceError
 from lce.foundations.files import claim, made_with, read_json, save_config, write_json
+from lce.foundations.locks import held
 from lce.foundations.overwriting import check_replaceable
 from lce.foundations.paths import CONFIG, DATA_LOCK, EXAMPLES, REPORT, SENTENCES
-from lce.data.specification import BiasSpecification, load_specification
 
 if TYPE_CHECKING:
     import datasets

@@ -14,25 +14,26 @@ import pyarrow.parquet as pq
 import torch
 from lightning import Trainer
 
-from lce.foundations.atomic_files import replaced_file
-from lce.edit.callback import EditCallback
 from lce.config import Settings
 from lce.data.encoding import encode
 from lce.data.module import UNBOUNDED, evaluation_loader, read_examples, read_text
 from lce.data.prepare import prepare_examples
-from lce.edit.strategies import Changes
+from lce.edit.callback import EditCallback
+from lce.evaluation.report import write_report
+from lce.foundations.atomic_files import replaced_file
 from lce.foundations.errors import LceError
 from lce.foundations.files import read_json, save_config, write_json
+from lce.foundations.overwriting import check_own_folder, check_replaceable
+from lce.foundations.paths import CONFIG, EXAMPLES, SCORES
+from lce.foundations.seeds import derive
 from lce.metrics.items import ItemMetric, differences
 from lce.metrics.scoring import PROCESSOR_TOKENS
 from lce.metrics.suite import BiasSuite, Scores, all_scores
-from lce.models.masked_lm import MaskedLanguageModel, load_masked_lm
-from lce.foundations.overwriting import check_own_folder, check_replaceable
-from lce.foundations.paths import CONFIG, EXAMPLES, SCORES
-from lce.evaluation.report import write_report
-from lce.foundations.seeds import derive
+from lce.models.loading import load_masked_lm
+from lce.storage.changes import Changes
 from lce.storage.torch_bridge import fingerprint
-from lce.training.fit import numerics, on_one_device
+from lce.training.module import MaskedLanguageModel
+from lce.training.trainer_options import numerics, on_one_device
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import TensorBoardLogger

@@ -27,7 +27,9 @@ def write_report(
     path: Path, result: dict[str, Any], metrics: Sequence[ItemMetric], others: Sequence[ItemMetric]
 ) -> None:
     """Write the page about ``result``; ``others`` are the metrics of the model compared with, if there is one."""
-    environment = Environment(loader=PackageLoader("lce.evaluation", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("lce.evaluation", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {"label": label, "interval": interval_text, "number": number_text, "p": p_text}
     names = [result[key]["name"] for key in ("model", "against") if key in result]
     figures = [("Scores and their 95 % intervals", _intervals(result, names))]

@@ -1,4 +1,4 @@
-"""Work on many pieces in a few threads, with the results in order, few of them waiting, and a progress bar."""
+"""Work on many chunks in a few threads, with the results in order, few of them waiting, and a progress bar."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,14 +13,13 @@ import torch
 from torch import Tensor
 
 from lce.foundations.errors import LceError
-from lce.storage.position_codec import decode, encode
 from lce.foundations.overwriting import check_replaceable
+from lce.localize.components import Cells, cells, layers_and_components
+from lce.storage.position_codec import decode, encode
 from lce.storage.safetensors_file import Entry, TensorWriter, digests_of, read_checked, read_header, read_record
 
 Found = Iterable[tuple[str, Tensor]]
 """Parameters with the positions selected in them, in order."""
-Cells = dict[tuple[int | None, str], tuple[int, int]]
-"""(layer or None, component) → (selected weights, weights)."""
 
 
 @dataclass(frozen=True)
@@ -151,57 +149,3 @@ def write_selection(path: Path, found: Found, shapes: Mapping[str, tuple[int, ..
         if not any(counts.values()):
             raise LceError("nothing is selected: the two models do not differ in what was compared")
         writer.record = {"kind": "selection", **about, "shapes": shapes, "counts": counts}
-
-
-def cells(counts: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> Cells:
-    """The ``counts`` of weights, and all weights, summed over each component of each layer."""
-    summed: Cells = {}
-    for name, cell in layers_and_components(shapes).items():
-        selected, total = summed.get(cell, (0, 0))
-        summed[cell] = (selected + counts[name], total + prod(shapes[name]))
-    return summed
-
-
-def layers_of(cells: Cells) -> list[int | None]:
-    """The layers in order, then None if there is anything outside of them."""
-    layers = {layer for layer, _ in cells}
-    return [*sorted(layer for layer in layers if layer is not None), *([None] if None in layers else [])]
-
-
-def components_of(cells: Cells) -> list[str]:
-    """The components in order of first appearance."""
-    return list(dict.fromkeys(component for _, component in cells))
-
-
-def layer_text(layer: int | None) -> str:
-    """How people number a layer."""
-    return "–" if layer is None else str(layer + 1)
-
-
-def layers_and_components(names: Iterable[str]) -> dict[str, tuple[int | None, str]]:
-    """Layer (None outside of the layers) and component of each parameter, whatever the architecture.
-
-    …layer.3.attention.output.dense.weight is (3, attention.output.dense). Where a model has several stacks of layers,
-    their names come first: (0, decoder: SelfAttention.q). Numbers within a layer, such as an expert's, become a star.
-    """
-    found = {name: re.match(r"(?:(.*?)\.)?(\d{1,9})\.(.+?)(?:\.weight)?$", name) for name in names}
-    stacks = sorted({match[1] or "" for match in found.values() if match})
-    common = len(_common_prefix([stack.split(".") for stack in stacks]))
-    places: dict[str, tuple[int | None, str]] = {}
-    for name, match in found.items():
-        if not match:
-            places[name] = (None, name.removesuffix(".weight"))
-            continue
-        component = re.sub(r"(?<![^.])\d+(?![^.])", "*", match[3])
-        stack = (match[1] or "").split(".")[common:]
-        places[name] = (int(match[2]), f"{stack[0]}: {component}" if len(stacks) > 1 and stack else component)
-    return places
-
-
-def _common_prefix(paths: list[list[str]]) -> list[str]:
-    common = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
-    return common

@@ -4,7 +4,7 @@ A selection b marks the weights that an edit may touch. Mask-based: those kept i
 subnetworks, b = m_t XOR m_r (eq. 1). Value-based: the k largest by |m_r ⊙ θ_r − m_t ⊙ θ_t| among those kept
 in both (eq. 2). Uninformed: as many at random, the control. (Lutz et al. 2024, section 3.2.)
 
-Whether the two models are in memory or on a disk, they are gone through piece by piece.
+Whether the two models are in memory or on a disk, they are gone through chunk by chunk.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ import torch
 from torch import Tensor
 
 from lce.foundations.errors import LceError
-from lce.storage.top_k import cutoff, smallest
-from lce.foundations.seeds import generator
 from lce.localize.selection import Found, Selection, write_selection
-from lce.storage.in_memory import Subnetwork
-from lce.storage.model_weights import ModelWeights, Piece, over_pieces
+from lce.storage.model_weights import Chunk, ModelWeights, over_chunks
+from lce.storage.top_k import cutoff
 
 
 def mask_based(target: ModelWeights, reference: ModelWeights, path: Path | None = None) -> Selection:
@@ -43,11 +41,11 @@ def mask_based(target: ModelWeights, reference: ModelWeights, path: Path | None 
                 "or the value-based localisation"
             )
 
-    def differing(piece: Piece) -> Tensor:
-        kept, other = target.kept(piece), reference.kept(piece)
+    def differing(chunk: Chunk) -> Tensor:
+        kept, other = target.kept(chunk), reference.kept(chunk)
         assert kept is not None, "both have masks"
         assert other is not None, "both have masks"
-        return (kept ^ other).nonzero().flatten() + piece.first
+        return (kept ^ other).nonzero().flatten() + chunk.first
 
     selection = _selection(_joined(_over_both(target, reference, differing)), target, reference, "mask", path)
     if not selection.count:
@@ -67,57 +65,57 @@ def value_based(target: ModelWeights, reference: ModelWeights, k: float, path: P
     """
     check_pair(target, reference)
 
-    def kept_in_both(piece: Piece) -> Tensor | None:
-        kept, other = target.kept(piece), reference.kept(piece)
+    def kept_in_both(chunk: Chunk) -> Tensor | None:
+        kept, other = target.kept(chunk), reference.kept(chunk)
         return kept if other is None else other if kept is None else kept & other
 
-    def differences(piece: Piece) -> Tensor:
+    def differences(chunk: Chunk) -> Tensor:
         """Keys of the differences between weights kept in both."""
-        both = kept_in_both(piece)
-        key = target.magnitudes(piece, reference)
+        both = kept_in_both(chunk)
+        key = target.magnitudes(chunk, reference)
         return key if both is None else key[both]
 
     available = sum(map(prod, target.shapes.values()))
     if target.is_pruned or reference.is_pruned:
-        available = sum(number for _, number in _over_both(target, reference, lambda piece: len(differences(piece))))
+        available = sum(number for _, number in _over_both(target, reference, lambda chunk: len(differences(chunk))))
     count = k if isinstance(k, int) else round(k * available) if 0 < k <= 1 else 0
     if not 1 <= count <= available:
         raise LceError(f"k: expected a share in (0, 1] or a count from 1 to {available:,}, got {k!r}")
 
     def counted(function: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:
-        found = _over_both(target, reference, lambda piece: function(piece.name, differences(piece)))
+        found = _over_both(target, reference, lambda chunk: function(chunk.name, differences(chunk)))
         return (result for _, result in found)
 
     cut = cutoff(counted, count, largest=True)
 
-    def chosen(piece: Piece) -> tuple[Tensor, Tensor, int]:
+    def chosen(chunk: Chunk) -> tuple[Tensor, Tensor, int]:
         """Positions from the threshold on, which of them are at it, and how many."""
-        key = differences(piece)
+        key = differences(chunk)
         among = (key >= cut.threshold).nonzero().flatten()
         tied = key.index_select(0, among) == cut.threshold
-        both = kept_in_both(piece)
+        both = kept_in_both(chunk)
         positions = among if both is None else both.nonzero().flatten().index_select(0, among)
-        return positions.add_(piece.first), tied, int(torch.count_nonzero(tied))
+        return positions.add_(chunk.first), tied, int(torch.count_nonzero(tied))
 
-    def first_ties() -> Iterator[tuple[Piece, Tensor]]:
+    def first_ties() -> Iterator[tuple[Chunk, Tensor]]:
         ties = cut.ties
-        for piece, (positions, tied, number) in _over_both(target, reference, chosen):
+        for chunk, (positions, tied, number) in _over_both(target, reference, chosen):
             if number > ties:
                 positions = positions.masked_select(~tied | (tied.cumsum(0) <= ties))
             ties -= min(ties, number)
-            yield piece, positions
+            yield chunk, positions
 
     return _selection(_joined(first_ties()), target, reference, "value", path)
 
 
 def _over_both(
-    target: ModelWeights, reference: ModelWeights, work: Callable[[Piece], Any]
-) -> Iterator[tuple[Piece, Any]]:
-    return over_pieces(work, target.shapes, target.nbytes + reference.nbytes, "Localisation")
+    target: ModelWeights, reference: ModelWeights, work: Callable[[Chunk], Any]
+) -> Iterator[tuple[Chunk, Any]]:
+    return over_chunks(work, target.shapes, target.nbytes + reference.nbytes, "Localisation")
 
 
-def _joined(found: Iterable[tuple[Piece, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """The positions of a parameter's pieces together."""
+def _joined(found: Iterable[tuple[Chunk, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """The positions of a parameter's chunks together."""
     for name, group in groupby(found, key=lambda item: item[0].name):
         yield name, torch.cat([positions for _, positions in group])
 
@@ -134,39 +132,6 @@ def localize(
     if localization == "value":
         return value_based(target, reference, k, path)
     raise LceError(f"localization: unknown {localization!r}; known are {', '.join(LOCALIZATIONS)}")
-
-
-def uninformed(
-    selection: Selection,
-    target: Subnetwork,
-    reference: Subnetwork,
-    strategy: str,
-    seed: int,
-    is_matched: bool = False,
-) -> Selection:
-    """As many weights as ``selection`` has, drawn at random: the control for an edit by ``strategy``.
-
-    Drawn from the weights kept in the target for pruning, else from all that are not pruned in both; if it
-    ``is_matched``, from each parameter as many as ``selection`` has there, so that only the choice within a component
-    of a layer is left to chance.
-
-    Raises:
-        LceError: there are fewer weights to draw from than were selected.
-    """
-    candidates = {
-        name: kept if strategy == "pruning" else kept | reference.mask.kept[name]
-        for name, kept in target.mask.kept.items()
-    }
-    random = generator(seed, "uninformed", selection.localization)
-    draws = {name: torch.rand(kept.shape, generator=random) for name, kept in candidates.items()}
-    groups = [[name] for name in draws] if is_matched else [list(draws)]
-    marks: dict[str, Tensor] = {}
-    for names in groups:
-        count = sum(selection.counts[name] for name in names)
-        marks |= smallest({name: draws[name] for name in names}, count, {name: candidates[name] for name in names})
-    found = ((name, mark.flatten().nonzero().flatten()) for name, mark in marks.items())
-    kind = "matched" if is_matched else "uninformed"
-    return _selection(found, target, reference, f"{kind}-{selection.localization}")
 
 
 def _selection(

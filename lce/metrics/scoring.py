@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lce.foundations.errors import LceError
-from lce.models.masked_lm import masked_logits
+from lce.models.logits import masked_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

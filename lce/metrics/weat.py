@@ -22,11 +22,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lce.foundations.errors import LceError
-from lce.models.fast_linear import OneDnnLinear
 from lce.metrics import significance
 from lce.metrics.items import DRAWS, ItemMetric, Items, Score, defined, random
 from lce.metrics.scoring import TokenBudget, check_length, evaluating, padded
 from lce.metrics.seat import sentences
+from lce.models.fast_linear import OneDnnLinear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

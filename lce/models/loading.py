@@ -6,7 +6,6 @@ tokenizer may name tokens that it does not have. What does not fit is refused in
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,68 +15,56 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
-from lce.storage.checkpoint import CONFIG, weight_files
 from lce.foundations.errors import LceError
-from lce.foundations.files import read_json
-from lce.storage.hub import resolve
 from lce.foundations.logs import hide_weight_bars
-from lce.foundations.signals import Stopped
+from lce.models.kinds import MOST, check_is_masked, read_config, refusing
+from lce.models.logits import _two_sentences, masked_logits
+from lce.storage.checkpoint import weight_files
 from lce.storage.safetensors_file import read_header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-ADAPTER = "adapter_config.json"
-COUNTS = re.compile(r"(layers?|depth|groups?|heads?|labels?|blocks?|experts?)$")
-"""Keys of a configuration by which transformers makes so many of something, before there is any tensor to check."""
-MOST = 1 << 20
 LARGEST_BUFFER = 1 << 26
 """Entries of what a model makes itself and files do not hold: a causal mask of 8,192 positions."""
-KINDS = {
-    "CausalLM": "a causal language model",
-    "LMHeadModel": "a causal language model",
-    "ConditionalGeneration": "a sequence-to-sequence model",
-}
-"""What a model is by the end of its class's name, where people call it differently."""
 PROBE = "She is here, isn't she? Ünï-\u4e2d\u6587 \u2603\U0001f600 x1y2 qzxj"
 """Words, accents, signs and letters that few tokenizers know: what most ways to split a text come across."""
 
 
-@contextmanager
-def refusing(title: str, folder: Path | None = None, trust_remote_code: bool = True) -> Iterator[None]:
-    """Turns whatever goes wrong in the block into one line about the model ``title``.
+def load_masked_lm(
+    name: str | Path, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A masked language model in float32 and its tokenizer, from a folder or by its name on the hub.
+
+    The tokenizer's ``model_max_length`` is at most what the model takes.
+
+    Args:
+        trust_remote_code: run code that comes with the model, if it needs any.
 
     Raises:
-        LceError: anything was raised. If the model in ``folder`` has code of its own, not ``trust_remote_code`` is
-            taken for the reason.
+        LceError: nothing of this name can be loaded, it is no masked language model, its tokenizer has no
+            mask token or is not a fast one, or its configuration, weights and vocabulary do not fit each other.
     """
-    try:
-        yield
-    except (LceError, Stopped, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    # The libraries read files that anybody may have written, and end on broken ones with whatever their code happens
-    # to raise, a panic of the tokenizers' Rust included, which is no Exception.
-    except BaseException as error:
-        if not trust_remote_code and folder and has_code(folder):
-            raise LceError(
-                f"{title}: brings code of its own, which is run only with --trust_remote_code true"
-            ) from error
-        said = (
-            str(error) if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: {error}"
-        )
-        reason = " ".join(said.split()).encode(errors="backslashreplace").decode()
-        raise LceError(f"{title}: cannot be loaded ({reason[:300]})") from error
+    model, tokenizer = _open_masked_lm(name, trust_remote_code)
+    with refusing(f"model {name}"), torch.no_grad():  # what only computing shows
+        tokenizer.model_max_length = int(min(tokenizer.model_max_length, longest_input(model)))
+        masked_logits(model, *_two_sentences(model))
+    return model, tokenizer
 
 
-def has_code(folder: Path) -> bool:
-    """Whether the model in ``folder`` names classes of its own for itself, or for its tokenizer."""
-    files = [folder / CONFIG, folder / "tokenizer_config.json"]
-    contents = [read_json(file) for file in files if file.is_file()]
-    return any(isinstance(content, dict) and content.get("auto_map") for content in contents)
+def longest_input(model: PreTrainedModel) -> int:
+    """The number of tokens that ``model`` takes, special ones included.
+
+    RoBERTa and its kin count positions from behind the padding's, so theirs is less than their configuration says.
+    """
+    positions = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    reserved = positions.padding_idx if isinstance(positions, nn.Embedding) else None
+    longest: int = getattr(model.config, "max_position_embeddings", 0) or 10**9
+    return longest if reserved is None else longest - reserved - 1
 
 
-def open_masked_lm(name: str | Path, trust_remote_code: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """As `lce.models.load_masked_lm`, but for what only computing with the model shows."""
+def _open_masked_lm(name: str | Path, trust_remote_code: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """As `load_masked_lm`, but for what only computing with the model shows."""
     from transformers import AutoModelForMaskedLM
 
     folder, config = read_config(name, trust_remote_code)
@@ -93,71 +80,6 @@ def open_masked_lm(name: str | Path, trust_remote_code: bool) -> tuple[PreTraine
         raise LceError(f"model {name}: is no masked language model; its checkpoint lacks {', '.join(missing[:3])}")
     check_tokenizer(name, tokenizer, model)
     return model, tokenizer
-
-
-def read_config(
-    name: str | Path, trust_remote_code: bool = False, subfolder: str = ".", **hub: Any
-) -> tuple[Path, PreTrainedConfig]:
-    """The folder of the model ``name`` and its configuration; ``hub`` is handed to `lce.hub.resolve`.
-
-    Raises:
-        LceError: there is no such model, or its configuration cannot be used.
-    """
-    from transformers import AutoConfig
-
-    folder = resolve(name, **hub) / subfolder
-    if not (folder / CONFIG).exists():
-        raise LceError(f"model {name}: cannot be loaded; {folder} holds no {CONFIG}")
-    raw = read_json(folder / CONFIG)
-    if not isinstance(raw, dict):
-        raise LceError(f"{folder / CONFIG}: expected a mapping, got {type(raw).__name__}")
-    _check_counts(folder, raw)
-    if (folder / ADAPTER).exists() or raw.get("transformers_weights"):
-        raise LceError(f"model {name}: is an adapter, or names other weights than its own; merge them into one model")
-    with refusing(f"model {name}", folder, trust_remote_code):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
-            folder, trust_remote_code=trust_remote_code, local_files_only=True
-        )
-    return folder, config
-
-
-def _check_counts(folder: Path, content: Any) -> None:
-    for key, value in content.items():
-        if isinstance(value, dict):
-            _check_counts(folder, value)
-        elif COUNTS.search(key) and isinstance(value, int | float) and not abs(value) <= MOST:
-            raise LceError(f"{folder / CONFIG}: {key} is {value:g}; no model has so many")
-
-
-def named_class(config: PreTrainedConfig) -> str:
-    """The first class that a configuration names as the model's; "" if it names none."""
-    names = config.architectures
-    return str(names[0]) if isinstance(names, list | tuple) and names else ""
-
-
-def own_classes(config: PreTrainedConfig) -> dict[str, str]:
-    """The classes in the code that comes with a model, by the class of transformers that they stand for."""
-    named = getattr(config, "auto_map", None)
-    return {str(auto): str(own) for auto, own in named.items()} if isinstance(named, dict) else {}
-
-
-def check_is_masked(name: str | Path, config: PreTrainedConfig) -> None:
-    """Raises LceError if the configuration says that the model is none that predicts masked words."""
-    from transformers.models.auto import modeling_auto as known
-
-    masked = known.MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config.model_type)
-    if "AutoModelForMaskedLM" in own_classes(config):
-        return
-    others = (known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
-    guesses = [table[config.model_type] for table in others if config.model_type in table]
-    architecture = named_class(config) or masked or (guesses or [type(config).__name__])[0]
-    found = re.search(r"(LMHeadModel|(?<=For)[A-Z]\w*)$", architecture)
-    task = found[0] if found else ""
-    if masked and (architecture == masked or task in ("", "MaskedLM", "PreTraining")):
-        return
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", task).lower()
-    kind = KINDS.get(task, f"a model for {words}" if words else "another kind of model")
-    raise LceError(f"model {name}: is {kind} ({architecture}); this command needs a masked language model")
 
 
 def load_weights(

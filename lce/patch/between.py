@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lce.storage.checkpoint import Checkpoint, common_tensors, digest
 from lce.foundations.errors import LceError
-from lce.storage.hub import resolve
-from lce.patch.format import Patch, PatchWriter
-from lce.patch.record import CODES, Parameter, RawChange
-from lce.storage.safetensors_file import PIECE, Entry, as_bytes, bits, hasher
 from lce.foundations.threads import by_tensor, ordered
+from lce.patch.format import Patch
+from lce.patch.record import CODES, Parameter, RawChange
+from lce.patch.writer import PatchWriter
+from lce.storage.arrays import CHUNK, as_bytes, bits
+from lce.storage.checkpoint import Checkpoint, common_tensors
+from lce.storage.digests import digest, hasher
+from lce.storage.hub import resolve
+from lce.storage.safetensors_file import Entry
 
 Made = tuple[RawChange, Parameter]
 
@@ -59,7 +62,7 @@ def _difference(old: Entry, new: Entry) -> tuple[RawChange, str, str] | None:
     """The entries whose bits differ, and the digests of both tensors."""
     indices, before, after = [], [], []
     hashers = [hasher(entry.code, entry.shape) for entry in (old, new)]
-    for (first, one), (_, other) in zip(old.pieces(), new.pieces(), strict=True):
+    for (first, one), (_, other) in zip(old.chunks(), new.chunks(), strict=True):
         where = np.flatnonzero(bits(one) != bits(other))
         if len(where):
             before.append(one[where])
@@ -72,8 +75,8 @@ def _difference(old: Entry, new: Entry) -> tuple[RawChange, str, str] | None:
     if not indices:
         return None
     digests = [found.hexdigest() for found in hashers]
-    if indices[0][0] >= PIECE:  # what came before the first difference was not handed in
-        digests = [digest(entry.pieces(), entry.code, entry.shape) for entry in (old, new)]
+    if indices[0][0] >= CHUNK:  # what came before the first difference was not handed in
+        digests = [digest(entry.chunks(), entry.code, entry.shape) for entry in (old, new)]
     return RawChange(*map(np.concatenate, (indices, after, before))), digests[0], digests[1]
 
 

@@ -1,4 +1,4 @@
-"""One parameter with a patch put in or taken out, piece by piece, and proved right before anyone keeps the result.
+"""One parameter with a patch put in or taken out, chunk by chunk, and proved right before anyone keeps the result.
 
 The proof is a SHA-256 of the whole result. Together with the values that are expected where the patch changes something
 (or, where it leaves them out, their own SHA-256) it also proves that the parameter was the base, so that a parameter is
@@ -11,23 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from lce.storage.checkpoint import within
 from lce.foundations.errors import LceError
 from lce.patch.format import Patch, same_bits
-from lce.storage.safetensors_file import Array, as_bytes, hasher
+from lce.storage.arrays import Array, as_bytes, within
+from lce.storage.digests import hasher
 
 Which = Literal["new", "old"]
 """What is put in: the patch's new values (apply), or its old ones (revert)."""
 
 
 def carried_out(
-    patch: Patch, name: str, which: Which, pieces: Iterable[tuple[int, Array]]
+    patch: Patch, name: str, which: Which, chunks: Iterable[tuple[int, Array]]
 ) -> Iterator[tuple[int, Array]]:
-    """The ``pieces`` of parameter ``name``, each with the position of its first entry, with values put in, in place.
+    """The ``chunks`` of parameter ``name``, each with the position of its first entry, with values put in, in place.
 
     Raises:
         LceError: the parameter is not what the patch was made for, or does not become what the patch says. This may be
-            known after the last piece only, so nothing may be kept before.
+            known after the last chunk only, so nothing may be kept before.
     """
     about, change = patch.parameters[name], patch.changes[name]
     before: str | None
@@ -44,20 +44,20 @@ def carried_out(
     is_proved = after is not None and (expected is not None or expected_digest is not None)
     start, result = (hasher(about.dtype, about.shape) for _ in range(2))
     found_old = hasher(about.dtype, put.shape)
-    for first, piece in pieces:
-        here = within(first, len(piece), change.indices)
+    for first, chunk in chunks:
+        here = within(first, len(chunk), change.indices)
         places = change.indices[here] - first
-        found = piece[places]
+        found = chunk[places]
         if expected is not None and not same_bits(found, expected[here]):
             raise LceError(_refusal(name, which, same_bits(found, put[here])))
         if expected is None and expected_digest is not None:
             found_old.update(as_bytes(found))
         if not is_proved:
-            start.update(as_bytes(piece))
-        piece[places] = put[here]
+            start.update(as_bytes(chunk))
+        chunk[places] = put[here]
         if after is not None:
-            result.update(as_bytes(piece))
-        yield first, piece
+            result.update(as_bytes(chunk))
+        yield first, chunk
     is_already = expected is None and after is not None and result.hexdigest() == after
     if expected is None and expected_digest is not None and found_old.hexdigest() != expected_digest:
         raise LceError(_refusal(name, which, is_already))

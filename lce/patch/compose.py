@@ -18,9 +18,10 @@ import numpy as np
 
 from lce.foundations.errors import LceError
 from lce.foundations.overwriting import check_other_file
-from lce.patch.format import Patch, PatchWriter
+from lce.patch.format import Patch
 from lce.patch.record import Parameter, RawChange
-from lce.storage.safetensors_file import Array, bits
+from lce.patch.writer import PatchWriter
+from lce.storage.arrays import Array, bits
 
 LISTED = 3
 

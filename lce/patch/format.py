@@ -6,7 +6,7 @@ weight, in the parameter's dtype, bit for bit:
     old/NAME    the values it found there, so that the edit can be taken back (may be left out, in all parameters)
     full/NAME   of an edit that is linear in α, the values at α = 1, so that α can be changed later (may be left out)
 and the weights' flat positions:
-    steps/NAME  how many weights lie between one position and the next, as `lce.indices` describes
+    steps/NAME  how many weights lie between one position and the next, as `lce.storage.position_codec` describes
 
 The metadata has two keys: "lce" with JSON, and "lce_sha256", the SHA-256 of that text. The JSON has
     format, version     "lce-patch", 1
@@ -23,23 +23,30 @@ have neither digests nor lce_sha256 nor sha256_old; they load, with a warning.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lce.foundations.errors import LceError
-from lce.storage.position_codec import decode, encode
-from lce.foundations.overwriting import check_replaceable
-from lce.patch.record import Parameter, RawChange, base_fingerprint, check_name, is_finite, read_parameters, record_of, with_version
-from lce.storage.safetensors_file import Array, Entry, TensorWriter, bits, digests_of, read_checked, read_header, read_record, whole_digest
+from lce.patch.record import (
+    Parameter,
+    RawChange,
+    base_fingerprint,
+    is_finite,
+    read_parameters,
+    with_version,
+)
+from lce.patch.writer import PatchWriter
+from lce.storage.arrays import Array, bits
+from lce.storage.position_codec import decode
+from lce.storage.safetensors_file import Entry, digests_of, read_checked, read_header, read_record
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lce.edit import strategies as edits
+    from lce.storage.changes import Changes
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class Patch:
         return all(getattr(change, part) is not None for change in self.changes.values())
 
     @classmethod
-    def create(cls, changes: edits.Changes, base: Mapping[str, Tensor], provenance: dict[str, Any]) -> Patch:
+    def create(cls, changes: Changes, base: Mapping[str, Tensor], provenance: dict[str, Any]) -> Patch:
         """A patch that makes ``changes`` to ``base`` (all parameters that change, as they are before)."""
         from lce.patch.on_modules import created
 
@@ -162,47 +169,6 @@ class Patch:
                 f"{name} is {found[1]} {found[0]} in the model, {wanted.dtype} {wanted.shape} in the patch; "
                 "it is not the base of this patch"
             )
-
-
-class PatchWriter:
-    """Writes a patch parameter by parameter."""
-
-    def __init__(self, tensors: TensorWriter, parts: list[str]) -> None:
-        self.parameters: dict[str, Parameter] = {}
-        self._tensors, self._parts = tensors, parts
-
-    @classmethod
-    @contextmanager
-    def to(
-        cls, path: str | Path, provenance: dict[str, Any], keep_old: bool = True, keep_full: bool = True
-    ) -> Iterator[PatchWriter]:
-        """A writer whose patch is at ``path`` once the block has succeeded.
-
-        Args:
-            keep_old: with the old values, so that the patch can be reverted.
-            keep_full: with the values at α = 1 where there are any, so that the patch can be scaled.
-
-        Raises:
-            LceError: nothing was added, the disk is full, or ``path`` is a file that is no patch.
-        """
-        check_replaceable(path, "patch")
-        with TensorWriter.to(path) as tensors:
-            writer = cls(tensors, ["new"] + ["old"] * keep_old + ["full"] * keep_full)
-            yield writer
-            if not writer.parameters:
-                raise LceError("patch: changes nothing")
-            tensors.record = record_of(writer.parameters, provenance)
-
-    def add(self, name: str, change: RawChange, parameter: Parameter) -> None:
-        check_name(name)
-        for part in self._parts:
-            values = getattr(change, part)
-            if values is not None:
-                self._tensors.add(f"{part}/{name}", values, parameter.dtype)
-        self._tensors.add(f"steps/{name}", *encode(change.indices))
-        if change.old is not None:
-            parameter = replace(parameter, sha256_old=whole_digest(change.old, parameter.dtype, change.old.shape))
-        self.parameters[name] = parameter
 
 
 class StoredChanges(Mapping[str, RawChange]):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lce.foundations.errors import LceError
-from lce.models.loading import load_weights, named_class, own_classes, read_config, refusing
+from lce.models.kinds import named_class, own_classes, read_config, refusing
+from lce.models.loading import load_weights
 from lce.patch.format import Patch
 
 if TYPE_CHECKING:

@@ -7,12 +7,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from lce.edit.strategies import changed_parameter, check_edit, nothing_changed
+from lce.edit.weight_edit import changed_parameter, check_edit, nothing_changed
 from lce.foundations.errors import LceError
-from lce.patch.between import Made, in_order
-from lce.patch.format import Patch, PatchWriter
-from lce.patch.on_modules import described, stored
 from lce.localize.selection import Selection
+from lce.patch.between import Made, in_order
+from lce.patch.format import Patch
+from lce.patch.on_modules import described, stored
+from lce.patch.writer import PatchWriter
 from lce.storage.model_weights import ModelWeights
 
 
@@ -27,7 +28,7 @@ def patch_of_edit(
     keep_old: bool = True,
     keep_full: bool = True,
 ) -> Patch:
-    """Write to ``path`` the patch that edits ``target`` at ``selection``; see `lce.edits`.
+    """Write to ``path`` the patch that edits ``target`` at ``selection``; see `lce.edit.weight_edit`.
 
     Raises:
         LceError: strategy, selection and models do not fit, or no weight would change; nothing is written then.

@@ -1,4 +1,4 @@
-"""Patches between and onto checkpoint folders, piece by piece, without instantiating a model."""
+"""Patches between and onto checkpoint folders, chunk by chunk, without instantiating a model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from lce.foundations.atomic_files import new_folder
-from lce.storage.checkpoint import Checkpoint, aligned, digest
 from lce.foundations.errors import LceError
-from lce.storage.hub import resolve
-from lce.patch.card import stack_card, unstack_card
-from lce.patch.format import Patch, same_bits
-from lce.patch.carry_out import Which, carried_out
 from lce.foundations.paths import SUBNETWORK
-from lce.storage.safetensors_file import PIECE, Array, Entry, as_bytes
 from lce.foundations.threads import Progress, by_tensor, ordered
+from lce.patch.card import stack_card, unstack_card
+from lce.patch.carry_out import Which, carried_out
+from lce.patch.format import Patch, same_bits
+from lce.storage.arrays import CHUNK, Array, as_bytes
+from lce.storage.checkpoint import Checkpoint, aligned
+from lce.storage.digests import digest
+from lce.storage.hub import resolve
+from lce.storage.safetensors_file import Entry
 
 Result = TypeVar("Result")
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".ot"}
@@ -60,7 +62,7 @@ def revert_patch(model: str | Path, patch: Patch, output: str | Path) -> None:
 
 @contextmanager
 def new_output(checkpoint: Checkpoint, output: str | Path) -> Iterator[Path]:
-    """As `lce.atomic.new_folder`, for a copy of ``checkpoint``; LceError if ``output`` lies inside of it."""
+    """As `new_folder`, for a copy of ``checkpoint``; LceError if ``output`` lies inside of it."""
     if Path(output).absolute().is_relative_to(checkpoint.folder.absolute()):
         raise LceError(f"{output}: lies inside of {checkpoint.folder}, which is copied to it; name a folder elsewhere")
     with new_folder(output) as temporary:
@@ -79,7 +81,7 @@ def verify_patch(model: str | Path, patch: Patch) -> str:
     def found(name: str) -> tuple[bool, bool]:
         """Whether a parameter is the base's, and whether it is the base's with the patch applied."""
         entry, about, change = entries[name], patch.parameters[name], patch.changes[name]
-        now = digest(entry.pieces(), entry.code, entry.shape)
+        now = digest(entry.chunks(), entry.code, entry.shape)
         if about.sha256_after is not None:
             return now == about.sha256, now == about.sha256_after
         if now == about.sha256:
@@ -87,7 +89,7 @@ def verify_patch(model: str | Path, patch: Patch) -> str:
         if change.old is None:
             raise LceError("is not the base; whether it has this patch cannot be told without old values")
         try:
-            deque(carried_out(patch, name, "old", entry.pieces()), maxlen=0)
+            deque(carried_out(patch, name, "old", entry.chunks()), maxlen=0)
         except LceError:
             return False, False
         return False, True
@@ -112,7 +114,7 @@ def check_applies(model: str | Path, patch: Patch) -> None:
     entries = _patched_entries(checkpoint, patch)
 
     def check(name: str) -> None:
-        deque(carried_out(patch, name, "new", entries[name].pieces()), maxlen=0)
+        deque(carried_out(patch, name, "new", entries[name].chunks()), maxlen=0)
 
     try:
         deque(_over(check, entries, "Checking the base"), maxlen=0)
@@ -175,11 +177,11 @@ def _write(checkpoint: Checkpoint, patch: Patch, which: Which, output: Path) -> 
                 yield _Part(entry, 0, entry.size, patched)
                 continue
             plain = Entry(entry.path, entry.name, "U8", (entry.nbytes,), entry.start, entry.stop)  # copied as bytes
-            for first in range(0, plain.size, PIECE):
-                yield _Part(plain, first, min(first + PIECE, plain.size), None)
+            for first in range(0, plain.size, CHUNK):
+                yield _Part(plain, first, min(first + CHUNK, plain.size), None)
 
-    def write(entry: Entry, first: int, piece: Array) -> None:
-        view, at = as_bytes(piece), entry.start + first * piece.itemsize
+    def write(entry: Entry, first: int, chunk: Array) -> None:
+        view, at = as_bytes(chunk), entry.start + first * chunk.itemsize
         while len(view):
             done = os.pwrite(descriptors[entry.path], view, at)
             view, at = view[done:], at + done
@@ -189,8 +191,8 @@ def _write(checkpoint: Checkpoint, patch: Patch, which: Which, output: Path) -> 
         if part.patched is None:
             write(entry, part.first, entry.read(part.first, part.last))
             return
-        for first, piece in carried_out(patch, part.patched, which, entry.pieces()):
-            write(entry, first, piece)
+        for first, chunk in carried_out(patch, part.patched, which, entry.chunks()):
+            write(entry, first, chunk)
 
     try:
         entries = [entry for stored in checkpoint.by_path.values() for _, entry in stored]

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-from lce.edit import strategies as edits
-from lce.storage.checkpoint import aligned, canonical
-from lce.edit.strategies import write_values_
+from lce.patch.carry_out import Which, carried_out
 from lce.patch.format import Patch
 from lce.patch.record import Parameter, RawChange
-from lce.patch.carry_out import Which, carried_out
-from lce.storage.torch_bridge import CODES, copied_pieces, tensor_digest, to_numpy, to_torch
+from lce.storage.changes import Change, Changes, write_values_
+from lce.storage.checkpoint import aligned, canonical
+from lce.storage.torch_bridge import CODES, copied_chunks, tensor_digest, to_numpy, to_torch
 
 
 def apply(patch: Patch, model: nn.Module) -> nn.Module:
@@ -47,22 +46,22 @@ def _check(patch: Patch, model: nn.Module, which: Which) -> None:
             name, None if tensor is None else (tuple(tensor.shape), CODES.get(tensor.dtype, str(tensor.dtype)))
         )
     for name in patch.parameters:
-        deque(carried_out(patch, name, which, copied_pieces(parameters[name])), maxlen=0)
+        deque(carried_out(patch, name, which, copied_chunks(parameters[name])), maxlen=0)
 
 
-class Tensors(Mapping[str, edits.Change]):
+class Tensors(Mapping[str, Change]):
     """The changes of a patch as torch's tensors, made when they are asked for."""
 
     def __init__(self, patch: Patch) -> None:
         self.patch = patch
 
-    def __getitem__(self, name: str) -> edits.Change:
+    def __getitem__(self, name: str) -> Change:
         change, about = self.patch.changes[name], self.patch.parameters[name]
         new, old, full = (
             None if part is None else to_torch(part, about.dtype) for part in (change.new, change.old, change.full)
         )
         assert new is not None, "every change has new values"
-        return edits.Change(to_torch(change.indices, "I64"), new, about.shape, old, full)
+        return Change(to_torch(change.indices, "I64"), new, about.shape, old, full)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.patch.parameters)
@@ -71,18 +70,18 @@ class Tensors(Mapping[str, edits.Change]):
         return len(self.patch.parameters)
 
 
-def stored(change: edits.Change) -> RawChange:
+def stored(change: Change) -> RawChange:
     """A change of tensors as it lies in a file."""
     old, full = (None if part is None else to_numpy(part) for part in (change.old, change.full))
     return RawChange(to_numpy(change.indices), to_numpy(change.new), old, full)
 
 
-def described(change: edits.Change, sha256: str, sha256_after: str | None) -> Parameter:
+def described(change: Change, sha256: str, sha256_after: str | None) -> Parameter:
     """What a patch with ``change`` says of its parameter."""
     return Parameter(change.shape, CODES[change.new.dtype], len(change.indices), sha256, sha256_after)
 
 
-def created(changes: edits.Changes, base: Mapping[str, Tensor]) -> tuple[dict[str, Parameter], dict[str, RawChange]]:
+def created(changes: Changes, base: Mapping[str, Tensor]) -> tuple[dict[str, Parameter], dict[str, RawChange]]:
     """The parts of `Patch.create`."""
     parameters = {
         name: described(change, tensor_digest(base[name]), tensor_digest(base[name], change.indices, change.new))

@@ -7,11 +7,12 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 
 from lce.foundations.atomic_files import replaced_file
-from lce.foundations.figures import as_svg, heat_map
+from lce.foundations.figures import as_svg
 from lce.foundations.overwriting import check_replaceable
+from lce.localize.components import cells
+from lce.localize.heat_map import heat_map
 from lce.patch.format import Patch
 from lce.patch.text import parameter_rows, provenance_rows, score_rows
-from lce.localize.selection import cells
 
 
 def write_page(path: str | Path, patch: Patch, name: str, size: int) -> None:

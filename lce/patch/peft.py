@@ -17,13 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lce.foundations.atomic_files import new_folder
-from lce.edit.strategies import Change
 from lce.foundations.errors import LceError
-from lce.models.loading import fitting, read_config, refusing
-from lce.patch.on_folders import check_applies
+from lce.models.kinds import read_config, refusing
+from lce.models.loading import fitting
 from lce.patch.format import Patch
 from lce.patch.loading import model_class
+from lce.patch.on_folders import check_applies
 from lce.patch.on_modules import Tensors
+from lce.storage.changes import Change
 
 if TYPE_CHECKING:
     from torch import nn

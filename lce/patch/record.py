@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from lce.storage.checkpoint import combined
 from lce.foundations.errors import LceError
-from lce.storage.safetensors_file import Array
+from lce.storage.arrays import Array
+from lce.storage.digests import combined
 
 FORMAT = "lce-patch"
 FORMAT_VERSION = 1

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from lce.config import LINEAR
-from lce.edit.strategies import Change, step
 from lce.foundations.errors import LceError
 from lce.foundations.overwriting import check_other_file
-from lce.patch.format import Patch, PatchWriter
+from lce.patch.format import Patch
 from lce.patch.on_modules import Tensors, described, stored
+from lce.patch.writer import PatchWriter
+from lce.storage.changes import Change, step
 
 
 def scale(patch: Patch, alpha: float, path: str | Path) -> Patch:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -13,15 +12,14 @@ import numpy as np
 
 from lce.foundations.errors import LceError
 from lce.foundations.files import read_json
+from lce.storage.arrays import bits
 from lce.storage.hub import to_convert
-from lce.storage.safetensors_file import Array, Entry, as_bytes, bits, hasher, read_header
+from lce.storage.safetensors_file import Entry, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 
-LAYER = re.compile(r"(?:^|\.)(\d+)\.")
-NO_MATRIX_PRODUCT = re.compile(r"embed|norm|relative_attention_bias|position", re.IGNORECASE)
 BUFFERS = re.compile(r"(position_ids|token_type_ids|rotary_emb\.inv_freq)$")
 MASKS = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$")
 """What old checkpoints store beside the weights: constants that the architecture makes anew; causal masks have 0 or 4
@@ -56,20 +54,6 @@ def weight_files(folder: Path) -> list[Path]:
 def canonical(name: str) -> str:
     """The name that a parameter has in today's models: a normalisation's gamma is its weight, its beta its bias."""
     return OLD_NORM.sub(lambda old: f"{old[1]}.{'weight' if old[2] == 'gamma' else 'bias'}", name)
-
-
-def is_layer_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor is a weight matrix of an encoder's or decoder's layer, by its name and shape.
-
-    Embeddings, normalisation, biases, pooler and head are none. `lce.models.prunable_parameters` finds the same by the
-    modules' types, where there is a model to ask.
-    """
-    return (
-        len(shape) == 2
-        and name.endswith(".weight")
-        and LAYER.search(name) is not None
-        and not NO_MATRIX_PRODUCT.search(name)
-    )
 
 
 class Checkpoint:
@@ -126,7 +110,7 @@ class Checkpoint:
         if (first.code, first.shape) != (second.code, second.shape):
             return False
         return all(
-            np.array_equal(bits(a), bits(b)) for (_, a), (_, b) in zip(first.pieces(), second.pieces(), strict=True)
+            np.array_equal(bits(a), bits(b)) for (_, a), (_, b) in zip(first.chunks(), second.chunks(), strict=True)
         )
 
     def untie(self, names: Collection[str]) -> None:
@@ -151,43 +135,6 @@ class Checkpoint:
             path: [(names.get((path, entry.name)), entry) for entry in read_header(path)[1].values()]
             for path in self.files
         }
-
-
-def digest(
-    pieces: Iterable[tuple[int, Array]],
-    code: str,
-    shape: Iterable[int],
-    indices: Array | None = None,
-    values: Array | None = None,
-) -> str:
-    """SHA-256 of the line "CODE SHAPE", such as F32 (768, 768), and a tensor's bytes, which come piece by piece.
-
-    Args:
-        indices, values: if given, ``values`` (n,) are put at the sorted flat ``indices`` (n,) first, into the pieces.
-    """
-    result = hasher(code, shape)
-    for first, piece in pieces:
-        if indices is not None and values is not None:
-            put_(first, piece, indices, values)
-        result.update(as_bytes(piece))
-    return result.hexdigest()
-
-
-def within(first: int, length: int, indices: Array) -> slice:
-    """Which of the sorted ``indices`` lie in the piece of ``length`` entries from ``first`` on."""
-    return slice(*np.searchsorted(indices, (first, first + length)))
-
-
-def put_(first: int, piece: Array, indices: Array, values: Array) -> None:
-    """Put those of ``values`` (n,) whose ``indices`` (n,) lie in the ``piece`` from ``first`` on there, in place."""
-    here = within(first, len(piece), indices)
-    piece[indices[here] - first] = values[here]
-
-
-def combined(digests: Mapping[str, str]) -> str:
-    """One fingerprint of named tensors from their digests."""
-    lines = "".join(f"{name} {digests[name]}\n" for name in sorted(digests))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def aligned(names: Iterable[str], wanted: Collection[str]) -> dict[str, str]:

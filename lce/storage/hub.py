@@ -154,7 +154,7 @@ def to_convert(names: Iterable[str]) -> str:
 def _within(seconds: float, call: Callable[[], Result]) -> Result:
     """What ``call`` returns or raises; TimeoutError if that takes longer.
 
-    The HTTP library's own timeout holds for each address of a host and each piece of an answer, and not for looking up
+    The HTTP library's own timeout holds for each address of a host and each chunk of an answer, and not for looking up
     the name. What never returns is left behind in its thread.
     """
     found: list[Any] = []

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from lce.foundations.errors import LceError
 from lce.foundations.files import read_json
-from lce.storage.masks import Mask
 from lce.foundations.paths import MASK, PRUNED_VALUES, RECORD, SUBNETWORK
+from lce.storage.masks import Mask
+from lce.storage.model_weights import Chunk, ModelWeights
 from lce.storage.torch_bridge import fingerprint, read_file, read_tensors, tensor_digest
-from lce.storage.model_weights import ModelWeights, Piece
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,21 @@ class Subnetwork(ModelWeights):
     def fingerprint(self) -> str:
         return fingerprint(self.weights)
 
-    def values(self, piece: Piece) -> Tensor:
-        return self.weights[piece.name].flatten()[piece.first : piece.last]
+    def values(self, chunk: Chunk) -> Tensor:
+        return self.weights[chunk.name].flatten()[chunk.first : chunk.last]
 
-    def kept(self, piece: Piece) -> Tensor | None:
-        return self.mask.kept[piece.name].flatten()[piece.first : piece.last] if self.has_mask else None
+    def kept(self, chunk: Chunk) -> Tensor | None:
+        return self.mask.kept[chunk.name].flatten()[chunk.first : chunk.last] if self.has_mask else None
 
     def digest(self, name: str, indices: Tensor | None = None, values: Tensor | None = None) -> str:
         return tensor_digest(self.weights[name], indices, values)
 
-    def values_before_pruning(self, piece: Piece) -> Tensor:
-        kept = self.mask.kept[piece.name].flatten()
-        start = int((~kept[: piece.first]).sum())
-        here = kept[piece.first : piece.last]
-        values = self.values(piece).clone()
-        old = self.before_pruning[piece.name][start : start + int((~here).sum())]
+    def values_before_pruning(self, chunk: Chunk) -> Tensor:
+        kept = self.mask.kept[chunk.name].flatten()
+        start = int((~kept[: chunk.first]).sum())
+        here = kept[chunk.first : chunk.last]
+        values = self.values(chunk).clone()
+        old = self.before_pruning[chunk.name][start : start + int((~here).sum())]
         values[~here] = old.to(values.dtype)
         return values
 

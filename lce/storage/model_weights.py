@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from lce.storage.safetensors_file import PIECE
 from lce.foundations.threads import Progress, ordered
+from lce.storage.arrays import CHUNK
 
 Result = TypeVar("Result")
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """The weights [first, last) of a parameter."""
 
     name: str
@@ -29,11 +29,11 @@ class Piece(NamedTuple):
         return self.last - self.first
 
 
-def pieces(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Piece]:
+def chunks(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Chunk]:
     """All parameters in order, cut up."""
     for name, shape in shapes.items():
         size = prod(shape)
-        yield from (Piece(name, first, min(first + PIECE, size)) for first in range(0, size, PIECE))
+        yield from (Chunk(name, first, min(first + CHUNK, size)) for first in range(0, size, CHUNK))
 
 
 class ModelWeights(ABC):
@@ -61,43 +61,43 @@ class ModelWeights(ABC):
         """SHA-256 over names, dtypes, shapes and values."""
 
     @abstractmethod
-    def values(self, piece: Piece) -> Tensor:
-        """Flat values θ of a piece."""
+    def values(self, chunk: Chunk) -> Tensor:
+        """Flat values θ of a chunk."""
 
     @abstractmethod
-    def kept(self, piece: Piece) -> Tensor | None:
-        """Which weights of a piece are kept, flat; None where there is no mask, hence all."""
+    def kept(self, chunk: Chunk) -> Tensor | None:
+        """Which weights of a chunk are kept, flat; None where there is no mask, hence all."""
 
     @abstractmethod
     def digest(self, name: str, indices: Tensor | None = None, values: Tensor | None = None) -> str:
         """SHA-256 of a whole parameter, with ``values`` (n,) at ``indices`` (n,) if they are given."""
 
-    def whole(self, name: str) -> Piece:
-        """All of a parameter as one piece."""
-        return Piece(name, 0, prod(self.shapes[name]))
+    def whole(self, name: str) -> Chunk:
+        """All of a parameter as one chunk."""
+        return Chunk(name, 0, prod(self.shapes[name]))
 
-    def values_before_pruning(self, piece: Piece) -> Tensor:
+    def values_before_pruning(self, chunk: Chunk) -> Tensor:
         """As `values`, the pruned ones as they were before pruning."""
-        return self.values(piece)
+        return self.values(chunk)
 
-    def magnitudes(self, piece: Piece, other: ModelWeights | None = None) -> Tensor:
-        """Bits of |θ| in float32, or of |θ − the other's θ|, as int32, which have the same order: see `lce.ranking`.
+    def magnitudes(self, chunk: Chunk, other: ModelWeights | None = None) -> Tensor:
+        """Bits of |θ| in float32, or of |θ − the other's θ|, as int32, which have the same order (`lce.storage.top_k`).
 
-        They lie in memory that this thread uses again for the next piece.
+        They lie in memory that this thread uses again for the next chunk.
         """
-        values = buffer(0, piece.size).copy_(self.values(piece))
+        values = buffer(0, chunk.size).copy_(self.values(chunk))
         if other is not None:
-            values.sub_(buffer(1, piece.size).copy_(other.values(piece)))
+            values.sub_(buffer(1, chunk.size).copy_(other.values(chunk)))
         return values.abs_().view(torch.int32)
 
-    def at(self, name: str, indices: Tensor, read: Callable[[Piece], Tensor] | None = None) -> Tensor:
+    def at(self, name: str, indices: Tensor, read: Callable[[Chunk], Tensor] | None = None) -> Tensor:
         """The values at sorted flat ``indices`` (n,), or what else is to be ``read`` there: shape (n,)."""
         read = read or self.values
-        chosen = [read(Piece(name, 0, 0))]
-        for piece in pieces({name: self.shapes[name]}):
-            start, stop = torch.searchsorted(indices, torch.tensor([piece.first, piece.last])).tolist()
+        chosen = [read(Chunk(name, 0, 0))]
+        for chunk in chunks({name: self.shapes[name]}):
+            start, stop = torch.searchsorted(indices, torch.tensor([chunk.first, chunk.last])).tolist()
             if stop > start:
-                chosen.append(read(piece).index_select(0, indices[start:stop] - piece.first))
+                chosen.append(read(chunk).index_select(0, indices[start:stop] - chunk.first))
         return torch.cat(chosen)
 
 
@@ -105,19 +105,19 @@ _OF_THIS_THREAD = threading.local()
 
 
 def buffer(number: int, size: int) -> Tensor:
-    """Float32 memory (size,) of the calling thread: fresh memory for each piece would take twice the time."""
+    """Float32 memory (size,) of the calling thread: fresh memory for each chunk would take twice the time."""
     buffers: dict[Any, Tensor] = _OF_THIS_THREAD.__dict__
     if number not in buffers or len(buffers[number]) < size:
-        buffers[number] = torch.empty(max(size, PIECE))
+        buffers[number] = torch.empty(max(size, CHUNK))
     return buffers[number][:size]
 
 
-def over_pieces(
-    work: Callable[[Piece], Result], shapes: Mapping[str, tuple[int, ...]], nbytes: int, title: str
-) -> Iterator[tuple[Piece, Result]]:
-    """What ``work`` makes of each piece of the parameters, in order; ``nbytes`` in all are read for it."""
+def over_chunks(
+    work: Callable[[Chunk], Result], shapes: Mapping[str, tuple[int, ...]], nbytes: int, title: str
+) -> Iterator[tuple[Chunk, Result]]:
+    """What ``work`` makes of each chunk of the parameters, in order; ``nbytes`` in all are read for it."""
     each = nbytes / max(1, sum(map(prod, shapes.values())))
-    progress = Progress[Piece](
-        title, len(shapes), nbytes, lambda piece: round(piece.size * each), lambda piece: piece.name
+    progress = Progress[Chunk](
+        title, len(shapes), nbytes, lambda chunk: round(chunk.size * each), lambda chunk: chunk.name
     )
-    return ordered(work, pieces(shapes), progress)
+    return ordered(work, chunks(shapes), progress)

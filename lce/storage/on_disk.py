@@ -1,4 +1,4 @@
-"""Checkpoints of any size as models to compare: read piece by piece, dense or under a one-shot mask.
+"""Checkpoints of any size as models to compare: read chunk by chunk, dense or under a one-shot mask.
 
 The mask prunes the smallest weights over all parameters together. It says where target and reference differ where no
 iterative magnitude pruning was run; the weights stay what they are.
@@ -14,12 +14,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lce.storage.checkpoint import Checkpoint, combined, digest
 from lce.foundations.errors import LceError
+from lce.foundations.threads import by_tensor, ordered
+from lce.storage.checkpoint import Checkpoint
+from lce.storage.digests import combined, digest
+from lce.storage.model_weights import Chunk, ModelWeights, over_chunks
 from lce.storage.top_k import Cutoff, cutoff
 from lce.storage.torch_bridge import read_tensor, to_numpy
-from lce.storage.model_weights import ModelWeights, Piece, over_pieces
-from lce.foundations.threads import by_tensor, ordered
 
 
 class StoredModel(ModelWeights):
@@ -60,7 +61,7 @@ class StoredModel(ModelWeights):
         """SHA-256 of each parameter; goes over all of them once."""
 
         def work(name: str) -> str:
-            return digest(self.entries[name].pieces(), self.entries[name].code, self.shapes[name])
+            return digest(self.entries[name].chunks(), self.entries[name].code, self.shapes[name])
 
         title = f"Fingerprint of {Path(self.folder).name}"
         sizes = {name: entry.nbytes for name, entry in self.entries.items()}
@@ -70,17 +71,17 @@ class StoredModel(ModelWeights):
     def fingerprint(self) -> str:
         return combined(self.digests)
 
-    def values(self, piece: Piece) -> Tensor:
-        return read_tensor(self.entries[piece.name], piece.first, piece.last)
+    def values(self, chunk: Chunk) -> Tensor:
+        return read_tensor(self.entries[chunk.name], chunk.first, chunk.last)
 
-    def kept(self, piece: Piece) -> Tensor | None:
-        return self.pruned_below.kept(piece, self.magnitudes(piece)) if self.pruned_below else None
+    def kept(self, chunk: Chunk) -> Tensor | None:
+        return self.pruned_below.kept(chunk, self.magnitudes(chunk)) if self.pruned_below else None
 
     def digest(self, name: str, indices: Tensor | None = None, values: Tensor | None = None) -> str:
         if indices is None or values is None:
             return self.digests[name]
         entry = self.entries[name]
-        return digest(entry.pieces(), entry.code, entry.shape, to_numpy(indices), to_numpy(values))
+        return digest(entry.chunks(), entry.code, entry.shape, to_numpy(indices), to_numpy(values))
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,11 @@ class OneShot:
     """Parameter, by its number, and position."""
     numbers: dict[str, int]
 
-    def kept(self, piece: Piece, key: Tensor) -> Tensor:
-        """Which weights of a piece, given by their keys, are kept."""
+    def kept(self, chunk: Chunk, key: Tensor) -> Tensor:
+        """Which weights of a chunk, given by their keys, are kept."""
         kept = key >= self.threshold
-        number, position = self.numbers[piece.name], self.last_tie[1]
-        ties = piece.size if number < self.last_tie[0] else position + 1 - piece.first
+        number, position = self.numbers[chunk.name], self.last_tie[1]
+        ties = chunk.size if number < self.last_tie[0] else position + 1 - chunk.first
         if number <= self.last_tie[0] and ties > 0:
             kept[:ties] &= key[:ties] != self.threshold
         return kept
@@ -117,10 +118,10 @@ def one_shot(model: StoredModel, sparsity: float) -> StoredModel:
     title = f"Mask of {Path(model.folder).name}"
 
     def counted(function: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:
-        def work(piece: Piece) -> Tensor:
-            return function(piece.name, model.magnitudes(piece))
+        def work(chunk: Chunk) -> Tensor:
+            return function(chunk.name, model.magnitudes(chunk))
 
-        return (found for _, found in over_pieces(work, model.shapes, model.nbytes, title))
+        return (found for _, found in over_chunks(work, model.shapes, model.nbytes, title))
 
     cut = cutoff(counted, count)
     numbers = {name: i for i, name in enumerate(model.shapes)}
@@ -133,12 +134,12 @@ def one_shot(model: StoredModel, sparsity: float) -> StoredModel:
 def _last_tie(model: StoredModel, cut: Cutoff, numbers: Mapping[str, int], title: str) -> tuple[int, int]:
     """Where the last of the ties that are pruned lies."""
 
-    def tied(piece: Piece) -> Tensor:
-        return (model.magnitudes(piece) == cut.threshold).nonzero().flatten()
+    def tied(chunk: Chunk) -> Tensor:
+        return (model.magnitudes(chunk) == cut.threshold).nonzero().flatten()
 
     left = cut.ties
-    for piece, positions in over_pieces(tied, model.shapes, model.nbytes, title):
+    for chunk, positions in over_chunks(tied, model.shapes, model.nbytes, title):
         if len(positions) >= left:
-            return numbers[piece.name], piece.first + int(positions[left - 1])
+            return numbers[chunk.name], chunk.first + int(positions[left - 1])
         left -= len(positions)
     raise LceError(f"{model.folder}: was changed while it was read")

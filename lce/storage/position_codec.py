@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lce.foundations.errors import LceError
-from lce.storage.safetensors_file import Array
+from lce.storage.arrays import Array
 
 WIDTHS: dict[str, Any] = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32}
 

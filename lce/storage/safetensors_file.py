@@ -1,8 +1,9 @@
-"""Safetensors files a piece at a time: nothing here ever holds a whole model, and mostly not even a whole tensor.
+"""Safetensors files a chunk at a time: nothing here ever holds a whole model, and mostly not even a whole tensor.
 
-The library checks a file's header; from there on, tensors are read with plain reads into buffers of `PIECE` weights,
+The library checks a file's header; from there on, tensors are read with plain reads into buffers of `CHUNK` weights,
 which stay in the processor's cache and do not add up to the file's size, as memory-mapped pages do. Entries are numpy's
-and not torch's, whose import alone takes a second: what only moves bytes starts at once. `lce.tensors` leads to torch.
+and not torch's, whose import alone takes a second: what only moves bytes starts at once. `lce.storage.torch_bridge`
+leads to torch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -26,21 +27,10 @@ from safetensors import SafetensorError, safe_open
 
 from lce.foundations.atomic_files import replaced_file
 from lce.foundations.errors import LceError
+from lce.storage.arrays import CHUNK, TYPES, Array, as_bytes
+from lce.storage.digests import whole_digest
 
 log = logging.getLogger(__name__)
-
-Array = np.ndarray[Any, Any]
-
-PIECE = 1 << 19
-"""Weights that are read and worked on at once."""
-
-TYPES: dict[str, Any] = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16,
-    "F8_E4M3": np.uint8, "F8_E5M2": np.uint8,
-    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
-    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
-}  # fmt: skip
-"""The file's codes of types; of those that numpy does not have, the bits."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +78,11 @@ class Entry:
                 view, at = view[done:], at + done
         return flat
 
-    def pieces(self) -> Iterator[tuple[int, Array]]:
-        """Position of its first entry, and the flat entries, of one piece after the other, all in the same memory."""
-        memory = np.empty(min(PIECE, self.size), self.type)
-        for first in range(0, self.size, PIECE):
-            yield first, self.read(first, min(first + PIECE, self.size), memory)
+    def chunks(self) -> Iterator[tuple[int, Array]]:
+        """Position of its first entry, and the flat entries, of one chunk after the other, all in the same memory."""
+        memory = np.empty(min(CHUNK, self.size), self.type)
+        for first in range(0, self.size, CHUNK):
+            yield first, self.read(first, min(first + CHUNK, self.size), memory)
 
 
 @contextmanager
@@ -107,16 +97,6 @@ def _reading(path: Path) -> Iterator[int]:
         raise LceError(f"{path}: cannot be read ({error.strerror})") from error
     finally:
         os.close(descriptor)
-
-
-def bits(flat: Array) -> Array:
-    """The entries as unsigned integers of their size: zeros of either sign differ, and a NaN is equal to itself."""
-    return flat.view(f"u{flat.itemsize}")
-
-
-def as_bytes(flat: Array) -> memoryview:
-    """The memory of a contiguous vector."""
-    return flat.view(np.uint8).data
 
 
 def read_header(path: str | Path) -> tuple[dict[str, str], dict[str, Entry]]:
@@ -143,19 +123,6 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(mapping := dict(pairs)) != len(pairs):
         raise ValueError("a name occurs twice in the header")
     return mapping
-
-
-def hasher(code: str, shape: Iterable[int]) -> Any:
-    """The start of the SHA-256 of a tensor: the line "CODE SHAPE", such as F32 (768, 768); its bytes are to follow."""
-    return hashlib.sha256(f"{code} {tuple(shape)}\n".encode())
-
-
-def whole_digest(flat: Array, code: str, shape: tuple[int, ...]) -> str:
-    """SHA-256 of a tensor from all of its entries, flat, and the file's ``code`` of their type."""
-    result = hasher(code, shape)
-    result.update(as_bytes(np.ascontiguousarray(flat)))
-    found: str = result.hexdigest()
-    return found
 
 
 def read_record(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:

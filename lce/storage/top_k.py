@@ -1,8 +1,8 @@
-"""Exactly k of many weights: the smallest or largest by magnitude, over any number of tensors, read piece by piece.
+"""Exactly k of many weights: the smallest or largest by magnitude, over any number of tensors, read chunk by chunk.
 
 The threshold is found by counting, not by sorting: a non-negative float32 and its bits read as an integer
 have the same order, so a histogram over the upper 16 bits finds the threshold's bucket, and one over the lower 16
-bits within it the threshold. Ties go to the earlier position, in the order of the pieces.
+bits within it the threshold. Ties go to the earlier position, in the order of the chunks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INFINITY = 0x7F800000
 """Bits of float32 infinity; those of NaN are higher."""
 
 Counted = Callable[[Callable[[str, Tensor], Tensor]], Iterable[Tensor]]
-"""Given a function of a parameter's name and keys, yields what it makes of each piece, in order."""
+"""Given a function of a parameter's name and keys, yields what it makes of each chunk, in order."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lce.storage.checkpoint import Checkpoint, combined, digest
-from lce.storage.safetensors_file import PIECE, Array, Entry, TensorWriter, digests_of, read_checked, read_header, read_record
+from lce.storage.arrays import CHUNK, Array
+from lce.storage.checkpoint import Checkpoint
+from lce.storage.digests import combined, digest
+from lce.storage.safetensors_file import Entry, TensorWriter, digests_of, read_checked, read_header, read_record
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -74,20 +76,20 @@ def read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
 
 
 def tensor_digest(tensor: Tensor, indices: Tensor | None = None, values: Tensor | None = None) -> str:
-    """As `lce.checkpoint.digest`, of a tensor in memory, which stays as it is."""
-    pieces = _pieces(tensor) if indices is None else copied_pieces(tensor)
+    """As `lce.storage.digests.digest`, of a tensor in memory, which stays as it is."""
+    chunks = _chunks(tensor) if indices is None else copied_chunks(tensor)
     places = None if indices is None else to_numpy(indices)
-    return digest(pieces, CODES[tensor.dtype], tensor.shape, places, None if values is None else to_numpy(values))
+    return digest(chunks, CODES[tensor.dtype], tensor.shape, places, None if values is None else to_numpy(values))
 
 
-def copied_pieces(tensor: Tensor) -> Iterator[tuple[int, Array]]:
-    """Position of its first entry, and a flat copy of the entries, of one piece of a tensor after the other."""
-    return ((first, piece.copy()) for first, piece in _pieces(tensor))
+def copied_chunks(tensor: Tensor) -> Iterator[tuple[int, Array]]:
+    """Position of its first entry, and a flat copy of the entries, of one chunk of a tensor after the other."""
+    return ((first, chunk.copy()) for first, chunk in _chunks(tensor))
 
 
-def _pieces(tensor: Tensor) -> Iterator[tuple[int, Array]]:
+def _chunks(tensor: Tensor) -> Iterator[tuple[int, Array]]:
     flat = tensor.detach().flatten()
-    return ((first, to_numpy(flat[first : first + PIECE])) for first in range(0, len(flat), PIECE))
+    return ((first, to_numpy(flat[first : first + CHUNK])) for first in range(0, len(flat), CHUNK))
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

@@ -12,21 +12,23 @@ import torch
 from scipy.spatial import distance
 from torch import Tensor
 
-from lce.localize import weights as diff
 from lce.commands.editing import Pair, find_model
-from lce.edit.strategies import Changes, changed_values, edit, write_values_
+from lce.edit.weight_edit import changed_values, edit
+from lce.foundations.paths import MASK, SUBNETWORK, level_folder, variant_folder
+from lce.foundations.seeds import derive
+from lce.localize import weights as diff
+from lce.localize.controls import uninformed
+from lce.localize.selection import Selection
+from lce.metrics.suite import Scores
+from lce.models.loading import load_masked_lm
+from lce.storage.changes import Changes, write_values_
+from lce.storage.in_memory import read_record
+from lce.storage.masks import Mask
+from lce.study.cells import Cell, settings_for
 from lce.study.downstream import fine_tune
 from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, StudySettings
-from lce.study.cells import Cell, settings_for
 from lce.study.worker_cache import Workplace
-from lce.storage.masks import Mask
-from lce.metrics.suite import Scores
-from lce.models.masked_lm import load_masked_lm
-from lce.foundations.paths import MASK, SUBNETWORK, level_folder, variant_folder
 from lce.training.pruning.imp import iterative_magnitude_pruning
-from lce.foundations.seeds import derive
-from lce.localize.selection import Selection
-from lce.storage.in_memory import read_record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -137,7 +139,7 @@ def edited(place: Workplace, cell: Cell) -> tuple[Pair, Changes, dict[str, Any]]
     if cell.control != "none":
         seed = derive(cell.seed or 0, cell.draw or 0)
         is_matched = cell.control == "matched"
-        selection = diff.uninformed(selection, pair.target, pair.reference, strategy, seed, is_matched)
+        selection = uninformed(selection, pair.target, pair.reference, strategy, seed, is_matched)
         change = changed_values  # a random edit may change nothing
     changes = dict(change(strategy, selection, pair.target, pair.reference, alpha))
     return pair, changes, about | {"changed": sum(len(c.moved) for c in changes.values())}

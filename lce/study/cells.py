@@ -13,15 +13,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from lce.training import fit as training
 from lce.config import LINEAR, Settings
 from lce.data import prepare
-from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, EditBlock, StudySettings, check_study
 from lce.foundations.files import read_json, write_json
-from lce.storage.hub import identity
 from lce.foundations.overwriting import check_replaceable
 from lce.foundations.paths import BASE
 from lce.foundations.seeds import derive
+from lce.storage.hub import identity
+from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, EditBlock, StudySettings, check_study
+from lce.training.trainer_options import identity_of, numerics
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def context_of(study: StudySettings, trainer_options: dict[str, Any]) -> dict[st
             "base": study.base,
             "base_fingerprint": base_fingerprint(study),
             "data": prepare.identity_of(study.data),
-            "train": training.identity_of(study.train),
-            "trainer": training.numerics(trainer_options),
+            "train": identity_of(study.train),
+            "trainer": numerics(trainer_options),
         },
         "evaluation": evaluation | {name: digest for name in files if (digest := _digest(Path(name)))},
     }

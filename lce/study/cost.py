@@ -13,11 +13,12 @@ from statistics import median
 
 import torch
 
-from lce.study.settings import StudySettings
-from lce.study.cells import Cell
-from lce.study.worker_cache import Workplace
 from lce.foundations.files import read_json
-from lce.models.masked_lm import load_masked_lm, prunable_parameters
+from lce.models.layers import prunable_parameters
+from lce.models.loading import load_masked_lm
+from lce.study.cells import Cell
+from lce.study.settings import StudySettings
+from lce.study.worker_cache import Workplace
 
 TOKENS_OF_A_SENTENCE = 30
 TOKENS_OF_AN_EVALUATION = 60_000

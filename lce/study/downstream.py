@@ -27,12 +27,12 @@ from transformers import DataCollatorWithPadding
 from lce.data import wheels
 from lce.data.batches import shuffled_batches, sorted_batches
 from lce.foundations.errors import LceError
-from lce.study.settings import DownstreamSettings
-from lce.models.fast_linear import OneDnnLinear
+from lce.foundations.seeds import derive, generator
 from lce.metrics.items import defined
 from lce.metrics.suite import Scores
-from lce.models.masked_lm import linear_schedule
-from lce.foundations.seeds import derive, generator
+from lce.models.fast_linear import OneDnnLinear
+from lce.study.settings import DownstreamSettings
+from lce.training.module import linear_schedule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

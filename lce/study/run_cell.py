@@ -16,11 +16,11 @@ import torch
 
 from lce.foundations.atomic_files import replaced_file
 from lce.foundations.errors import LceError
+from lce.foundations.files import read_json, write_json
+from lce.foundations.paths import FAILED, RUNNING
 from lce.study.cell_kinds import MAKERS
 from lce.study.cells import Cell
 from lce.study.worker_cache import Workplace
-from lce.foundations.files import read_json, write_json
-from lce.foundations.paths import FAILED, RUNNING
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Literal, get_args
 
-from lce.checks import SHORTEST, check_data, check_evaluation, check_not_negative, check_positive, check_rising, check_size, check_training, expect
+from lce.checks import (
+    SHORTEST,
+    check_data,
+    check_evaluation,
+    check_not_negative,
+    check_positive,
+    check_rising,
+    check_size,
+    check_training,
+    expect,
+)
 from lce.config import DataSettings, EvaluationSettings, OptimisationSettings, Variant
 from lce.foundations.errors import LceError
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.table import Table
 
+from lce.commands.tables import wide_console
+from lce.study.cells import expand
 from lce.study.cost import costs
 from lce.study.settings import StudySettings
-from lce.study.cells import expand
 from lce.study.sweep import Status
 from lce.study.worker_cache import Workplace
-from lce.commands.tables import wide_console
 
 SHOWN_FAILURES = 10
 

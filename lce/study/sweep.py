@@ -17,20 +17,20 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lce.foundations.atomic_files import held
-from lce.foundations.configuration import read_configuration
 from lce.data import wheels
 from lce.data.prepare import prepare_examples
+from lce.foundations.configuration import read_configuration
 from lce.foundations.errors import LceError
-from lce.study.downstream import STSB
-from lce.study.settings import StudySettings
-from lce.study.cells import Cell, expand, record_base
-from lce.study.run_cell import make, write_failure
-from lce.study.worker_cache import Workplace
 from lce.foundations.files import save_config
+from lce.foundations.locks import held
 from lce.foundations.overwriting import check_replaceable
 from lce.foundations.paths import CONFIG, FAILED, LOCK, RUNNING
 from lce.foundations.signals import handlers_kept
+from lce.study.cells import Cell, expand, record_base
+from lce.study.downstream import STSB
+from lce.study.run_cell import make, write_failure
+from lce.study.settings import StudySettings
+from lce.study.worker_cache import Workplace
 
 log = logging.getLogger(__name__)
 

@@ -7,15 +7,15 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lce.localize import weights as diff
 from lce.commands.editing import Pair, load_pair
 from lce.evaluation.evaluator import Evaluator
+from lce.foundations.paths import CELLS
+from lce.localize import weights as diff
+from lce.localize.selection import Selection
+from lce.models.loading import load_masked_lm
+from lce.study.cells import Cell, cell_name, context_of, settings_for
 from lce.study.downstream import Task, load_task
 from lce.study.settings import StudySettings
-from lce.study.cells import Cell, cell_name, context_of, settings_for
-from lce.models.masked_lm import load_masked_lm
-from lce.foundations.paths import CELLS
-from lce.localize.selection import Selection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -17,17 +17,19 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file
 
-from lce.foundations.atomic_files import held, new_folder
 from lce.config import PretrainSettings
 from lce.data import wheels
 from lce.data.encoding import CHUNK, encode
 from lce.data.prepare import prepare_sentences
+from lce.foundations.atomic_files import new_folder
 from lce.foundations.errors import LceError
 from lce.foundations.files import claim, save_config, write_json
+from lce.foundations.locks import held
 from lce.foundations.paths import CONFIG, TRAIN_LOCK
 from lce.foundations.ranks import rank
 from lce.foundations.seeds import derive
-from lce.training.fit import fit, numerics
+from lce.training.fit import fit
+from lce.training.trainer_options import numerics
 
 if TYPE_CHECKING:
     from transformers import BertForMaskedLM, BertTokenizer

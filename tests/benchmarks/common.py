@@ -76,7 +76,7 @@ def peak_memory() -> int:
 
 def models() -> dict[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
     """The bundled model, and one of bert-base's shape with random weights, both with the bundled tokenizer."""
-    from lce.models.masked_lm import load_masked_lm
+    from lce.models.loading import load_masked_lm
 
     bundled, tokenizer = load_masked_lm(BUNDLED)
     torch.manual_seed(0)

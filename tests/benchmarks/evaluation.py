@@ -23,7 +23,7 @@ from lce.metrics.crows_pairs import CrowsPairs, CrowsPairsScorer, read_pairs
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.stereoset import StereoSetScorer, read_examples
 from lce.metrics.suite import PAIRS, BiasSuite, all_scores
-from lce.models.masked_lm import load_masked_lm
+from lce.models.loading import load_masked_lm
 
 DOWNLOADS = ROOT / "data/downloads"
 Job = tuple[str, Callable[[], list[float]], Callable[[], list[float]]]

@@ -79,8 +79,8 @@ def apply(pair: Path) -> None:
 
 
 def by_lce(name: str, *arguments: object) -> tuple[float, int]:
-    import lce.checkpoint_editing
-    import lce.patch.folders  # noqa: F401
+    import lce.commands.checkpoint_editing
+    import lce.patch.on_folders  # noqa: F401
 
     return measured({"localise": localise, "edit": edit, "apply": apply}[name], *arguments)
 
@@ -179,7 +179,7 @@ def make_bert_pair(folder: Path) -> None:
     """bert-base with random weights, and a copy with 0.5 % of the encoder's weights moved."""
     from transformers import BertConfig, BertForMaskedLM
 
-    from lce.models.masked_lm import prunable_parameters
+    from lce.models.layers import prunable_parameters
 
     torch.manual_seed(0)
     model = BertForMaskedLM(BertConfig())
@@ -198,7 +198,7 @@ def diff_by_lce(pair: Path) -> tuple[float, int]:
 
 
 def apply_by_lce(pair: Path) -> tuple[float, int]:
-    import lce.patch.folders  # noqa: F401
+    import lce.patch.on_folders  # noqa: F401
 
     return measured(apply, pair)
 

@@ -17,10 +17,12 @@ from torch import nn
 from torch.nn.utils import prune
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lce.edit.callback import MaskCallback
+from lce.models.layers import prunable_parameters
+from lce.models.logits import masked_logits
 from lce.storage.masks import Mask, magnitude_prune
-from lce.models.masked_lm import MaskedLanguageModel, masked_logits, prunable_parameters
+from lce.training.module import MaskedLanguageModel
 from lce.training.pruning.imp import save_level
+from lce.training.pruning.mask_callback import MaskCallback
 
 SPARSITY = 0.3
 BATCH, LENGTH = 32, 27

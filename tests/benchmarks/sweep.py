@@ -51,8 +51,8 @@ def write_configs(folder: Path) -> tuple[Path, Path]:
 def in_process(config: Path) -> tuple[float, float]:
     """Seconds of an edit with its evaluation, and of an evaluation alone; the better of three."""
     from lce.study.cell_kinds import measure_edit
-    from lce.study.report.results import load_study
     from lce.study.cells import expand
+    from lce.study.report.results import load_study
     from lce.study.worker_cache import Workplace
 
     place = Workplace(*load_study(config))

@@ -11,9 +11,9 @@ import pytest
 from conftest import ROOT
 
 from lce.cli import _parse, main
+from lce.commands.examples import EXAMPLES
 from lce.config import Settings
 from lce.foundations.errors import LceError
-from lce.commands.examples import EXAMPLES
 from lce.training.pruning.imp import schedule
 
 

@@ -12,7 +12,7 @@ import yaml
 from conftest import ROOT
 
 from lce.cli import _parse, main
-from lce.training.fit import numerics
+from lce.training.trainer_options import numerics
 
 HEAVY = ("torch", "lightning", "transformers", "datasets", "pyarrow", "pandas", "ray")
 PROBE = f"""

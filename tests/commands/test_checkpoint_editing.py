@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 import lce
-from lce.storage.checkpoint import Checkpoint, is_layer_matrix
 from lce.cli import main
-from lce.edit.strategies import step
-from lce.patch import Patch
 from lce.localize.selection import Selection
+from lce.models.layers import is_layer_matrix
+from lce.patch import Patch
+from lce.storage.changes import step
+from lce.storage.checkpoint import Checkpoint
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -44,16 +45,16 @@ def marks(selection: Selection, names: list[str]) -> torch.Tensor:
 
 
 @pytest.fixture(params=[64, 1 << 19])
-def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Tensors of several pieces, the last one shorter, and of one."""
-    for module in ("tensorfile", "weights", "tensors", "patch.folders", "patch.between"):
-        monkeypatch.setattr(f"lce.{module}.PIECE", request.param)
+def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Tensors of several chunks, the last one shorter, and of one."""
+    for module in ("storage.safetensors_file", "storage.model_weights", "storage.torch_bridge", "patch.on_folders"):
+        monkeypatch.setattr(f"lce.{module}.CHUNK", request.param)
     return int(request.param)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", MADE)
-def test_value_based_is_the_exact_top_k(kind: str, dtype: str, piece: int, tmp_path: Path) -> None:
+def test_value_based_is_the_exact_top_k(kind: str, dtype: str, chunk: int, tmp_path: Path) -> None:
     target, reference = (matrices(m, tmp_path / "target") for m in pair(kind, tmp_path, DTYPES[dtype]))
     out = tmp_path / "s.safetensors"
     command = ["localize", str(tmp_path / "target"), str(tmp_path / "reference"), "--k", "0.07", "--output", str(out)]
@@ -67,7 +68,7 @@ def test_value_based_is_the_exact_top_k(kind: str, dtype: str, piece: int, tmp_p
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_one_shot_masks_are_exact_too(dtype: str, piece: int, tmp_path: Path) -> None:
+def test_one_shot_masks_are_exact_too(dtype: str, chunk: int, tmp_path: Path) -> None:
     models = pair("llama", tmp_path, DTYPES[dtype])
     target, reference = (matrices(model, tmp_path / "target") for model in models)
     out = tmp_path / "s.safetensors"
@@ -80,7 +81,7 @@ def test_one_shot_masks_are_exact_too(dtype: str, piece: int, tmp_path: Path) ->
     assert torch.equal(marks(Selection.load(out), list(target)), pruned[0] ^ pruned[1])
 
 
-def test_ties_go_to_the_earlier_position(piece: int, tmp_path: Path) -> None:
+def test_ties_go_to_the_earlier_position(chunk: int, tmp_path: Path) -> None:
     for folder, value in (("a", 0.0), ("b", 1.0)):
         (tmp_path / folder).mkdir()
         tensors = {f"h.{i}.up.weight": torch.full((10, 20), value) for i in range(3)}
@@ -97,7 +98,7 @@ def test_ties_go_to_the_earlier_position(piece: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strategy", ["extrapolation", "pruning", "mask-switch"])
 @pytest.mark.parametrize("kind", MADE)
-def test_an_edit_by_files_is_the_edit_of_the_model(kind: str, strategy: str, piece: int, tmp_path: Path) -> None:
+def test_an_edit_by_files_is_the_edit_of_the_model(kind: str, strategy: str, chunk: int, tmp_path: Path) -> None:
     target, reference = pair(kind, tmp_path)
     paths = [str(tmp_path / name) for name in ("target", "reference", "edited", "p.safetensors", "s.safetensors")]
     localization = ["--localization", "mask"] if strategy == "mask-switch" else ["--k", "50"]

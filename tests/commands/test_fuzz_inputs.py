@@ -21,13 +21,15 @@ from conftest import ROOT, own_sentences
 from mutations import mutant
 
 from lce.data.cda import annotate, identity, render
+from lce.data.specification import load_specification
 from lce.foundations.errors import LceError
 from lce.foundations.files import write_json
-from lce.storage.masks import Mask
-from lce.models.masked_lm import load_masked_lm, masked_logits, prunable_parameters
-from lce.training.pruning.imp import save_level
-from lce.data.specification import load_specification
+from lce.models.layers import prunable_parameters
+from lce.models.loading import load_masked_lm
+from lce.models.logits import masked_logits
 from lce.storage.in_memory import load_subnetwork, read_record
+from lce.storage.masks import Mask
+from lce.training.pruning.imp import save_level
 
 SENTENCES = ["She was a good nurse.", "the [MASK] is near the river", "Ünknown \u2603 words, x-ray", "", "he " * 40]
 RECORD = {

@@ -7,8 +7,8 @@ from transformers import BertTokenizer
 
 from lce.data.encoding import EncodedTexts, encode
 from lce.data.masking import MaskingCollator, MaskingProbabilities, masking_probabilities
-from lce.foundations.errors import LceError
 from lce.data.specification import BiasSpecification
+from lce.foundations.errors import LceError
 
 
 @pytest.fixture

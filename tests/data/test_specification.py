@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lce.foundations.errors import LceError
 from lce.data.specification import BiasSpecification, load_specification, parse_specification
+from lce.foundations.errors import LceError
 
 GOOD = {
     "groups": ["b", "a"],

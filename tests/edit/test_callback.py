@@ -10,13 +10,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lce.edit.callback import EditCallback
 from lce.config import EvaluationSettings
 from lce.data.encoding import encode
 from lce.data.module import MaskedTextModule
-from lce.edit.strategies import Change
+from lce.edit.callback import EditCallback
 from lce.metrics.suite import BiasSuite
-from lce.models.masked_lm import MaskedLanguageModel, load_masked_lm
+from lce.models.loading import load_masked_lm
+from lce.storage.changes import Change
+from lce.training.module import MaskedLanguageModel
 
 NAME = "bert.encoder.layer.3.attention.output.dense.weight"
 

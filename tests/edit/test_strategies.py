@@ -4,9 +4,12 @@ import pytest
 import torch
 from subnetworks import SHAPES, subnetwork
 
-from lce.localize.weights import mask_based, uninformed, value_based
-from lce.edit.strategies import STRATEGIES, edit, write_values_
+from lce.edit.strategies import STRATEGIES
+from lce.edit.weight_edit import edit
 from lce.foundations.errors import LceError
+from lce.localize.controls import uninformed
+from lce.localize.weights import mask_based, value_based
+from lce.storage.changes import write_values_
 
 TARGET, REFERENCE = subnetwork("target", 0), subnetwork("reference", 1)
 SELECTIONS = {"mask": mask_based(TARGET, REFERENCE), "value": value_based(TARGET, REFERENCE, 0.2)}

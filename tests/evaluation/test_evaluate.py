@@ -13,9 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lce.cli import main
 from lce.config import Settings
-from lce.foundations.errors import LceError
 from lce.evaluation.evaluator import differing_weights, run_evaluate
-from lce.models.masked_lm import load_masked_lm
+from lce.foundations.errors import LceError
+from lce.models.loading import load_masked_lm
 
 SCORES = {
     "weat8",

@@ -11,9 +11,10 @@ from shutil import which
 
 import pytest
 
-from lce.foundations.atomic_files import disk_error, held, new_folder, replaced_file, scratch_folder
+from lce.foundations.atomic_files import disk_error, new_folder, replaced_file, scratch_folder
 from lce.foundations.errors import LceError
 from lce.foundations.files import claim, made_with, read_json, save_config, write_json
+from lce.foundations.locks import held
 
 Place = Callable[[Path], AbstractContextManager[Path]]
 
@@ -56,7 +57,8 @@ def test_a_folder_is_claimed_by_its_settings(tmp_path: Path) -> None:
 WAITS_HALF_WAY = """
 import sys, time
 from pathlib import Path
-from lce.atomic import disk_error, held, new_folder, replaced_file, scratch_folder
+from lce.foundations.atomic_files import disk_error, new_folder, replaced_file, scratch_folder
+from lce.foundations.locks import held
 
 with replaced_file(sys.argv[1]) as temporary:
     temporary.write_text("half", encoding="utf-8")
@@ -66,7 +68,8 @@ with replaced_file(sys.argv[1]) as temporary:
 """
 WRITES = """
 import sys
-from lce.atomic import disk_error, held, new_folder, replaced_file, scratch_folder
+from lce.foundations.atomic_files import disk_error, new_folder, replaced_file, scratch_folder
+from lce.foundations.locks import held
 
 with replaced_file(sys.argv[1]) as temporary:
     temporary.write_text("whole, by the second", encoding="utf-8")
@@ -215,7 +218,7 @@ def test_a_lock_is_held_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with held(tmp_path / "lock", "somebody is at work"):
             pass
 
-    monkeypatch.setattr("lce.foundations.atomic_files.PATIENCE", 0.1)
+    monkeypatch.setattr("lce.foundations.locks.PATIENCE", 0.1)
     with held(tmp_path / "lock", "nobody was"), pytest.raises(LceError, match="somebody is at work"):
         hold()
     hold()

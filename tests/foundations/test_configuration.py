@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from lce.commands.arguments import ARGUMENTS, settings_in
 from lce.cli import main
+from lce.commands.arguments import ARGUMENTS, settings_in
 from lce.foundations.errors import LceError
 
 BOMB = "\n".join(["a: &a [x, x, x, x, x, x, x, x]", *(f"b{i}: &b{i} [{', '.join(['*a'] * 8)}]" for i in range(3))])
@@ -71,8 +71,8 @@ def test_a_configuration_that_is_none_gets_one_line(tmp_path: Path, capsys: pyte
 def mutant(text: str, chance: random.Random) -> bytes:
     """``text`` with one to four things wrong with it."""
     content = bytearray(text.encode())
-    pieces = [b"\t", b"'", b'"', b"[", b"]", b"{", b"}", b":", b"- ", b"&a ", b"*a", b"\n", b"\x00", b"\xff", b"!!int "]
-    pieces += [
+    chunks = [b"\t", b"'", b'"', b"[", b"]", b"{", b"}", b":", b"- ", b"&a ", b"*a", b"\n", b"\x00", b"\xff", b"!!int "]
+    chunks += [
         b"null",
         b"1e400",
         b"2020-01-01",
@@ -92,11 +92,11 @@ def mutant(text: str, chance: random.Random) -> bytes:
         end = min(len(content), place + chance.randint(0, 12))
         kind = chance.randrange(4)
         if kind == 0:
-            content[place:place] = chance.choice(pieces)
+            content[place:place] = chance.choice(chunks)
         elif kind == 1:
             del content[place:end]
         elif kind == 2:
-            content[place:end] = chance.choice(pieces)
+            content[place:end] = chance.choice(chunks)
         else:
             lines = content.split(b"\n")
             first, second = chance.randrange(len(lines)), chance.randrange(len(lines))

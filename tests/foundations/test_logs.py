@@ -38,8 +38,8 @@ def test_bars_on_a_terminal_go_to_standard_error(config: Path, environment: dict
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=writing, text=True) as process:
         os.close(writing)
         seen = b""
-        while piece := _piece(reading):
-            seen += piece
+        while chunk := _piece(reading):
+            seen += chunk
         assert process.stdout is not None
         assert process.stdout.read() == f"{config.parent}/run/seed-0/stereotypical/summary.json\n"
     os.close(reading)

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import save_file
 from subnetworks import SHAPES, subnetwork
 
-from lce.localize.weights import mask_based, value_based
 from lce.foundations.errors import LceError
-from lce.foundations.figures import save_heat_map
-from lce.localize.selection import Selection, layers_and_components
+from lce.localize.components import layers_and_components
+from lce.localize.heat_map import save_heat_map
+from lce.localize.selection import Selection
+from lce.localize.weights import mask_based, value_based
 
 TARGET, REFERENCE = subnetwork("target", 0), subnetwork("reference", 1)
 

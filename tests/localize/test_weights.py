@@ -6,9 +6,10 @@ import pytest
 import torch
 from subnetworks import SHAPES, subnetwork
 
-from lce.localize.weights import localize, mask_based, uninformed, value_based
 from lce.foundations.errors import LceError
+from lce.localize.controls import uninformed
 from lce.localize.selection import Selection
+from lce.localize.weights import localize, mask_based, value_based
 
 TARGET, REFERENCE = subnetwork("target", 0), subnetwork("reference", 1)
 

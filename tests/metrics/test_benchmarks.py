@@ -21,7 +21,7 @@ from lce.metrics.items import differences
 from lce.metrics.scoring import Query, TokenBudget, log_probabilities
 from lce.metrics.stereoset import Example, StereoSet, StereoSetScorer, read_examples
 from lce.metrics.suite import BiasSuite
-from lce.models.masked_lm import load_masked_lm
+from lce.models.loading import load_masked_lm
 
 EXAMPLES = 30
 Bundled = tuple[PreTrainedModel, PreTrainedTokenizerBase]

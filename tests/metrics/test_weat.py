@@ -14,7 +14,7 @@ from lce.metrics.items import differences
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.seat import sentences
 from lce.metrics.weat import Weat, WeatScorer, cosines, load_test
-from lce.models.masked_lm import load_masked_lm
+from lce.models.loading import load_masked_lm
 
 
 def weat(x: torch.Tensor, y: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> Weat:

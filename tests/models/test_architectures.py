@@ -41,7 +41,6 @@ from transformers import (
     RobertaTokenizer,
 )
 
-from lce.storage.checkpoint import is_layer_matrix
 from lce.data.encoding import encode
 from lce.data.masking import MaskingCollator, MaskingProbabilities
 from lce.metrics.crows_pairs import CrowsPairsScorer, Pair
@@ -49,7 +48,9 @@ from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.stereoset import Example, StereoSetScorer, word_pieces
 from lce.metrics.weat import AssociationTest, WeatScorer
-from lce.models.masked_lm import load_masked_lm, masked_logits, prunable_parameters
+from lce.models.layers import is_layer_matrix, prunable_parameters
+from lce.models.loading import load_masked_lm
+from lce.models.logits import masked_logits
 
 PAIRS = [
     Pair("My sister was a good nurse.", "My brother was a good nurse.", "stereo"),
@@ -73,10 +74,10 @@ BUDGET = 60
 def bert_tokens(lower: bool) -> BertTokenizer:
     letters = {c for text in own_sentences() for c in text} - {" ", "."}
     words = set(" ".join([*SUBJECTS, *ROLES, *PLACES, *OBJECTS]).replace("-", " ").split())
-    pieces = {*letters, *(f"##{c}" for c in letters), *words}
-    pieces = {p.lower() for p in pieces} if lower else pieces
+    chunks = {*letters, *(f"##{c}" for c in letters), *words}
+    chunks = {p.lower() for p in chunks} if lower else chunks
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ","]
-    return BertTokenizer(vocab={p: i for i, p in enumerate([*special, *sorted(pieces)])}, do_lower_case=lower)
+    return BertTokenizer(vocab={p: i for i, p in enumerate([*special, *sorted(chunks)])}, do_lower_case=lower)
 
 
 def trained(model: models.Model, pre_tokenizer: pre_tokenizers.PreTokenizer, trainer: trainers.Trainer) -> Tokenizer:
@@ -126,7 +127,7 @@ def modern_tokens() -> PreTrainedTokenizerFast:
 def unigram(special: list[str]) -> list[tuple[str, float]]:
     trainer = trainers.UnigramTrainer(vocab_size=160, special_tokens=special, unk_token=special[1], show_progress=False)
     tokenizer = trained(models.Unigram(), pre_tokenizers.Metaspace(), trainer)
-    return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    return [(chunk, score) for chunk, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
 
 
 def albert_tokens() -> AlbertTokenizer:

@@ -30,10 +30,11 @@ from transformers import (
 
 import lce
 from lce.cli import main
-from lce.edit.strategies import Change
 from lce.foundations.errors import LceError
-from lce.models.masked_lm import load_masked_lm, masked_logits
+from lce.models.loading import load_masked_lm
+from lce.models.logits import masked_logits
 from lce.patch import Patch
+from lce.storage.changes import Change
 
 OWN_CODE = """
 from pathlib import Path
@@ -176,7 +177,7 @@ def test_a_model_of_another_kind_is_named(kind: str, folder: Path, tokenizer: Be
 
 
 def test_a_sequence_to_sequence_model_that_fills_masks_is_not_refused_for_its_kind(tmp_path: Path) -> None:
-    from lce.models.loading import check_is_masked
+    from lce.models.kinds import check_is_masked
 
     config = BartConfig()
     config.architectures = [BartForConditionalGeneration.__name__]

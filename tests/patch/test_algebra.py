@@ -9,12 +9,12 @@ from architectures import made
 from patches import NAME, OTHER, model, patch_for, weights
 
 from lce.cli import main
-from lce.edit.strategies import Change
 from lce.foundations.errors import LceError
 from lce.patch import Patch
 from lce.patch.compose import compose
 from lce.patch.on_modules import Tensors
 from lce.patch.scale import scale
+from lce.storage.changes import Change
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:

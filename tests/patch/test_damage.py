@@ -14,8 +14,8 @@ import lce
 from lce.cli import main
 from lce.foundations.errors import LceError
 from lce.patch import Patch
-from lce.patch.compose import compose
 from lce.patch.between import patch_between
+from lce.patch.compose import compose
 from lce.patch.on_folders import apply_patch, revert_patch, verify_patch
 from lce.patch.peft import to_peft
 from lce.patch.scale import scale

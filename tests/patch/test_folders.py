@@ -20,8 +20,8 @@ from lce.cli import main
 from lce.foundations.errors import LceError
 from lce.patch import Patch
 from lce.patch.between import patch_between
-from lce.patch.on_folders import apply_patch, revert_patch, verify_patch
 from lce.patch.format import same_bits
+from lce.patch.on_folders import apply_patch, revert_patch, verify_patch
 from lce.storage.torch_bridge import read_tensors, tensor_digest
 
 
@@ -33,17 +33,17 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=[50, 1 << 19])
-def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensors of several pieces, the last one shorter, and of one."""
-    for module in ("tensorfile", "tensors", "patch.folders", "patch.between"):
-        monkeypatch.setattr(f"lce.{module}.PIECE", request.param)
+def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors of several chunks, the last one shorter, and of one."""
+    for module in ("storage.safetensors_file", "storage.torch_bridge", "patch.on_folders", "patch.between"):
+        monkeypatch.setattr(f"lce.{module}.CHUNK", request.param)
 
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.usefixtures("piece")
+@pytest.mark.usefixtures("chunk")
 @pytest.mark.parametrize("shard", ["5GB", "6KB"])
 def test_apply_and_revert_bit_for_bit(shard: str, file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sharded"
@@ -171,7 +171,7 @@ def test_verify(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         verify_patch(tmp_path / "out", Patch.load(file))
 
 
-@pytest.mark.usefixtures("piece")
+@pytest.mark.usefixtures("chunk")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("kind", MADE)
 def test_diff_finds_every_changed_bit(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_diff_finds_every_changed_bit(kind: str, dtype: torch.dtype, tmp_path: P
     with torch.no_grad():
         for i, parameter in enumerate(model.parameters()):
             if i % 2:
-                some = parameter.view(-1)[70 * (i % 3 == 0) :: i + 1]  # not always in the first piece
+                some = parameter.view(-1)[70 * (i % 3 == 0) :: i + 1]  # not always in the first chunk
                 some.neg_()  # a zero only turns its sign
                 changed += len(some)
     model.save_pretrained(tmp_path / "b", max_shard_size="6KB")
@@ -255,7 +255,7 @@ def test_a_full_disk_gets_one_line_and_leaves_nothing(
 def test_a_kill_leaves_the_old_state_and_the_next_run_tidies_up(file: Path, tmp_path: Path) -> None:
     script = (
         "import os, time\n"
-        "from lce.patch import Patch, folders\n"
+        "from lce.patch import Patch, on_folders as folders\n"
         "def killed(*_):\n"
         "    print('written', flush=True)\n"
         "    time.sleep(60)\n"

@@ -10,10 +10,10 @@ from architectures import saved
 from patches import NAME, literally_applied, model, patch_for, record, weights
 
 import lce
-from lce.edit.strategies import Change
 from lce.foundations.errors import LceError
 from lce.patch import Patch
 from lce.patch.on_modules import Tensors
+from lce.storage.changes import Change
 
 
 def test_saved_and_read_back(tmp_path: Path) -> None:

@@ -18,16 +18,16 @@ from architectures import saved
 from file_mutants import KINDS, mutant
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
-from lce.edit.strategies import Change, step
 from lce.foundations.errors import LceError
 from lce.patch import Patch
 from lce.patch.compose import compose
 from lce.patch.on_folders import apply_patch, revert_patch, verify_patch
-from lce.patch.format import PatchWriter
 from lce.patch.page import write_page
 from lce.patch.peft import to_peft
 from lce.patch.scale import scale
 from lce.patch.text import describe
+from lce.patch.writer import PatchWriter
+from lce.storage.changes import Change, step
 
 MUTANTS = 10_000 if os.environ.get("LCE_FUZZ") == "all" else 2_000
 

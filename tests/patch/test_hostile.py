@@ -13,11 +13,11 @@ from architectures import saved
 from patches import NAME, OTHER, patch_for, record, rewritten
 
 from lce.cli import main
-from lce.edit.strategies import Change
 from lce.foundations.errors import LceError
-from lce.storage.position_codec import decode
 from lce.patch import Patch
 from lce.patch.on_folders import apply_patch
+from lce.storage.changes import Change
+from lce.storage.position_codec import decode
 
 
 @pytest.fixture(scope="module")

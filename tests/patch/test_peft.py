@@ -13,11 +13,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from lce.cli import main
-from lce.edit.strategies import Change
 from lce.foundations.errors import LceError
 from lce.patch import Patch
 from lce.patch.on_modules import Tensors
 from lce.patch.peft import to_peft
+from lce.storage.changes import Change
 
 PLACES = {
     "bert": ["bert.encoder.layer.0.attention.self.key.weight", "bert.encoder.layer.1.output.dense.weight"],

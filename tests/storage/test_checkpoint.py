@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lce.storage.checkpoint import Checkpoint, aligned, canonical, common_tensors, digest, is_layer_matrix
 from lce.foundations.errors import LceError
+from lce.models.layers import is_layer_matrix
+from lce.storage.checkpoint import Checkpoint, aligned, canonical, common_tensors
+from lce.storage.digests import digest
 from lce.storage.torch_bridge import read_tensor, read_tensors, tensor_digest
 
 
@@ -36,7 +38,7 @@ def test_every_parameter_is_found_by_its_name(kind: str, shard: str, tmp_path: P
     for name, parameter in model.named_parameters():
         entry = checkpoint.entry(name)
         assert torch.equal(read_tensor(entry).view(entry.shape), parameter)
-        assert digest(entry.pieces(), entry.code, entry.shape) == tensor_digest(parameter)
+        assert digest(entry.chunks(), entry.code, entry.shape) == tensor_digest(parameter)
 
 
 def rewrite(folder: Path, **tensors: torch.Tensor | None) -> None:

@@ -20,11 +20,11 @@ from transformers import BertTokenizer
 from lce.commands.checkpoint_editing import run_edit, run_localize
 from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
 from lce.foundations.errors import LceError
-from lce.storage.masks import Mask, magnitude_prune
-from lce.models.masked_lm import prunable_parameters
 from lce.foundations.paths import MASK, PRUNED_VALUES, SUBNETWORK
-from lce.training.pruning.imp import save_level
+from lce.models.layers import prunable_parameters
 from lce.storage.in_memory import load_subnetwork
+from lce.storage.masks import Mask, magnitude_prune
+from lce.training.pruning.imp import save_level
 
 MUTANTS = 1000 if os.environ.get("LCE_FUZZ") == "all" else 200
 Mutate = Callable[[bytes, Random], bytes]

@@ -18,10 +18,10 @@ from hub_server import Hub
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
-from lce.storage import hub as of_hub
 from lce.foundations.errors import LceError
+from lce.models.loading import load_masked_lm
+from lce.storage import hub as of_hub
 from lce.storage.hub import ModelIdentity, identity, resolve
-from lce.models.masked_lm import load_masked_lm
 
 NAME = "somebody/tiny"
 

@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM, BertTokenizer
 
 from lce.foundations.errors import LceError
-from lce.storage.masks import Mask, magnitude_prune
-from lce.models.masked_lm import prunable_parameters
-from lce.training.pruning.imp import save_level
+from lce.models.layers import prunable_parameters
 from lce.storage.in_memory import load_subnetwork, read_record
+from lce.storage.masks import Mask, magnitude_prune
+from lce.training.pruning.imp import save_level
 
 RECORD = {
     "variant": "neutral", "seed": 0, "base": "b", "sparsity": 0.2, "schedule": [0.0, 0.2], "pruned": 1, "prunable": 9,

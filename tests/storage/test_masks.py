@@ -9,8 +9,8 @@ from torch.nn.utils import prune
 from transformers import BertForMaskedLM
 
 from lce.foundations.errors import LceError
+from lce.models.layers import prunable_parameters
 from lce.storage.masks import Mask, magnitude_prune
-from lce.models.masked_lm import prunable_parameters
 
 
 @pytest.mark.parametrize("sparsity", [0.1, 0.3, 0.4, 0.77])

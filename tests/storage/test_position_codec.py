@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lce.foundations.errors import LceError
+from lce.storage.arrays import Array
 from lce.storage.position_codec import decode, encode
-from lce.storage.safetensors_file import Array
 
 POSITIONS = st.lists(st.integers(0, 2**33) | st.integers(0, 300) | st.integers(250, 70_000), min_size=1, unique=True)
 

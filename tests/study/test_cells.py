@@ -9,8 +9,8 @@ import pytest
 
 from lce.edit.strategies import STRATEGIES
 from lce.foundations.errors import LceError
-from lce.study.settings import ALPHAS, DownstreamSettings, EditBlock, StudySettings
 from lce.study.cells import Cell, cell_name, context_of, expand, settings_for
+from lce.study.settings import ALPHAS, DownstreamSettings, EditBlock, StudySettings
 
 SETTINGS = StudySettings(seeds=[0, 1], sparsities=[0.1, 0.3], edits=[])
 EVERYTHING = EditBlock(strategies=["linear", "pruning", "mask-switch"], alpha=[0.5, -2], k=[0.1, "mask"])

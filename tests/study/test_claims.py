@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from lce.study.report.claims import judge
+from lce.study.cells import Cell, expand
 from lce.study.report.aggregates import crossing
+from lce.study.report.claims import judge
 from lce.study.report.plots import figures
 from lce.study.report.report import sections
 from lce.study.report.results import LEANING, Results
 from lce.study.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, DownstreamSettings, StudySettings
-from lce.study.cells import Cell, expand
 
 WEAT = {STEREOTYPICAL: 0.9, NEUTRAL: 0.5, ANTI_STEREOTYPICAL: -0.8}
 

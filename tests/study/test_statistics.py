@@ -6,7 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lce.study.report.statistics import bonferroni, mean_interval, over_seeds, paired_difference, spearman, wilcoxon_greater
+from lce.study.report.statistics import (
+    bonferroni,
+    mean_interval,
+    over_seeds,
+    paired_difference,
+    spearman,
+    wilcoxon_greater,
+)
 
 PAIRS = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 3.0, 5.0, 7.0])
 

@@ -18,15 +18,15 @@ from ray.cluster_utils import Cluster
 
 from lce.cli import main
 from lce.edit.strategies import STRATEGIES
+from lce.foundations.paths import FAILED, RUNNING
 from lce.study.cell_kinds import MAKERS
+from lce.study.cells import Cell
 from lce.study.report.paper_sections import downstream
 from lce.study.report.results import load_results, load_study
-from lce.study.settings import StudySettings
-from lce.study.cells import Cell
-from lce.study.sweep import groups_of, status
 from lce.study.run_cell import MOST_DEATHS, make
+from lce.study.settings import StudySettings
+from lce.study.sweep import groups_of, status
 from lce.study.worker_cache import Workplace
-from lce.foundations.paths import FAILED, RUNNING
 
 
 def results(run: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def test_killed_drivers_and_workers_change_no_result(
 
     driver = start(config)
     wait_for(run, 3, driver)
-    monkeypatch.setattr("lce.foundations.atomic_files.PATIENCE", 1.0)
+    monkeypatch.setattr("lce.foundations.locks.PATIENCE", 1.0)
     assert main(["sweep", "--config", str(config)]) == 2
     assert "another sweep is at work" in capsys.readouterr().err
     assert main(["sweep", "--config", str(config), "--status"]) == 0

@@ -21,7 +21,9 @@ from typing import Any
 import pytest
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lce.cli", "lce.editing", "lce.metrics.suite", "lce.pruning", "lce.tables"])
+CONTEXT.set_forkserver_preload(
+    ["lce.cli", "lce.commands.editing", "lce.metrics.suite", "lce.training.pruning.imp", "lce.commands.tables"]
+)
 PATIENCE = 180
 
 
@@ -37,12 +39,12 @@ class Moment:
 STAGES: dict[str, tuple[str, str]] = {
     "start": ("lce.cli", "_parse"),
     "data": ("lce.data.prepare", "_sentences"),
-    "fit": ("lce.models", "MaskedLanguageModel.training_step"),
+    "fit": ("lce.training.module", "MaskedLanguageModel.training_step"),
     "checkpoint": ("torch", "save"),
-    "validation": ("lce.models", "MaskedLanguageModel.validation_step"),
+    "validation": ("lce.training.module", "MaskedLanguageModel.validation_step"),
     "measurement": ("lce.metrics.suite", "BiasSuite.measure"),
     "write": ("os", "pwrite"),
-    "spool": ("lce.tensorfile", "TensorWriter.add"),
+    "spool": ("lce.storage.safetensors_file", "TensorWriter.add"),
     "rename": ("pathlib", "Path.replace"),
 }
 """The function of each stage: its module, and its name there."""

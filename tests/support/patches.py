@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from lce.edit.strategies import Change, step
 from lce.patch import Patch
+from lce.storage.changes import Change, step
 
 NAME = "bert.encoder.layer.1.output.dense.weight"
 OTHER = "bert.encoder.layer.0.attention.self.key.weight"

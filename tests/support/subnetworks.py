@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lce.storage.masks import Mask, magnitude_prune
 from lce.storage.in_memory import Subnetwork, pruned_values
+from lce.storage.masks import Mask, magnitude_prune
 
 SHAPES = {
     "bert.encoder.layer.0.attention.output.dense.weight": (8, 6),

@@ -19,10 +19,10 @@ from killing import Moment, answer_interrupts, check_ending, contents, run
 from transformers import BertTokenizer
 
 from lce.cli import main
-from lce.study.settings import StudySettings
-from lce.study.cells import Cell, cell_name, context_of
-from lce.storage.hub import identity
 from lce.foundations.ranks import rank
+from lce.storage.hub import identity
+from lce.study.cells import Cell, cell_name, context_of
+from lce.study.settings import StudySettings
 from lce.training.checkpoints import AtomicCheckpointIO, last_checkpoint
 
 FIRST = "run/seed-0/stereotypical"
@@ -61,7 +61,7 @@ def test_signals_are_answered_while_lce_is_imported() -> None:
 def test_a_second_signal_ends_what_hangs(tmp_path: Path) -> None:
     script = (
         "import time\n"
-        "from lce.signals import stopping\n"
+        "from lce.foundations.signals import stopping\n"
         "with stopping():\n"
         "    try:\n"
         "        print('ready', flush=True)\n"
@@ -120,7 +120,7 @@ def test_a_checkpoint_that_cannot_be_read_now_stays(
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr("lce.training_checkpoint.torch.load", fails)
+        patched.setattr("lce.training.checkpoints.torch.load", fails)
         assert main(command) == 2
     assert "last.ckpt: cannot be read now" in capsys.readouterr().err
     assert (config.parent / FIRST / "rounds/sparsity-00/checkpoints/last.ckpt").exists()
@@ -206,7 +206,7 @@ def test_levels_of_an_older_lce_are_taken_over(config: Path) -> None:
 def test_a_second_training_in_a_folder_is_refused(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lce.foundations.atomic_files.PATIENCE", 1.0)
+    monkeypatch.setattr("lce.foundations.locks.PATIENCE", 1.0)
     command = [sys.executable, "-m", "lce", "train", "--config", str(config), "--train.steps", "2000"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lce.cli import main
-from lce.storage.masks import Mask, magnitude_prune
-from lce.models.masked_lm import load_masked_lm, prunable_parameters
+from lce.models.layers import prunable_parameters
+from lce.models.loading import load_masked_lm
 from lce.storage.in_memory import load_subnetwork
+from lce.storage.masks import Mask, magnitude_prune
 
 LEVELS = ("sparsity-00", "sparsity-20", "sparsity-40")
 

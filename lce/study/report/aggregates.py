@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from lce.study.report.results import EDIT, LEANING, Results
-from lce.study.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL
 from lce.study.report.statistics import over_seeds
+from lce.study.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL
 
 
 def _values(results: Results, variant: str, sparsity: float, metric: str) -> pd.Series:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lce.foundations.labels import label
 from lce.study.report.aggregates import against_controls, crossing, curve, densities, gap, is_null, over_k
 from lce.study.report.results import EDIT, WAY, Results
-from lce.study.settings import BOTH_WAYS, NEUTRAL, STEREOTYPICAL
 from lce.study.report.statistics import mean_interval, over_seeds, paired_difference, spearman
-from lce.foundations.labels import label
+from lce.study.settings import BOTH_WAYS, NEUTRAL, STEREOTYPICAL
 from lce.training.pruning.imp import WINNING_TICKET
 
 Verdict = tuple[bool | None, str]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lce.foundations.labels import label
 from lce.study.report.aggregates import against_controls
 from lce.study.report.plots import edit_name
 from lce.study.report.results import Results
 from lce.study.report.section import Section
 from lce.study.report.statistics import paired_difference
-from lce.foundations.labels import label
 
 
 def controls(results: Results) -> Section | None:

@@ -7,14 +7,14 @@ from math import isnan, nan
 
 import pandas as pd
 
+from lce.foundations.labels import label
+from lce.localize.components import layer_text
 from lce.study.report.aggregates import densities, gap, near_null, over_k, smallest_k, targets
 from lce.study.report.plots import edit_name
 from lce.study.report.results import EDIT, Results
 from lce.study.report.section import Section, mean_std, percent
-from lce.study.settings import NEUTRAL
 from lce.study.report.statistics import bonferroni, over_seeds, spearman, wilcoxon_greater
-from lce.foundations.labels import label
-from lce.localize.selection import layer_text
+from lce.study.settings import NEUTRAL
 
 SIGNIFICANT = 0.05
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from lce.foundations.labels import label
+from lce.localize.heat_map import heat_map
 from lce.study.report.aggregates import curve, densities
 from lce.study.report.results import EDIT, Results
-from lce.study.settings import ANTI_STEREOTYPICAL, BOTH_WAYS, NEUTRAL, STEREOTYPICAL
 from lce.study.report.statistics import over_seeds
-from lce.foundations.figures import heat_map
-from lce.foundations.labels import label
+from lce.study.settings import ANTI_STEREOTYPICAL, BOTH_WAYS, NEUTRAL, STEREOTYPICAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

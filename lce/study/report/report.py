@@ -13,18 +13,19 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 
-from lce.foundations.atomic_files import replaced_file, scratch_folder
 from lce.config import LINEAR
-from lce.foundations.errors import LceError
 from lce.evaluation.evaluator import LIBRARIES
-from lce.study.report import extra_sections as beyond, paper_sections as paper
+from lce.foundations.atomic_files import replaced_file, scratch_folder
+from lce.foundations.errors import LceError
+from lce.foundations.figures import as_svg, save
+from lce.foundations.files import write_json
+from lce.foundations.paths import STUDY_REPORT
+from lce.study.report import extra_sections as beyond
+from lce.study.report import paper_sections as paper
 from lce.study.report.claims import Claim, judge
 from lce.study.report.plots import figures
 from lce.study.report.results import EDIT, Results, load_results
 from lce.study.report.section import Section
-from lce.foundations.figures import as_svg, save
-from lce.foundations.files import write_json
-from lce.foundations.paths import STUDY_REPORT
 
 OWN = ("pandas", "ray", "statsmodels")
 CLAIMS = "claims.json"

@@ -14,11 +14,11 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from lce.foundations.configuration import read_configuration
 from lce.foundations.errors import LceError
-from lce.study.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, StudySettings
-from lce.study.cells import Cell, expand
-from lce.study.worker_cache import Workplace
 from lce.foundations.files import read_json
 from lce.foundations.paths import CONFIG
+from lce.study.cells import Cell, expand
+from lce.study.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, StudySettings
+from lce.study.worker_cache import Workplace
 
 LEANING = {ANTI_STEREOTYPICAL: -1, NEUTRAL: 0, STEREOTYPICAL: 1}
 EDIT = ["target", "reference", "sparsity", "localization", "k", "strategy", "alpha", "control", "draw", "last_layers"]

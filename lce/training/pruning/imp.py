@@ -20,22 +20,35 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lce.foundations.atomic_files import held, new_folder
-from lce.edit.callback import MaskCallback
 from lce.checks import check_rising
 from lce.config import Settings
 from lce.data.module import encoded_examples
+from lce.foundations.atomic_files import new_folder
 from lce.foundations.errors import LceError
 from lce.foundations.files import claim, made_with, save_config, write_json
-from lce.storage.hub import ModelIdentity, identity
-from lce.storage.masks import Mask, magnitude_prune
-from lce.models.masked_lm import load_masked_lm, prunable_parameters
+from lce.foundations.locks import held
 from lce.foundations.overwriting import check_replaceable
-from lce.foundations.paths import CONFIG, MASK, PRUNED_VALUES, RECORD, SUBNETWORK, SUMMARY, TRAIN_LOCK, level_folder, variant_folder
+from lce.foundations.paths import (
+    CONFIG,
+    MASK,
+    PRUNED_VALUES,
+    RECORD,
+    SUBNETWORK,
+    SUMMARY,
+    TRAIN_LOCK,
+    level_folder,
+    variant_folder,
+)
 from lce.foundations.ranks import rank
+from lce.models.layers import prunable_parameters
+from lce.models.loading import load_masked_lm
+from lce.storage.hub import ModelIdentity, identity
 from lce.storage.in_memory import load_subnetwork, pruned_values, read_record
+from lce.storage.masks import Mask, magnitude_prune
 from lce.storage.torch_bridge import write_file
-from lce.training.fit import fit, identity_of, numerics
+from lce.training.fit import fit
+from lce.training.pruning.mask_callback import MaskCallback
+from lce.training.trainer_options import identity_of, numerics
 
 if TYPE_CHECKING:
     from torch import Tensor

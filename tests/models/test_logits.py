@@ -35,7 +35,10 @@ from transformers import (
 )
 
 from lce.foundations.errors import LceError
-from lce.models.masked_lm import MaskedLanguageModel, linear_schedule, load_masked_lm, masked_logits, prunable_parameters
+from lce.models.layers import prunable_parameters
+from lce.models.loading import load_masked_lm
+from lce.models.logits import masked_logits
+from lce.training.module import MaskedLanguageModel, linear_schedule
 
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 ARCHITECTURES = {

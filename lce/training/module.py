@@ -1,0 +1,112 @@
+"""The Lightning module that trains and validates a masked language model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.functional import cross_entropy
+
+from lce.data.masking import MaskedBatch
+from lce.foundations.errors import LceError
+from lce.foundations.seeds import derive
+from lce.metrics.perplexity import Perplexity
+from lce.models.logits import masked_logits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class MaskedLanguageModel(L.LightningModule):
+    """Trains a masked language model with AdamW and linear warm-up and decay; validates by perplexity.
+
+    Args:
+        model: the Hugging Face model that is trained in place.
+        learning_rate: the highest learning rate.
+        steps: optimiser steps, over which the learning rate falls to zero.
+        seed: seed of the dropout, which depends on it and on the step alone.
+        warmup_steps: steps over which the learning rate rises to its highest.
+        weight_decay: decoupled weight decay, on matrices only.
+        freeze: regular expressions; parameters whose name matches one anywhere are not trained.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        learning_rate: float = 1e-5,
+        steps: int = 1,
+        seed: int = 0,
+        warmup_steps: int = 0,
+        weight_decay: float = 0.0,
+        freeze: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.steps, self.warmup_steps, self.seed = steps, warmup_steps, seed
+        self.perplexity = Perplexity("perplexity")
+        self.matrices = {name for name, parameter in self.named_parameters() if parameter.ndim > 1}
+        for pattern in freeze or []:
+            matching = [parameter for name, parameter in model.named_parameters() if re.search(pattern, name)]
+            if not matching:
+                raise LceError(f"train.freeze: {pattern!r} matches no parameter of the model")
+            for parameter in matching:
+                parameter.requires_grad_(False)
+
+    @contextmanager
+    def whole_parameters(self) -> Iterator[dict[str, nn.Parameter]]:
+        """The model's parameters by name; where FSDP has divided them over processes, put together for the while."""
+        wrapper = self._trainer.strategy.model if self._trainer else None
+        whole: AbstractContextManager[None] = nullcontext()
+        if isinstance(wrapper, FullyShardedDataParallel):
+            whole = FullyShardedDataParallel.summon_full_params(wrapper)
+        with whole:
+            yield dict(self.model.named_parameters())
+
+    def forward(self, batch: MaskedBatch) -> Tensor:
+        """Cross-entropy at each of the M masked positions, shape (M,)."""
+        logits = masked_logits(self.model, batch.input_ids, batch.attention_mask, batch.positions)
+        return cross_entropy(logits.float(), batch.labels, reduction="none")
+
+    def on_train_batch_start(self, batch: MaskedBatch, batch_idx: int) -> None:
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        torch.manual_seed(derive(self.seed, "dropout", self.global_step, part, self.global_rank))
+
+    def training_step(self, batch: MaskedBatch, batch_idx: int) -> Tensor:
+        loss: Tensor = self(batch).sum() / batch.mean_count
+        self.log("train/loss", loss, prog_bar=True, batch_size=max(batch.labels.numel(), 1))
+        return loss
+
+    def validation_step(self, batch: MaskedBatch, batch_idx: int) -> None:
+        losses = self(batch)
+        row = batch.positions // batch.input_ids.shape[1]
+        per_sentence = losses.new_zeros(len(batch.items)).index_add(0, row, losses)
+        tokens = row.bincount(minlength=len(batch.items))
+        self.perplexity.update(item=batch.items, loss=per_sentence, tokens=tokens)
+        is_training = self.trainer.state.fn == "fit"
+        self.log("validation/perplexity", self.perplexity, prog_bar=True, logger=is_training, on_epoch=True)
+
+    def configure_optimizers(self) -> Any:
+        trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        groups = [
+            {"params": [p for name, p in trained.items() if name in self.matrices], "weight_decay": self.weight_decay},
+            {"params": [p for name, p in trained.items() if name not in self.matrices], "weight_decay": 0.0},
+        ]
+        # The fused kernel is several times faster, but in mixed precision Lightning cannot clip gradients before it.
+        trainer = self._trainer
+        clipped = trainer is not None and trainer.gradient_clip_val and str(trainer.precision).endswith("mixed")
+        fused = self.device.type in ("cpu", "cuda") and not clipped
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, eps=1e-8, fused=fused)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(self.warmup_steps, self.steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def linear_schedule(warmup_steps: int, steps: int) -> Callable[[int], float]:
+    """Factor on the learning rate at a step: up to one in ``warmup_steps``, down to zero at ``steps``."""
+    return lambda step: min((step + 1) / (warmup_steps + 1), max(0.0, (steps - step) / max(1, steps - warmup_steps)))

@@ -1,0 +1,47 @@
+"""Options of Lightning's Trainer: which of them results depend on, and whether this machine has what they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from lce.config import OptimisationSettings
+from lce.foundations.errors import LceError
+
+if TYPE_CHECKING:
+    pass
+
+
+def identity_of(settings: OptimisationSettings) -> dict[str, Any]:
+    """The settings on which results depend: all but how and when batches and checkpoints are made."""
+    free = ("workers", "validate_every", "checkpoint_every")
+    return {key: value for key, value in asdict(settings).items() if key not in free}
+
+
+def numerics(trainer_options: Mapping[str, Any]) -> dict[str, Any]:
+    """The Trainer's options on which results depend: all but where and how it runs."""
+    free = ("accelerator", "strategy", "devices", "num_nodes", "log_every_n_steps")
+    return {key: str(value) for key, value in trainer_options.items() if key not in free}
+
+
+def on_one_device(trainer_options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a Trainer that evaluates, which one device does even where several train."""
+    devices = trainer_options.get("devices")
+    one = devices if isinstance(devices, list) and len(devices) == 1 else 1
+    return dict(trainer_options) | {"devices": one, "num_nodes": 1, "strategy": "auto"}
+
+
+def check_machine(trainer_options: Mapping[str, Any]) -> None:
+    """Raises LceError where Lightning cannot do on this machine what the options ask for: there is no GPU, say."""
+    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    try:
+        Trainer(**trainer_options, **quiet, logger=False)
+    except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
+        asked = ", ".join(f"{name} {trainer_options.get(name)}" for name in ("accelerator", "strategy", "devices"))
+        precision = trainer_options.get("precision")
+        asked += f", precision {precision}" if precision else ""
+        raise LceError(f"trainer: {asked}: is not available on this machine ({error})") from error
