@@ -18,7 +18,8 @@ INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 SETTINGS := --config $(CONFIG) --experiment $(RUN) --data.folder $(DATA) --seed $(SEED)
 PRUNED := $(if $(SPARSITY),--sparsity $(SPARSITY))
-PAIR := $(PRUNED) --target $(TARGET) --reference $(REFERENCE) $(if $(K),--k $(K)) \
+IS_SHARE = $(or $(findstring .,$(K)),$(findstring e,$(K)))
+PAIR := $(TARGET) $(REFERENCE) $(PRUNED) $(if $(K),$(if $(IS_SHARE),--share,--count) $(K)) \
 	$(if $(LOCALIZATION),--localization $(LOCALIZATION))
 EDIT := $(if $(ALPHA),--alpha $(ALPHA)) $(if $(STRATEGY),--strategy $(STRATEGY))
 VARIANTS := stereotypical anti-stereotypical neutral
@@ -33,7 +34,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: CONFIG=$(CONFIG) SEED=$(SEED) TARGET=$(TARGET) REFERENCE=$(REFERENCE)"
-	@echo "  ALPHA=2 (several: ALPHA='0 1 2 4'), STRATEGY=interpolation|extrapolation|pruning|mask-switch,"
+	@echo "  ALPHA=2 (several: ALPHA='0 1 2 4'), STRATEGY=linear|interpolation|extrapolation|pruning|mask-switch,"
 	@echo "  LOCALIZATION=mask|value, K=0.1 (share) or 5000 (count), SPARSITY=0.3, VARIANT=neutral (train-ref),"
 	@echo "  STUDY=configs/study-race.yaml, MODEL, AGAINST=folder or hub name, LIMIT=20 (evaluate), VENV=$(VENV), PYTHON=$(PYTHON)"
 
@@ -69,10 +70,10 @@ $(call SUMMARY,%): $(DATA)/report.json | $(INSTALLED)
 	$(BIN)/lce train $(SETTINGS) $(PRUNED) --variant $* --output $@
 
 localize: $(call trained,$(TARGET) $(REFERENCE)) | $(INSTALLED) ## select the weights in which target and reference differ
-	$(BIN)/lce localize $(SETTINGS) $(PAIR)
+	$(BIN)/lce localize $(PAIR) $(SETTINGS)
 
 edit: $(call trained,$(TARGET) $(REFERENCE)) | $(INSTALLED) ## edit the target, measure, write the patch: the main job
-	$(BIN)/lce edit $(SETTINGS) $(PAIR) $(EDIT)
+	$(BIN)/lce edit $(PAIR) $(EDIT) $(SETTINGS)
 
 evaluate: | $(INSTALLED) ## measure MODEL (by default the bundled one), or compare it: AGAINST=another
 	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) $(SETTINGS) \
@@ -89,10 +90,10 @@ test: | $(INSTALLED) ## run all tests, on real data too
 	$(BIN)/python -m pytest
 
 fuzz: | $(INSTALLED) ## all mutants of patches and model folders; `make test` tries a fifth of them
-	LCE_FUZZ=all $(BIN)/python -m pytest -s tests/patch/test_fuzz.py tests/test_fuzz_files.py tests/test_fuzz_inputs.py
+	LCE_FUZZ=all $(BIN)/python -m pytest -s tests/patch/test_fuzz.py tests/storage/test_fuzz_files.py tests/commands/test_fuzz_inputs.py
 
 kills: | $(INSTALLED) ## end commands at many moments and fill disks; `make test` tries a few (half an hour)
-	LCE_KILLS=all $(BIN)/python -m pytest -s tests/test_kills.py tests/test_full_disk.py
+	LCE_KILLS=all $(BIN)/python -m pytest -s tests/commands/test_kills.py tests/commands/test_full_disk.py
 
 test-hub: | $(INSTALLED) ## compare with published scores; needs the Hugging Face hub
 	$(BIN)/python -m pytest -m hub
@@ -104,10 +105,11 @@ bench: $(DATA)/report.json $(call trained,stereotypical anti-stereotypical) | $(
 	$(BIN)/python tests/benchmarks/patches.py
 	$(BIN)/python tests/benchmarks/sweep.py
 
-lint: | $(INSTALLED) ## check style, format and types
+lint: | $(INSTALLED) ## check style, format, types, and which file imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: | $(INSTALLED) ## put the code into the one format
 	$(BIN)/ruff check --fix .

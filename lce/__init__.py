@@ -1,14 +1,40 @@
-"""Local contrastive editing: find the few weights that carry a bias, and edit just those."""
+"""Find where a model keeps a bias, and edit just that: what the scripts in examples/ use, from Python.
 
+    pair = lce.open_pair("target-model", "reference-model")      # the weights of both, read when they are needed
+    selection = lce.select(pair, lce.EditSettings(share=0.01))   # where: the weights that differ most
+    edit = lce.WeightEdit(selection, *pair, alpha=2.0)           # what: twice the step from target to reference
+
+    model, tokenizer = lce.load_masked_lm("target-model")
+    with edit.applied(model):                                    # tried, and undone bit for bit
+        ...
+    edit.patch("patch.safetensors")                              # kept
+
+    lce.from_pretrained("target-model", patch="patch.safetensors")
+
+Nothing is imported before it is asked for.
+"""
+
+from importlib import import_module
 from typing import Any
 
-__all__ = ["from_pretrained"]
+_HOMES = {
+    "BiasSuite": "metrics.suite",
+    "EditSettings": "config",
+    "EvaluationSettings": "config",
+    "Patch": "patch",
+    "WeightEdit": "edit.weight_edit",
+    "differences": "metrics.items",
+    "from_pretrained": "patch.loading",
+    "load_masked_lm": "models.loading",
+    "open_pair": "localize.pair",
+    "select": "localize.pair",
+}
+"""Where each name of the public face is defined."""
+
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when asked for, because it brings torch with it."""
-    if name == "from_pretrained":
-        from lce.patch.loading import from_pretrained
-
-        return from_pretrained
-    raise AttributeError(f"module 'lce' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lce' has no attribute {name!r}")
+    return getattr(import_module(f"lce.{_HOMES[name]}"), name)

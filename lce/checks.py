@@ -4,19 +4,16 @@ Each raises LceError for the first value that cannot be right, whatever the mode
 right after parsing; the functions that do the work ask again, for those who call them from Python.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
-from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
 from lce.config import (
-    LINEAR,
     CorpusSettings,
     DataSettings,
+    EditSettings,
     EvaluationSettings,
     OptimisationSettings,
     PretrainSettings,
@@ -48,9 +45,10 @@ def check_probability(value: float, name: str) -> None:
     expect(0 < value < 1, name, "a probability between 0 and 1", value)
 
 
-def check_size(k: float, name: str = "k") -> None:
-    """Raises LceError unless ``k`` is a share or a count; how many weights there are is found out later."""
-    expect(k >= 1 if isinstance(k, int) else 0 < k <= 1, name, "a share in (0, 1] or a whole number of weights", k)
+def check_size(share: float, count: int | None = None, where: str = "") -> None:
+    """Raises LceError unless there is a ``share`` in (0, 1], and a positive ``count`` if there is one."""
+    expect(0 < share <= 1, f"{where}share", "a share of the weights in (0, 1]", share)
+    check_positive(count, f"{where}count", "a positive number of weights")
 
 
 def check_rising(levels: Sequence[float], name: str = "sparsities") -> None:
@@ -128,25 +126,20 @@ def check_evaluation(settings: EvaluationSettings) -> None:
     check_positive(settings.tokens_per_batch, "evaluation.tokens_per_batch")
 
 
-def check_alphas(alphas: Sequence[float]) -> None:
-    """Raises LceError unless all ``alphas`` are numbers, and one at least changes something."""
-    if not all(map(isfinite, alphas)):
-        raise LceError(f"alpha: expected finite numbers, got {list(alphas)}")
-    if not any(alphas):
-        raise LceError("alpha: 0 changes nothing; give at least one other value")
-
-
 def check_settings(settings: Settings) -> None:
     check_data(settings.data)
     check_training(settings.train)
     check_evaluation(settings.evaluation)
+    check_localization(settings)
     check_not_negative(settings.seed, "seed")
-    check_not_negative(settings.uninformed_draws, "uninformed_draws")
-    expect(0 <= settings.sparsity < 1, "sparsity", "a share from 0 up to, not including, 1", settings.sparsity)
+    check_not_negative(settings.random_baselines, "random_baselines")
     check_rising(settings.sparsities)
-    check_size(settings.k)
-    if settings.strategy in LINEAR:
-        check_alphas(settings.alpha)
+
+
+def check_localization(settings: EditSettings) -> None:
+    expect(0 <= settings.sparsity < 1, "sparsity", "a share from 0 up to, not including, 1", settings.sparsity)
+    check_size(settings.share, settings.count)
+    check_expressions(settings.tensors, "tensors")
 
 
 def check_pretraining(settings: PretrainSettings) -> None:
@@ -156,15 +149,3 @@ def check_pretraining(settings: PretrainSettings) -> None:
     check_positive(settings.layers, "layers")
     check_not_negative(settings.minimum_count, "minimum_count")
     expect(0 <= settings.dropout < 1, "dropout", "a share from 0 up to, not including, 1", settings.dropout)
-
-
-def check_comparison(settings: LocalizeSettings) -> None:
-    """Raises LceError for settings of `lce localize` or `lce edit`, on two checkpoints, that cannot be right."""
-    check_expressions(settings.tensors, "tensors")
-    if settings.localization == "value":
-        check_size(settings.k)
-    else:
-        expect(0 < settings.sparsity < 1, "sparsity", "a share between 0 and 1", settings.sparsity)
-    if isinstance(settings, EditSettings) and settings.strategy in LINEAR:
-        is_right = isfinite(settings.alpha) and settings.alpha != 0
-        expect(is_right, "alpha", "a finite number other than 0", f"{settings.alpha:g}")

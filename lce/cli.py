@@ -1,7 +1,5 @@
 """The one entry: ``lce <command>``. Parses, calls one function, prints what it made."""
 
-from __future__ import annotations
-
 import os
 import select
 import signal
@@ -12,8 +10,9 @@ from importlib.metadata import version
 
 from jsonargparse import Namespace
 
-from lce.commands.arguments import ARGUMENTS, Arguments, Command, chosen, parse
-from lce.commands.functions import COMMANDS, ON_CHECKPOINTS
+from lce.commands.arguments import Command, chosen, parse
+from lce.commands.patch import ACTIONS, arguments_of
+from lce.commands.registry import COMMANDS
 from lce.foundations.atomic_files import disk_error
 from lce.foundations.errors import LceError
 from lce.foundations.logs import quieten
@@ -63,17 +62,14 @@ def _parse(arguments: list[str]) -> tuple[Command, Namespace]:
     if arguments == ["--version"]:
         print(f"lce {version('lce')}")
         raise SystemExit(0)
-    name, rest = chosen("lce", COMMANDS, arguments)
+    name, rest = chosen("lce", {name: command for name, (command, _) in COMMANDS.items()}, arguments)
     if name == "patch":
-        from lce.commands.patch import ACTIONS, adder
-
         action, rest = chosen("lce patch", {name: command for name, (command, _) in ACTIONS.items()}, rest)
-        command = ACTIONS[action][0]
-        return command, parse(f"patch {action}", command.__doc__ or "", rest, Arguments(own=adder(action)))
-    command = COMMANDS[name]
-    if name in ON_CHECKPOINTS and rest and not rest[0].startswith("-"):
-        name, command = f"{name} TARGET REFERENCE", ON_CHECKPOINTS[name]
-    return command, parse(name, command.__doc__ or "", rest, ARGUMENTS[name])
+        command, known = ACTIONS[action][0], arguments_of(action)
+        name = f"patch {action}"
+    else:
+        command, known = COMMANDS[name]
+    return command, parse(name, command.__doc__ or "", rest, known)
 
 
 if __name__ == "__main__":

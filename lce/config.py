@@ -3,8 +3,6 @@
 Parsing the command line needs this module: it imports nothing that takes time.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,8 +13,8 @@ Precision = Literal[
     64, 32, 16, "transformer-engine", "transformer-engine-float16", "16-true", "16-mixed", "bf16-true", "bf16-mixed",
     "32-true", "64-true", "64", "32", "16", "bf16",
 ]  # fmt: skip
-LINEAR = ("interpolation", "extrapolation")
-"""Edits that are linear in α; the others take none."""
+StrategyName = Literal["linear", "interpolation", "extrapolation", "pruning", "mask-switch"]
+LocalizationName = Literal["mask", "value"]
 
 
 @dataclass
@@ -151,8 +149,41 @@ class TrainerSettings:
 
 
 @dataclass
-class Settings:
-    """One experiment: its data, how its subnetworks are trained, and how the target is edited."""
+class EditSettings:
+    """Which weights of a target are edited, and how."""
+
+    localization: LocalizationName | None = None
+    """mask: weights kept in exactly one of the two models; value: the k that differ most among those kept in both. By
+    default mask where both models bring the masks of subnetworks, else value."""
+    share: float = 0.1
+    """Size k of a value-based selection, as a share of the weights kept in both, in (0, 1]."""
+    count: int | None = None
+    """Size k of a value-based selection, as a number of weights, instead of the share."""
+    sparsity: float = 0.3
+    """Sparsity of the subnetworks of this experiment [share of prunable weights]; of models that bring no masks, the
+    share that a mask-based localization prunes of each in one shot, a stand-in for iterative magnitude pruning."""
+    tensors: list[str] | None = None
+    """Regular expressions: a tensor takes part if its name matches one anywhere. By default the weight matrices of all
+    encoder and decoder layers, without embeddings, normalisation, biases and head; experts stacked in three dimensions
+    have to be named. Given, the masks of subnetworks, which cover the default only, are left aside."""
+    skip_unmatched: bool = False
+    """Leave out tensors that only one of the two models has, instead of refusing them."""
+    selection: str | None = None
+    """Selection file, as `lce localize` writes it, to use instead of localising anew."""
+    strategy: StrategyName = "linear"
+    """Edit. linear: θ_t + α (θ_r − θ_t), which the paper calls interpolation from α = 0 to 1 and extrapolation outside;
+    under these names, other α are refused. pruning: 0. mask-switch: kept exactly where the reference keeps."""
+    alpha: list[float] = field(default_factory=lambda: [2.0])
+    """Strengths α of a linear edit, any real numbers; 1 puts the reference's values in, 0 is the unedited target."""
+    old_values: bool = True
+    """Keep the old values in the patch, so that it can be reverted."""
+    full_step: bool = True
+    """Keep the values at α = 1 in the patch, so that it can be scaled to another α without the reference."""
+
+
+@dataclass
+class Settings(EditSettings):
+    """One experiment: its data, how its subnetworks are trained, and how the target is edited and measured."""
 
     experiment: str = "runs/quickstart"
     """Folder for all that the experiment makes."""
@@ -174,26 +205,20 @@ class Settings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     """How bias is measured."""
     target: str = "stereotypical"
-    """Model to edit: a variant of this run, or the folder of a subnetwork."""
+    """Model to edit: a variant of this experiment, a folder, or a name on the hub."""
     reference: str = "anti-stereotypical"
-    """Model to compare the target with: a variant of this run, or the folder of a subnetwork."""
-    sparsity: float = 0.3
-    """Sparsity of the target and reference taken from this run [share of prunable weights]."""
-    localization: Literal["mask", "value"] = "mask"
-    """mask: weights kept in exactly one of the two; value: the k that differ most among those kept in both."""
-    k: int | float = 0.1
-    """Size of a value-based selection: a share in (0, 1], or a whole number of weights."""
-    selection: str | None = None
-    """Selection file, as `lce localize` writes it, to use instead of localising anew."""
-    strategy: Literal["interpolation", "extrapolation", "pruning", "mask-switch"] = "extrapolation"
-    """Edit. Interpolation and extrapolation are one formula, θ_t + α (θ_r − θ_t)."""
-    alpha: list[float] = field(default_factory=lambda: [2.0])
-    """Strengths α of the edit, any real numbers; 1 puts the reference's values in, 0 is the unedited target."""
-    uninformed_draws: int = 5
+    """Model to compare the target with, likewise."""
+    random_baselines: int = 5
     """Random selections of the same size that the edit is compared with; CrowS-Pairs (original), which takes longer
     than all else together, is measured on the first one."""
+    measure: bool = True
+    """Measure what the edit changes, where the models can be measured; false writes the patch alone."""
+    patch: str | None = None
+    """Patch file to write; by default inside the output folder."""
+    edited: str | None = None
+    """Folder to write the edited model to as well; plain transformers loads it."""
     output: str | None = None
-    """Folder or file for the result; by default a name made from the settings, inside the run."""
+    """Folder or file for the result; by default a name made from the settings, inside the experiment."""
 
 
 @dataclass

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
+from collections.abc import Iterator
 from pathlib import Path
+
+# Before torch is imported, here and in the commands that the tests start: in models this small, and with other work on
+# the processors, several threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -32,6 +38,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("hub"):
                 item.add_marker(pytest.mark.skip(reason="needs the Hugging Face hub; `make test-hub` runs it"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads() -> Iterator[None]:
+    """Chunks are still worked on in several threads: lce's own, which go by the same variable."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lce.foundations.threads._processors", lambda: 2)
+        yield
 
 
 def own_sentences() -> list[str]:
@@ -112,7 +126,7 @@ def write_config(tmp_path: Path, base: Path, sentences_file: Path, downloads: Pa
         "base": str(base),
         "sparsities": [0.2, 0.4],
         "sparsity": 0.4,
-        "uninformed_draws": 2,
+        "random_baselines": 2,
         "data": {
             "folder": str(tmp_path / "data"),
             "downloads": str(downloads),
@@ -130,7 +144,7 @@ def write_config(tmp_path: Path, base: Path, sentences_file: Path, downloads: Pa
 def write_study(folder: Path, base: Path, sentences_file: Path, downloads: Path, experiment: str = "study") -> Path:
     """The configuration of a study of two seeds and two variants: a minute, most of it Ray's start."""
     settings = yaml.safe_load(write_config(folder, base, sentences_file, downloads).read_text(encoding="utf-8"))
-    for key in ("uninformed_draws", "sparsities", "sparsity"):
+    for key in ("random_baselines", "sparsities", "sparsity"):
         del settings[key]
     settings |= {
         "experiment": str(folder / experiment),
@@ -147,7 +161,7 @@ def write_study(folder: Path, base: Path, sentences_file: Path, downloads: Path,
                 "controls": ["none", "uninformed", "matched"],
                 "last_layers": [None, 1],
             },
-            {"sparsities": [0.4], "localizations": ["value"], "k": ["mask", 0.2, 0.4, 1.0], "alpha": [1]},
+            {"sparsities": [0.4], "localizations": ["value"], "share": [0.2, 0.4, 1], "count": ["mask"], "alpha": [1]},
         ],
     }
     task = folder / "task"

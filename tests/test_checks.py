@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from lce.checks import check_comparison, check_pretraining, check_settings
+from lce.checks import check_localization, check_pretraining, check_settings
 from lce.cli import main
-from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
-from lce.config import PretrainSettings, Settings
+from lce.config import EditSettings, PretrainSettings, Settings
 from lce.foundations.errors import LceError
 from lce.study.settings import DownstreamSettings, EditBlock, StudySettings, check_study
 
@@ -76,14 +75,16 @@ COMMANDS = {
     "sweep": [
         *TRAINING,
         ("--seeds", "[0, -1]", "0 or more"),
-        ("--k", "0.0", "a share in (0, 1]"),
+        ("--share", "0.0", "a share of the weights in (0, 1]"),
         ("--gpus_per_task", "-1", "0 or more"),
         ("--cpus_per_task", "0", "a positive number"),
         ("--evaluation.limit", "0", "a positive number of items"),
         ("--downstream.epochs", "0", "a positive number"),
     ],
     "edit": [
-        ("--uninformed_draws", "-1", "0 or more"),
+        ("--random_baselines", "-1", "0 or more"),
+        ("--share", "1.5", "a share of the weights in (0, 1]"),
+        ("--count", "0", "a positive number of weights"),
         ("--seed", "-1", "0 or more"),
         ("--alpha", ".inf", "finite numbers"),
         ("--alpha", "0", "changes nothing"),
@@ -142,8 +143,8 @@ def test_the_devices_of_a_training_do_not_keep_one_from_editing(
 ) -> None:
     config = tmp_path / "four.yaml"
     config.write_text("trainer: {accelerator: cpu, devices: 4, strategy: ddp}\n", encoding="utf-8")
-    with pytest.raises(AssertionError, match="before anything is fetched"):
-        main(["edit", "--config", str(config)])
+    assert main(["edit", "--config", str(config), "--experiment", str(tmp_path)]) == 2
+    assert "no such subnetwork" in capsys.readouterr().err
     assert main(["train", "--config", str(config)]) == 2
     assert "a launcher starts" in capsys.readouterr().err
 
@@ -152,15 +153,17 @@ def test_the_defaults_are_right() -> None:
     check_settings(Settings())
     check_pretraining(PretrainSettings())
     check_study(StudySettings())
-    check_comparison(LocalizeSettings())
-    check_comparison(EditSettings())
+    check_localization(EditSettings())
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"edits": [EditBlock(alpha=[float("nan")])]}, r"edits\[0\].alpha: expected finite numbers"),
-        ({"edits": [EditBlock(k=["mask", 1.5])]}, r"edits\[0\].k: expected a share"),
+        ({"edits": [EditBlock(share=[0.1, 1.5])]}, r"edits\[0\].share: expected a share"),
+        ({"edits": [EditBlock(count=["mask", 0])]}, r"edits\[0\].count: expected a positive number"),
+        ({"edits": [EditBlock(share=[])]}, r"edits\[0\]: gives no size of the value-based selections"),
+        ({"edits": [EditBlock(strategies=["interpolation"])]}, r"edits\[0\].alpha: interpolation takes α from 0 to 1"),
         ({"edits": [EditBlock(last_layers=[0])]}, r"edits\[0\].last_layers: expected a positive number"),
         ({"edits": [], "sparsities": [0.3, 0.2]}, "sparsities: expected rising shares"),
         ({"downstream": DownstreamSettings(batch_size=0)}, "downstream.batch_size: expected a positive number"),
@@ -176,13 +179,13 @@ def test_a_study_is_checked_too(changed: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (LocalizeSettings(k=0), "k: expected a share"),
-        (LocalizeSettings(k=1.5), "k: expected a share"),
-        (LocalizeSettings(localization="mask", sparsity=1.0), "sparsity: expected a share"),
-        (LocalizeSettings(tensors=["("]), "tensors: '\\(' is no regular expression"),
-        (EditSettings(alpha=0), "alpha: expected a finite number other than 0"),
+        (EditSettings(share=0), "share: expected a share"),
+        (EditSettings(share=1.5), "share: expected a share"),
+        (EditSettings(count=0), "count: expected a positive number"),
+        (EditSettings(sparsity=1.0), "sparsity: expected a share"),
+        (EditSettings(tensors=["("]), "tensors: '\\(' is no regular expression"),
     ],
 )
-def test_a_comparison_of_checkpoints_is_checked_too(settings: LocalizeSettings, message: str) -> None:
+def test_a_localization_is_checked_too(settings: EditSettings, message: str) -> None:
     with pytest.raises(LceError, match=message):
-        check_comparison(settings)
+        check_localization(settings)

@@ -3,32 +3,34 @@
 A configuration may hold them all, since one file serves several commands.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from jsonargparse import Namespace
 
-from lce.config import LINEAR
+from lce.edit.strategies import STRATEGIES
 from lce.foundations.errors import LceError
 
 RUN = {"experiment", "seed", "trust_remote_code", "data", "output"}
-MODELS = {"target", "reference", "sparsities", "sparsity", "localization", "k", "selection"}
+MODELS = {
+    "target", "reference", "sparsities", "sparsity", "localization", "share", "count", "tensors", "skip_unmatched",
+}  # fmt: skip
 MEASURED = {"evaluation", "train.max_length", "train.mask_probability", "trainer.accelerator", "trainer.precision"}
 APPLICABLE = {
     "data": {"data"},
     "train": RUN | {"base", "variant", "sparsities", "sparsity", "train", "trainer"},
     "localize": RUN | MODELS,
-    "edit": RUN | MODELS | MEASURED | {"strategy", "alpha", "uninformed_draws"},
+    "edit": RUN | MODELS | MEASURED | {
+        "selection", "strategy", "alpha", "old_values", "full_step", "random_baselines", "measure", "patch", "edited",
+    },
     "evaluate": RUN | MEASURED | {"model", "against", "limit"},
-}
+}  # fmt: skip
 """Per command, the settings that matter to it, or the groups of them; where a command is not named, all do."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """``options`` matter only if ``holds``; otherwise they do not apply ``where``."""
+    """``options``, or all of a group, matter only if ``holds``; otherwise they do not apply ``where``."""
 
     options: tuple[str, ...]
     holds: Callable[[Namespace], bool]
@@ -69,38 +71,26 @@ CONDITIONS = (
         "without --trainer.gradient_clip_val",
     ),
 )  # fmt: skip
-COMPARED = (
-    Condition(
-        ("localization", "k", "tensors"), lambda v: not v.selection,
-        "together with --selection, which names the weights already",
-    ),
-    Condition(
-        ("k",), lambda v: v.localization == "value", "to the mask-based localization; it sizes value-based selections"
-    ),
+SIZED = Condition(
+    ("share", "count"), lambda v: v.localization != "mask",
+    "to the mask-based localization; it sizes value-based selections",
 )  # fmt: skip
-EDITED = (
-    Condition(("alpha",), lambda v: v.strategy in LINEAR, "to pruning and mask-switch, which take no α"),
-)  # fmt: skip
+LINEAR = Condition(
+    ("alpha", "full_step"), lambda v: STRATEGIES[v.strategy].is_linear, "to pruning and mask-switch, which take no α"
+)
 CONDITIONS_OF = {
-    "localize": COMPARED,
-    "edit": COMPARED + EDITED,
+    "localize": (SIZED,),
+    "edit": (
+        Condition(
+            ("localization", "share", "count", "tensors"), lambda v: not v.selection,
+            "together with --selection, which names the weights already",
+        ),
+        SIZED,
+        LINEAR,
+        Condition(("random_baselines", "evaluation", "train", "trainer"), lambda v: v.measure, "without measuring"),
+    ),
     "evaluate": (
         Condition(("evaluation.limit",), lambda v: v.limit is None, "together with --limit, which means the same"),
-    ),
-    "localize TARGET REFERENCE": (
-        COMPARED[1],
-        Condition(("sparsity",), lambda v: v.localization == "mask", "without --localization mask"),
-    ),
-    "edit TARGET REFERENCE": (
-        *COMPARED,
-        *EDITED,
-        Condition(
-            ("sparsity",),
-            lambda v: v.strategy == "mask-switch" if v.selection else v.localization == "mask",
-            "without --localization mask, or --selection with --strategy mask-switch",
-        ),
-        Condition(("old_values", "full_step"), lambda v: bool(v.patch), "without --patch"),
-        Condition(("full_step",), lambda v: v.strategy in LINEAR, "to pruning and mask-switch, which take no α"),
     ),
 }  # fmt: skip
 
@@ -116,10 +106,13 @@ def check_applicable(command: str, given: Collection[str], values: Namespace) ->
     for option in given:
         if not applies(command, option):
             raise LceError(f"--{option} does not apply to lce {command}")
+    if {"share", "count"} <= set(given):
+        raise LceError("--share, --count: give one of them; both say how many weights are selected")
     for condition in (*CONDITIONS_OF.get(command, ()), *CONDITIONS):
         for option in condition.options:
-            if option in given and not condition.holds(values):
-                raise LceError(f"--{option} does not apply {condition.where}")
+            for one in given:
+                if f"{one}.".startswith(f"{option}.") and not condition.holds(values):
+                    raise LceError(f"--{one} does not apply {condition.where}")
 
 
 def check_sparsity(values: Namespace, given: Collection[str], origins: Mapping[str, str]) -> None:

@@ -1,30 +1,26 @@
 """From the command line to values: what each command can be told, and where each value comes from."""
 
-from __future__ import annotations
-
 import re
 from argparse import ArgumentError
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from lce.commands.applicable import check_applicable, check_sparsity
-from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
 from lce.commands.manual import manual, overview
-from lce.config import PretrainSettings, Settings, TrainerSettings
 from lce.foundations.configuration import read_configuration
 from lce.foundations.errors import LceError
-from lce.study.settings import StudySettings
+from lce.foundations.paths import shipped
 
 Adds = Callable[[ArgumentParser], None]
 Command = Callable[[Namespace], None]
-DEFAULT_CONFIG = Path("configs/quickstart.yaml")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?\.(inf|nan)")
 KINDS = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false", "NoneType": "null"}
-STUDY_CONFIG = Path("configs/study.yaml")
 
 
 class CommandParser(ArgumentParser):
@@ -51,83 +47,13 @@ class Arguments:
         settings: adds what a configuration can hold too; without it, there are no configurations.
         own: adds what is said on the command line alone.
         config: configuration that is read where none is named, if it exists.
+        words: settings that may be given without their names, all of them in this order, anywhere.
     """
 
     settings: Adds | None = None
     own: Adds = field(default=lambda parser: None)
     config: Path | None = None
-
-
-def experiment_settings(parser: ArgumentParser) -> None:
-    parser.add_class_arguments(Settings, skip={"alpha"})
-    parser.add_argument(
-        "--alpha", type=float, nargs="+", default=[2.0],
-        help="strengths α of the edit, any real numbers: 1 puts the reference's values in, 0 is the unedited target",
-    )  # fmt: skip
-    _trainer(parser)
-
-
-def pretraining_settings(parser: ArgumentParser) -> None:
-    parser.add_class_arguments(PretrainSettings)
-    _trainer(parser)
-
-
-def study_settings(parser: ArgumentParser) -> None:
-    parser.add_class_arguments(StudySettings)
-    _trainer(parser)
-
-
-def _trainer(parser: ArgumentParser) -> None:
-    parser.add_class_arguments(TrainerSettings, "trainer", instantiate=False)
-
-
-def _evaluated(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=str, help="folder of a masked language model, or its name on the hub")
-    parser.add_argument(
-        "--against", type=str | None, help="another model, to compare with on the same items by paired tests"
-    )
-    parser.add_argument(
-        "--limit", type=int | None, help="measure only the first so many items of each benchmark, for a try"
-    )
-
-
-def _swept(parser: ArgumentParser) -> None:
-    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="list the cells and what they will take")
-    parser.add_argument("--status", action="store_true", help="say what is done, running, failed and left")
-
-
-def _reported(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=str, help="folder of a study: the `experiment` of its configuration")
-
-
-def _two_checkpoints(parser: ArgumentParser) -> None:
-    parser.add_argument("target", type=str, help="folder or hub name of the model to edit")
-    parser.add_argument("reference", type=str, help="folder or hub name of the model to compare it with")
-
-
-def _localized(parser: ArgumentParser) -> None:
-    _two_checkpoints(parser)
-    parser.add_class_arguments(LocalizeSettings)
-    parser.add_argument("--output", type=str, required=True, help="selection file to write")
-
-
-def _edited(parser: ArgumentParser) -> None:
-    _two_checkpoints(parser)
-    parser.add_class_arguments(EditSettings)
-
-
-ARGUMENTS = {
-    "data": Arguments(experiment_settings, config=DEFAULT_CONFIG),
-    "pretrain": Arguments(pretraining_settings),
-    "train": Arguments(experiment_settings, config=DEFAULT_CONFIG),
-    "localize": Arguments(experiment_settings, config=DEFAULT_CONFIG),
-    "edit": Arguments(experiment_settings, config=DEFAULT_CONFIG),
-    "evaluate": Arguments(experiment_settings, _evaluated, DEFAULT_CONFIG),
-    "sweep": Arguments(study_settings, _swept, STUDY_CONFIG),
-    "report": Arguments(own=_reported),
-    "localize TARGET REFERENCE": Arguments(own=_localized),
-    "edit TARGET REFERENCE": Arguments(own=_edited),
-}
+    words: tuple[str, ...] = ()
 
 
 def chosen(program: str, commands: Mapping[str, Command], arguments: list[str]) -> tuple[str, list[str]]:
@@ -159,15 +85,20 @@ def parse(command: str, description: str, arguments: Sequence[str], known: Argum
         parser.add_argument("--config", type=str, action="append", help=f"YAML file with settings; {default}")
         known.settings(parser)
         arguments, files = _without_configurations(arguments)
-        if not files and known.config and known.config.exists():
+        if not files and known.config and shipped(known.config).exists():
             files = [str(known.config)]
         for file in files:
             _configure(parser, known.settings, file)
-    given = _given(parser, arguments)
+    words, options = separate(parser, arguments)
+    if known.words:
+        words, options = [], _named(known.words, words) + options
+    given = _given(parser, options)
     try:
-        values = parser.parse_args(arguments)
+        values = parser.parse_args([*words, *options])
     except ArgumentError as error:
         raise LceError(_plain(error)) from error
+    if "share" in given and "count" not in given:
+        values.count = None  # of a configuration
     check_applicable(command, given, values)
     if command == "train":
         check_sparsity(values, given, parser.origins)
@@ -191,6 +122,8 @@ def _without_configurations(arguments: Sequence[str]) -> tuple[list[str], list[s
 def _configure(parser: CommandParser, settings: Adds, file: str) -> None:
     """Make what is in the configuration ``file`` the defaults of ``parser``."""
     found = settings_in(file, settings)
+    if "share" in found:
+        found = {"count": None} | found  # of an earlier configuration
     parser.set_defaults(found)
     parser.origins.update(dict.fromkeys(found, file))
 
@@ -243,8 +176,45 @@ def _plain(error: Exception) -> str:
     return re.sub(r'Parser key "([^"]+)":', r"\1:", text)
 
 
-def _given(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
-    """The names of the options among ``arguments``."""
+def separate(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The ``arguments`` that are no options, wherever they stand, and the options with their values.
+
+    The numbers that follow an option which takes a list are its list.
+    """
+    actions = {text: action for action in parser._actions for text in action.option_strings}
+    words: list[str] = []
+    options: list[str] = []
+    left = deque(arguments)
+    while left:
+        argument = left.popleft()
+        name, equals, value = argument.partition("=")
+        action = actions.get(name)
+        if not argument.startswith("--"):
+            (options if argument == "-h" else words).append(argument)
+        elif action is None or action.nargs == 0 or not (equals or left):
+            options.append(argument)
+        else:
+            values = [value if equals else left.popleft()]
+            if get_origin(getattr(action, "_typehint", None)) is list and NUMBER.fullmatch(values[0]):
+                while left and NUMBER.fullmatch(left[0]):
+                    values.append(left.popleft())
+                values = [f"[{', '.join(values)}]"]
+            options.append(f"{name}={values[0]}")
+    return words, options
+
+
+def _named(names: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The ``words`` as options of these ``names``."""
+    if words and len(words) != len(names):
+        wanted = " and ".join(name.upper() for name in names)
+        raise LceError(f"expected {wanted}, or neither; got {' '.join(words)}")
+    return [f"--{name}={word}" for name, word in zip(names, words, strict=bool(words))]
+
+
+def _given(parser: ArgumentParser, options: Sequence[str]) -> list[str]:
+    """The settings that the ``options`` name; LceError if one is given twice."""
     names = {text: action.dest for action in parser._actions for text in action.option_strings}
-    options = (argument.partition("=")[0].removesuffix("+") for argument in arguments)
-    return [names[option] for option in options if option in names]
+    found = [names[name] for option in options if (name := option.partition("=")[0].removesuffix("+")) in names]
+    if twice := [name for name, times in Counter(found).items() if times > 1]:
+        raise LceError(f"{twice[0]}: is given twice")
+    return found

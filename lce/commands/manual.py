@@ -1,43 +1,26 @@
 """The help of a command: real command lines first, then the options used most, then the rest, group by group."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import textwrap
 from argparse import SUPPRESS, Action
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+import yaml
 from jsonargparse import Namespace
 
 from lce.commands.applicable import applies
-from lce.commands.examples import EXAMPLES
 
 INDENT, HANGING = " " * 2, " " * 8
 WIDEST = 110
-FREQUENT = {
-    "data": ("config", "data.folder", "data.corpus.source", "data.corpus.files", "data.specification"),
-    "pretrain": ("config", "output", "layers", "train.steps", "trainer.accelerator"),
-    "train": (
-        "config", "experiment", "base", "variant", "seed", "sparsities", "sparsity", "train.steps",
-        "train.learning_rate", "trainer.accelerator",
-    ),
-    "localize": ("config", "experiment", "target", "reference", "seed", "sparsity", "localization", "k", "output"),
-    "edit": (
-        "config", "experiment", "target", "reference", "seed", "sparsity", "localization", "k", "strategy", "alpha",
-        "selection", "output",
-    ),
-    "evaluate": (
-        "model", "config", "against", "limit", "evaluation.metrics", "evaluation.bias_type", "evaluation.weat",
-        "evaluation.text", "trainer.accelerator", "output",
-    ),
-    "sweep": ("config", "dry_run", "status", "experiment", "base", "seeds", "address", "cpus_per_task"),
-    "localize TARGET REFERENCE": ("target", "reference", "output", "localization", "k"),
-    "edit TARGET REFERENCE": ("target", "reference", "alpha", "k", "selection", "output", "patch"),
-}  # fmt: skip
+HELP: dict[str, dict[str, list[str]]] = yaml.safe_load(
+    Path(__file__).with_name("help.yaml").read_text(encoding="utf-8")
+)
+"""Of each command: examples, and the options used most."""
 TITLES = {
     "": "other options",
     "data": "data (text to train and evaluate on)",
@@ -47,6 +30,8 @@ TITLES = {
     "downstream": "downstream (fine-tuning on tasks of sentence pairs)",
     "trainer": "trainer (where and how Lightning computes)",
 }
+WORDS = dict.fromkeys(("localize", "edit"), ("[TARGET REFERENCE]",))
+"""What may follow a command beside options that are needed."""
 NAMES = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: "{true,false}"}
 
 
@@ -61,10 +46,10 @@ def overview(program: str, about: Mapping[str, str]) -> str:
 def manual(command: str, description: str, actions: Sequence[Action], origins: Mapping[str, str]) -> str:
     """The help of ``command``; ``origins`` are the configuration files that values come from."""
     shown = [action for action in actions if _is_shown(command, action)]
-    positionals = "".join(f" {a.dest.upper()}" for a in shown if not a.option_strings)
-    usage = command if positionals.strip() and command.endswith(positionals) else command + positionals
-    lines = [f"usage: lce {usage} [options]", "", *_wrapped(description, ""), "", *_examples(command)]
-    frequent = FREQUENT.get(command, tuple(a.dest for a in shown if "." not in a.dest))
+    names = [*(a.dest.upper() for a in shown if not a.option_strings), *WORDS.get(command, ())]
+    usage = " ".join(["usage: lce", command, *names, "[options]"])
+    lines = [usage, "", *_wrapped(description, ""), "", *_examples(command)]
+    frequent = _help(command, "frequent") or [a.dest for a in shown if "." not in a.dest]
     groups: dict[str, list[Action]] = {"frequent options": sorted(
         (a for a in shown if a.dest in frequent), key=lambda action: frequent.index(action.dest)
     )}  # fmt: skip
@@ -89,8 +74,12 @@ def _is_shown(command: str, action: Action) -> bool:
     )
 
 
+def _help(command: str, what: str) -> list[str]:
+    return HELP.get(command, {}).get(what, [])
+
+
 def _examples(command: str) -> list[str]:
-    found = EXAMPLES.get(command, ())
+    found = _help(command, "examples")
     return ["examples:", *(f"{INDENT}{example}" for example in found), ""] if found else []
 
 

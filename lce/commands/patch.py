@@ -1,12 +1,12 @@
 """``lce patch <action>``: what can be done with patches, and what each action is told."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
+
+from lce.commands.arguments import Arguments
 
 
 def diff(values: Namespace) -> None:
@@ -36,9 +36,7 @@ def revert(values: Namespace) -> None:
 
 def verify(values: Namespace) -> None:
     """Say whether a model is a patch's base or has the patch applied; an error if it is neither."""
-    from lce.patch.on_folders import verify_patch
-
-    state = verify_patch(values.model, _loaded(values))
+    state = _loaded(values).verify(values.model)
     print(f"{values.model} is the base of this patch" if state == "base" else f"{values.model} has this patch applied")
 
 
@@ -93,92 +91,63 @@ def _written(patch: Any, path: str) -> None:
     print(f"{patch.count:,} changed weights, {Path(path).stat().st_size / 1024:,.0f} KiB, written to {path}")
 
 
-def _text(explanation: str) -> dict[str, Any]:
-    return {"type": str, "help": explanation}
+def _option(help: str, type: Any = str, **more: Any) -> dict[str, Any]:
+    return {"type": type, "help": help, **more}
 
 
-def _file(explanation: str) -> dict[str, Any]:
-    return {"type": str, "required": True, "help": explanation}
-
-
-PATCH = _file("patch file")
-NON_FINITE = {"type": bool, "default": False, "help": "take a patch with infinite values or NaN as it is"}
-READS = {"--patch": PATCH, "--allow_non_finite": NON_FINITE}
+MODEL = _option("folder or hub name of the model that the patch was made for")
+NON_FINITE = {"--allow_non_finite": _option("take a patch with infinite values or NaN as it is", bool, default=False)}
+READS = {"--patch": _option("patch file", required=True), **NON_FINITE}
+WRITES = {"--out": _option("patch file to write", required=True)}
+PREFER = _option(
+    "whose value a weight gets if the two, made for one model, give it different ones; without it, that is an error",
+    Literal["first", "second"] | None, default=None,
+)  # fmt: skip
 
 ACTIONS: dict[str, tuple[Callable[[Namespace], None], dict[str, dict[str, Any]]]] = {
-    "diff": (
-        diff,
-        {
-            "base": _text("folder or hub name of the model before the edit"),
-            "edited": _text("folder or hub name of the model after the edit"),
-            "--out": _file("patch file to write"),
-            "--old_values": {
-                "type": bool, "default": True, "help": "keep the base's values, so that the patch can be reverted",
-            },
-            "--skip_unmatched": {
-                "type": bool, "default": False, "help": "leave out tensors that only one of the two models has",
-            },
-        },
-    ),
-    "apply": (
-        apply,
-        {
-            "model": _text("folder or hub name of the model that the patch was made for"),
-            **READS,
-            "--out": _file("folder to write; plain transformers loads it"),
-        },
-    ),
-    "revert": (
-        revert,
-        {"model": _text("folder or hub name of the patched model"), **READS, "--out": _file("folder to write")},
-    ),
-    "verify": (verify, {"model": _text("folder or hub name of a model"), **READS}),
-    "inspect": (
-        inspect,
-        {
-            "patch": _text("patch file"),
-            "--html": {"type": str | None, "default": None, "help": "page to write, with a heat map"},
-            "--allow_non_finite": NON_FINITE,
-        },
-    ),
-    "compose": (
-        compose,
-        {
-            "first": _text("patch file"),
-            "second": _text("patch file; made for the same model, or for the model with the first one applied"),
-            "--out": _file("patch file to write"),
-            "--prefer": {
-                "type": Literal["first", "second"] | None, "default": None,
-                "help": "whose value a weight gets if the two, made for the same model, give it different ones; "
-                "without it, that is an error",
-            },
-            "--allow_non_finite": NON_FINITE,
-        },
-    ),
-    "scale": (
-        scale,
-        {
-            **READS,
-            "--alpha": {"type": float, "required": True, "help": "new strength α"},
-            "--out": _file("patch file to write"),
-        },
-    ),
-    "to-peft": (
-        to_peft,
-        {
-            "model": _text("folder or hub name of the model that the patch was made for"),
-            **READS,
-            "--out": _file("folder to write the adapter to"),
-        },
-    ),
+    "diff": (diff, {
+        "base": _option("folder or hub name of the model before the edit"),
+        "edited": _option("folder or hub name of the model after the edit"),
+        **WRITES,
+        "--old_values": _option("keep the base's values, so that the patch can be reverted", bool, default=True),
+        "--skip_unmatched": _option("leave out tensors that only one of the two models has", bool, default=False),
+    }),
+    "apply": (apply, {
+        "model": MODEL, **READS, "--out": _option("folder to write; plain transformers loads it", required=True),
+    }),
+    "revert": (revert, {
+        "model": _option("folder or hub name of the patched model"), **READS,
+        "--out": _option("folder to write", required=True),
+    }),
+    "verify": (verify, {"model": _option("folder or hub name of a model"), **READS}),
+    "inspect": (inspect, {
+        "patch": _option("patch file"), "--html": _option("page to write, with a heat map", str | None, default=None),
+        **NON_FINITE,
+    }),
+    "compose": (compose, {
+        "first": _option("patch file"),
+        "second": _option("patch file; made for the same model, or for the model with the first one applied"),
+        **WRITES, "--prefer": PREFER, **NON_FINITE,
+    }),
+    "scale": (scale, {**READS, "--alpha": _option("new strength α", float, required=True), **WRITES}),
+    "to-peft": (to_peft, {
+        "model": MODEL, **READS, "--out": _option("folder to write the adapter to", required=True),
+    }),
 }  # fmt: skip
+"""Per action, what does it and what it is told."""
+
+ARGUMENTS = Arguments()
 
 
-def adder(action: str) -> Callable[[ArgumentParser], None]:
-    """What adds the arguments of an ``action`` to a parser."""
+def patch(values: Namespace) -> None:
+    """Make, apply, take back, combine or look at a patch: the few weights that an edit changed."""
+
+
+def arguments_of(action: str) -> Arguments:
+    """What an ``action`` can be told."""
 
     def add(parser: ArgumentParser) -> None:
         for argument, options in ACTIONS[action][1].items():
             parser.add_argument(argument, **options)
 
-    return add
+    return Arguments(own=add)

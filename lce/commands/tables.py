@@ -1,22 +1,14 @@
 """Results for the terminal."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from lce.foundations.console import wide_console
 from lce.foundations.labels import interval_text, label, number_text, p_text
 from lce.localize.components import components_of, layer_text, layers_of
 from lce.localize.selection import Selection
-
-
-def wide_console() -> Console:
-    """As wide as the terminal; where the output goes to a file, wide enough for every table."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
 
 
 def print_edits(result: dict[str, Any]) -> None:
@@ -29,7 +21,7 @@ def _print_edit(result: dict[str, Any], edit: dict[str, Any]) -> None:
     console = wide_console()
     title = f"{result['strategy']}, α = {edit['alpha']:g}, {result['localization']}-based, seed {result['seed']}"
     table = Table(title=title, title_justify="left")
-    for heading in ("", "target before", "target after", "uninformed edit", "reference", "n"):
+    for heading in ("", "target before", "target after", "random baseline", "reference", "n"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, row in edit["scores"].items():
         control = "–" if row["uninformed"] is None else f"{row['uninformed']:.2f}"
@@ -73,8 +65,8 @@ def print_evaluation(result: dict[str, Any]) -> None:
         differing = against["weights_differing"]
         same = "the two models are the same" if differing == 0 else f"{differing:,} weights differ" if differing else ""
         console.print(same or "the two models differ in shape")
-    for benchmark, items in measured["odd_items"].items():
-        console.print(f"{label(benchmark)}: {len(items)} items out of the ordinary, listed in the JSON")
+    for benchmark, items in measured["special_cases"].items():
+        console.print(f"{label(benchmark)}: {len(items)} special cases, listed in the JSON")
 
 
 def print_report(report: dict[str, Any], folder: Path) -> None:

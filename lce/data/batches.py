@@ -1,7 +1,5 @@
 """Batches of sentences of similar length, in an order that depends on the seed alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,11 +11,11 @@ from lce.data.masking import MaskedBatch, MaskingCollator
 from lce.foundations.seeds import generator
 
 WINDOW = 50
-"""Batches that are sorted by length together: wide enough to save padding, narrow enough to stay random."""
+"""Batches whose texts are sorted by length together: enough to save padding, few enough to stay random."""
 
 
 class Batch(NamedTuple):
-    """A share of a step's batch: of ``texts`` (indices), every ``shares``-th one from number ``share`` on."""
+    """A share of a step's batch: of the indices ``texts``, every ``shares``-th one, starting from number ``share``."""
 
     epoch: int
     texts: list[int]
@@ -26,7 +24,7 @@ class Batch(NamedTuple):
 
 
 def shuffled_batches(sizes: Tensor, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """All texts once, shuffled, in full batches of similar ``sizes``; what fills no batch waits for another epoch."""
+    """All texts once, shuffled, in full batches of similar ``sizes``; a remainder is left out of this epoch."""
     random = generator(seed, "order", epoch)
     order = torch.randperm(len(sizes), generator=random)
     order = order[: len(order) // batch_size * batch_size] if len(order) >= batch_size else order
@@ -43,9 +41,9 @@ def sorted_batches(sizes: Tensor, batch_size: int) -> list[list[int]]:
 class TrainingBatches(Sampler[Batch]):
     """The batches of steps ``start`` to ``steps``, over as many epochs as that takes.
 
-    Its length counts all steps, those before ``start`` too, because that is what a resumed Trainer counts.
-    ``batch_size`` counts the sentences of a step: its batch is shared by the ``world`` processes, and in each
-    by ``parts`` whose gradients are accumulated, so a step means the same however it is divided.
+    Its length counts all steps, including those before ``start``, because a resumed Trainer counts them too.
+    ``batch_size`` is the number of sentences of a step, which the ``world`` processes share, each in ``parts`` whose
+    gradients are accumulated: a step means the same however it is divided.
     """
 
     def __init__(
@@ -78,7 +76,7 @@ class TrainingBatches(Sampler[Batch]):
 
 
 class EvaluationBatches(Sampler[Batch]):
-    """All texts once, shortest first, always masked alike; process ``rank`` takes every ``world``-th batch."""
+    """All texts once, shortest first, with masks that never change; process ``rank`` takes every ``world``-th batch."""
 
     def __init__(self, sizes: Tensor, batch_size: int, rank: int = 0, world: int = 1) -> None:
         self.batches = sorted_batches(sizes, batch_size)[rank::world]
@@ -91,7 +89,7 @@ class EvaluationBatches(Sampler[Batch]):
 
 
 class MaskedBatches(Dataset[MaskedBatch]):
-    """A data set indexed by batches, so that the collator sees which epoch and texts it is given."""
+    """A data set indexed by batches, so that the collator knows the epoch and the texts."""
 
     def __init__(self, collator: MaskingCollator) -> None:
         self.collator = collator

@@ -7,8 +7,6 @@ variant wherever i = j, so the two differ in the swapped target terms and in not
 section 4.1).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +19,7 @@ Kind = Literal["biased", "neutral", "other"]
 
 @dataclass(frozen=True)
 class Annotation:
-    """What CDA needs to know of a sentence; the groups are 0 or 1, None where ``kind`` is not biased."""
+    """What CDA needs to know about a sentence; the groups are 0 or 1, None where ``kind`` is not biased."""
 
     kind: Kind
     target_group: int | None = None
@@ -52,9 +50,9 @@ def render(text: str, annotation: Annotation, variant: Variant) -> str:
 def identity(sentence: str, spec: BiasSpecification, seed: int) -> int:
     """A 63-bit number shared by a sentence, its counterfactuals and its trivial copies.
 
-    Case, white space and the choice within a target pair do not count. Whether a sentence is held out
-    and whether it is sampled follow from this number alone: no sentence can be in the training set of one
-    variant and in the evaluation set of another.
+    It ignores case, white space and which term of a target pair is used. Whether a sentence is held out, and whether
+    it is sampled, follow from this number alone: no sentence can be in the training set of one variant and in the
+    evaluation set of another.
     """
     canonical = sentence
     for term in reversed(list(spec.find(sentence))):

@@ -22,8 +22,8 @@ class EncodedTexts:
     """Texts of different lengths, stored end to end.
 
     ``ids`` and ``is_term`` have one entry per token (int32, bool), ``offsets`` one per text and one more
-    (int64); text i is ``ids[offsets[i]:offsets[i + 1]]``, special tokens included. ``sizes`` (int64) are what
-    batches are bucketed by: the tokens of the source sentence, which counterfactual variants share.
+    (int64); text i is ``ids[offsets[i]:offsets[i + 1]]``, special tokens included. ``sizes`` (int64), by which
+    batches are bucketed, count the tokens of the source sentences, which counterfactual variants share.
     """
 
     ids: Tensor

@@ -1,7 +1,7 @@
 """Masked language modelling with preferential masking.
 
-Tokens of the specification's terms are masked with their own, higher probability, all others with one
-lowered so that on average over the corpus the share of masked tokens stays what plain masking would give
+Tokens of the specification's terms are masked with a higher probability of their own, all others with one
+that is lowered so that the average share of masked tokens over the corpus is that of plain masking
 (Lutz et al. 2024: 0.3 and 0.148 for an average of 0.15). Of the masked tokens 80 % become [MASK], 10 % a
 random token, 10 % stay (Devlin et al. 2019).
 """
@@ -28,8 +28,8 @@ class MaskedBatch(NamedTuple):
     """A padded batch of B sentences of at most L tokens with M masked positions.
 
     ``input_ids`` and ``attention_mask`` are (B, L); ``positions`` (M,) are flat indices into B · L, and
-    ``labels`` (M,) the original tokens there. ``items`` (B,) are the sentences' places in the corpus. Where the batch
-    is one share of a step's, ``mean_count`` (scalar) is the mean of M over all shares: summed losses divided by
+    ``labels`` (M,) the original tokens there. ``items`` (B,) are the sentences' indices in the corpus. Where a step's
+    batch is divided into shares, ``mean_count`` (scalar) is the mean of M over all of them: summed losses divided by
     it average to the mean loss of the whole step.
     """
 
@@ -43,7 +43,7 @@ class MaskedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class MaskingProbabilities:
-    """Probability of being masked for tokens of terms and for all other (not special) tokens."""
+    """Probability of being masked, for tokens of terms and for all others but the special ones."""
 
     term: float
     other: float
@@ -52,7 +52,7 @@ class MaskingProbabilities:
 def masking_probabilities(
     corpus: EncodedTexts, special_ids: Tensor, term: float, average: float
 ) -> MaskingProbabilities:
-    """The probability for other tokens that keeps ``corpus`` at an ``average`` share of masked tokens.
+    """The probabilities with which an ``average`` share of the tokens of ``corpus`` is masked.
 
     average · N = term · N_term + other · (N − N_term), over the N tokens that are not special.
 
@@ -119,10 +119,10 @@ class MaskingCollator:
     def mask(self, ids: Tensor, is_term: Tensor, epoch: int, index: int) -> tuple[Tensor, Tensor]:
         """``ids`` (length,) with the masking applied, and the chosen positions in ascending order."""
         random = generator(self.seed, "masking", epoch, index)
-        draws = torch.rand(2, len(ids), generator=random)
+        uniform = torch.rand(2, len(ids), generator=random)
         substitutes = self.ordinary_ids[torch.randint(len(self.ordinary_ids), ids.shape, generator=random)]
         chance = torch.where(is_term, self.probabilities.term, self.probabilities.other)
-        chosen = (draws[0] < chance) & ~torch.isin(ids, self.special_ids)
-        masked = torch.where(chosen & (draws[1] < 0.8), self.mask_id, ids)
-        masked = torch.where(chosen & (draws[1] >= 0.9), substitutes, masked)
+        chosen = (uniform[0] < chance) & ~torch.isin(ids, self.special_ids)
+        masked = torch.where(chosen & (uniform[1] < 0.8), self.mask_id, ids)
+        masked = torch.where(chosen & (uniform[1] >= 0.9), substitutes, masked)
         return masked, chosen.nonzero().flatten()

@@ -32,7 +32,10 @@ ROLES: dict[str, tuple[str, ...]] = {
 def read_examples(path: str | Path, variant: Variant | None, evaluation: bool) -> tuple[list[str], list[str]]:
     """Texts of one side of the split as they stand in ``variant``, and the sentences they were made from.
 
-    Without a ``variant``: the biased and neutral sentences as their authors wrote them.
+    Without a ``variant``, the texts are the biased and neutral sentences as their authors wrote them.
+
+    Raises:
+        LceError: there is no such file, or no such sentence in it.
     """
     if not Path(path).exists():
         raise LceError(f"{path}: no such file; `lce data` with the same configuration makes it")
@@ -57,14 +60,14 @@ def encoded_examples(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> EncodedTexts:
-    """One side of the prepared split as it stands in ``variant``, or (None) as its authors wrote it, encoded."""
+    """One side of the prepared split, encoded: as it stands in ``variant``, or, for None, as its authors wrote it."""
     spec = load_specification(settings.specification)
     examples = read_examples(Path(settings.folder) / EXAMPLES, variant, evaluation)
     return encode(*examples, tokenizer, spec, max_length)
 
 
 UNBOUNDED = 2**20
-"""Length that stands for a tokenizer without any limit [tokens]."""
+"""Length from which a tokenizer counts as without a limit [tokens]."""
 
 
 def read_text(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -154,7 +157,7 @@ def evaluation_loader(
     rank: int = 0,
     world: int = 1,
 ) -> DataLoader[MaskedBatch]:
-    """All ``texts`` once, by plain masking that is the same every time; of ``world`` processes each gets its share."""
+    """All ``texts`` once, with plain masking that is the same every time; each of ``world`` processes gets a share."""
     plain = MaskingProbabilities(term=mask_probability, other=mask_probability)
     collator = MaskingCollator(texts, tokenizer, plain, seed=0)
     return _loader(collator, EvaluationBatches(texts.sizes, batch_size, rank, world), workers=0)

@@ -1,7 +1,7 @@
 """From documents to the examples of all variants: one parquet file, and a report of what it holds.
 
-Documents stream through one ``datasets`` map (several processes, cached by fingerprint, memory-mapped); only
-a 63-bit identity per sentence is ever held in memory, so all of Wikipedia goes through.
+Documents stream through one ``datasets`` map (several processes, cached by fingerprint, memory-mapped). Only
+a 63-bit identity per sentence is held in memory, so that all of Wikipedia can be prepared.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def prepare_sentences(settings: DataSettings) -> Path:
 
 
 def identity_of(settings: DataSettings) -> dict[str, Any]:
-    """What the prepared files depend on: the settings, and the content of the files that they name.
+    """What the prepared files depend on: the settings, and the contents of the files that they name.
 
     Raises:
         LceError: the bias specification cannot be read.
@@ -181,7 +181,7 @@ def split_and_annotate(
                 continue
             found = annotate(text, spec)
             number = identity(text, spec, seed)
-            row = asdict(found) | {"text": text, "identity": number}
+            row = vars(found) | {"text": text, "identity": number}
             row["evaluation"] = (number >> 31) / 2**32 < evaluation_fraction
             for name, value in row.items():
                 rows[name].append(value)
@@ -189,7 +189,7 @@ def split_and_annotate(
 
 
 def _first_of_each(sentences: datasets.Dataset) -> np.ndarray:
-    """Rows, in order, of the first sentence of each identity."""
+    """Rows of the first sentence of each identity, in ascending order."""
     identities = sentences.data.column("identity").to_numpy()
     return np.sort(np.unique(identities, return_index=True)[1])
 
@@ -197,7 +197,7 @@ def _first_of_each(sentences: datasets.Dataset) -> np.ndarray:
 def _sampled(sentences: datasets.Dataset, rows: np.ndarray) -> np.ndarray:
     """``rows`` in a random order that depends on the sentences' identities alone.
 
-    The low 31 bits decide, the high 32 bits being those of the evaluation split.
+    It is that of the low 31 bits, because the high 32 bits decide the evaluation split.
     """
     identities = sentences.data.column("identity").to_numpy()[rows]
     return rows[np.argsort(identities & (2**31 - 1), kind="stable")]

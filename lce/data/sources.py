@@ -25,7 +25,7 @@ def load_documents(settings: CorpusSettings, downloads: Path, cache: Path) -> da
     """The documents as a Hugging Face data set with the one column ``text``, memory-mapped from ``cache``.
 
     Raises:
-        LceError: a file is missing, has an unknown ending or no such column; the limit is not positive.
+        LceError: a file is missing, has an unknown suffix or no such column; the limit is not positive.
     """
     import datasets
 

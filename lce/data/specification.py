@@ -1,11 +1,9 @@
 """Bias specification: the words whose association is to be found and edited.
 
-Two target groups T1 and T2 given as pairs of counterparts (woman/man), and one attribute set per group with
+Two target groups T1 and T2 are given as pairs of counterparts (woman/man), with one attribute set per group of
 the words stereotypical for it: A1 for T1, A2 for T2. Everything that depends on words (augmentation,
-preferential masking) reads them from here, so another bias is another YAML file.
+preferential masking) reads them from here, so that another bias needs only another YAML file.
 """
-
-from __future__ import annotations
 
 import re
 import reprlib
@@ -18,6 +16,7 @@ from typing import Any
 import yaml
 
 from lce.foundations.errors import LceError
+from lce.foundations.paths import shipped
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -47,11 +46,11 @@ class BiasSpecification:
     def find(self, text: str) -> Iterator[Term]:
         """All terms in ``text``, left to right, whatever their case.
 
-        A term is a whole word: ``art`` is found neither in ``party`` nor in ``state-of-the-art``, while a
-        term that itself has a hyphen (``child-care``) is found as it stands.
+        A term is a whole word: ``art`` is found neither in ``party`` nor in ``state-of-the-art``. A term may
+        contain a hyphen itself (``child-care``).
         """
         for match in _pattern(self).finditer(text):
-            # Ignoring case, the pattern takes İ for i and ſ for s; in lower case they are other letters.
+            # Ignoring case, the pattern matches İ for i and ſ for s, which stay other letters in lower case.
             if known := _lookup(self).get(_normal(match.group())):
                 yield Term(match.start(), match.end(), *known)
 
@@ -98,11 +97,11 @@ def load_specification(path: str | Path) -> BiasSpecification:
 
     Raises:
         LceError: the file is missing or is no YAML mapping; a key is unknown or missing; a term is not
-            paired, is given twice, stands in both groups, or is no text; a set is empty.
+            paired, is given twice, is in both groups, or is no text; a set is empty.
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.safe_load(shipped(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise LceError(f"bias specification {path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:

@@ -1,90 +1,54 @@
-"""Lightning callbacks: one keeps pruned weights at zero while a subnetwork trains, one tries an edit on a model."""
+"""A Lightning callback that has a model validated under an edit."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from copy import deepcopy
-from functools import cached_property
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
-from lce.foundations.errors import LceError
-from lce.metrics.items import ItemMetric
-from lce.metrics.suite import BiasSuite, Scores, all_scores
-from lce.storage.changes import Changes, write_values_
-from lce.training.module import MaskedLanguageModel
+from lce.edit.protocol import Edit
+from lce.metrics.suite import Scores
+from lce.training.module import checked
 
-
-def _checked(module: LightningModule) -> MaskedLanguageModel:
-    assert isinstance(module, MaskedLanguageModel), "these callbacks work on a MaskedLanguageModel"
-    return module
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class EditCallback(Callback):
-    """Applies an edit while a model is evaluated, logs the edited model's scores, and restores the weights exactly.
+    """Applies an edit for as long as a model is validated, and logs the edited model's scores.
 
     Args:
-        changes: what the edit does; None evaluates the model as it is.
-        suite: bias benchmarks to run on top of the evaluation's own perplexity.
-        alpha: strength of the edit. TensorBoard counts in whole steps, so it logs at step 100 · α.
-        tag: heading of the logged scores; nothing is logged without one.
-        leave_out: names of metrics that are not measured.
-
-    Attributes:
-        metrics: all metrics, after the evaluation.
-        scores: their scores.
+        edit: what is applied; afterwards, or after an error, the model is as it was.
+        measure: gives the scores that are logged, `lce.evaluation.evaluator.Evaluator.scores` for example.
+        alpha: strength of the edit, which is the place of its scores in the log.
+        tag: heading of the logged scores.
     """
 
     def __init__(
         self,
-        changes: Changes | None,
-        suite: BiasSuite,
+        edit: Edit,
+        measure: Callable[[PreTrainedModel], Scores] | None = None,
         alpha: float = 0.0,
-        tag: str | None = None,
-        leave_out: Collection[str] = (),
+        tag: str = "edited",
     ) -> None:
-        self.changes: Changes = changes or {}
-        self.suite = suite
-        self.alpha = alpha
-        self.tag = tag
-        self.leave_out = leave_out
-        self.metrics: list[ItemMetric] = []
-        self._is_applied = False
+        self.edit, self.measure, self.alpha, self.tag = edit, measure, alpha, tag
+        self._applied = ExitStack()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._parameters = dict(_checked(pl_module).model.named_parameters())
-        write_values_(self._parameters, self.changes, "new")
-        self._is_applied = True
+        self._applied.enter_context(self.edit.applied(checked(pl_module).model))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module = _checked(pl_module)
-        with trainer.precision_plugin.val_step_context():
-            self.metrics = self.suite.measure(module.model, self.leave_out)
-        if "perplexity" in self.suite.settings.metrics:
-            if not module.perplexity.items()["tokens"].any():
-                raise LceError("perplexity: no token of these few sentences is masked; measure it on more of them")
-            self.metrics.append(deepcopy(module.perplexity))
-        if not all(metric.is_finite() for metric in self.metrics):
-            edited = f", edited with α = {self.alpha:g}," if self.changes else ""
-            raise LceError(f"model {module.model.name_or_path}{edited}: gives scores that are not finite numbers")
-        if self.tag and trainer.logger:
-            log_scores(trainer.logger, self.tag, self.alpha, self.scores)
-
-    @cached_property
-    def scores(self) -> Scores:
-        return all_scores(self.metrics)
+        if self.measure and trainer.logger:
+            log_scores(trainer.logger, self.tag, self.alpha, self.measure(checked(pl_module).model))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restore()
+        self._applied.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        if self._is_applied:
-            write_values_(self._parameters, self.changes, "old")
-            self._is_applied = False
+        self._applied.close()
 
 
 def log_scores(logger: Logger, tag: str, alpha: float, scores: Scores) -> None:

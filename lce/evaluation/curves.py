@@ -1,15 +1,10 @@
-"""How the scores move with α, drawn."""
-
-from __future__ import annotations
+"""A figure of how the scores change with α."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lce.foundations.figures import save
-
-if TYPE_CHECKING:
-    pass
 
 CURVES = {
     "weat8": "WEAT 8 effect size",
@@ -20,7 +15,7 @@ CURVES = {
 
 
 def alpha_curves(edits: Sequence[dict[str, Any]], path: Path) -> None:
-    """One panel a score: the edited target over α with its interval, the uninformed edits, target and reference."""
+    """One panel a score: the edited target over α with its interval, the random baselines, target and reference."""
     from matplotlib.figure import Figure
 
     edits = sorted(edits, key=lambda edit: edit["alpha"])
@@ -41,7 +36,7 @@ def alpha_curves(edits: Sequence[dict[str, Any]], path: Path) -> None:
             fmt="s--",
             color="tab:gray",
             capsize=2,
-            label="uninformed",
+            label="random baseline",
         )
         axes.axhline(scores[0]["before"], color="tab:red", linewidth=1, label="target")
         axes.axhline(scores[0]["reference"], color="tab:green", linewidth=1, label="reference")

@@ -1,16 +1,14 @@
 """Writing files so that a kill at any moment leaves either the old state or the new one, never half of it.
 
 What is being written lies beside its target under a name that no other target and no other process has, and is renamed
-when it is whole. A lock beside it, held while the writer lives, tells what is being written from what a killed process
-left behind; locks work across the containers and, on file systems that share them, the hosts that see the folder.
+when it is complete. A lock file beside it, locked while the writer lives, distinguishes what is being written from what
+a killed process left behind, across containers too and, where the file system shares its locks, across hosts. A write
+that fails leaves nothing, and raises one LceError that says why.
 """
-
-from __future__ import annotations
 
 import errno
 import fcntl
 import hashlib
-import logging
 import os
 import platform
 import re
@@ -25,12 +23,10 @@ from safetensors import SafetensorError
 
 from lce.foundations.errors import LceError
 
-log = logging.getLogger(__name__)
-
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 ACCESS_ERRORS = {errno.EIO, errno.EACCES, errno.EPERM}
 ABANDONED_AFTER = 24 * 3600
-"""Seconds after which another host's unlocked leavings go: some file systems keep each host's locks to itself."""
+"""Age at which another host's unlocked leftovers are removed [s]: some file systems keep locks to each host."""
 
 
 @contextmanager
@@ -38,7 +34,7 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; when the block succeeds, rename it to ``path``.
 
     Raises:
-        LceError: it cannot be written, because the disk is full, say.
+        LceError: it cannot be written, for example because the disk is full.
     """
     path = _target(path)
     with _temporary(path) as (temporary, mode):
@@ -75,8 +71,8 @@ def scratch_folder(path: str | Path) -> Iterator[Path]:
 
 
 def _target(path: str | Path) -> Path:
-    """What is written where ``path`` is a link: what it leads to."""
-    with suppress(OSError):  # of names that are too long, which is said later
+    """``path``, or what it leads to if it is a link."""
+    with suppress(OSError):  # a name that is too long, which is reported later
         if Path(path).is_symlink():
             return Path(path).resolve()
     return Path(path)
@@ -86,7 +82,7 @@ def _target(path: str | Path) -> Path:
 def _temporary(path: Path) -> Iterator[tuple[Path, int]]:
     """A name beside ``path`` with nothing there before and after the block, and the mode that new files have.
 
-    What killed writers of ``path`` left there is removed, and so are, if the block fails, the folders made for it.
+    Whatever killed writers of ``path`` left there is removed; so are, if the block fails, the folders made for it.
     """
     if not path.name:
         raise LceError(f"{path}: names no file or folder to write")
@@ -116,14 +112,14 @@ def _temporary(path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _named(error: LceError, temporary: Path, path: Path) -> LceError:
-    """The same with the name of what was to be written."""
+    """``error`` with the name ``path`` in the place of the ``temporary`` one."""
     return LceError(str(error).replace(str(temporary), str(path)))
 
 
 def _key(path: Path) -> str:
-    """What the temporary names for one target have in common, and those for another one have not.
+    """The part of temporary names that identifies their target.
 
-    What is written on the way to a temporary name belongs to that one's target.
+    A file within a file that is being written, whose ``path`` is a temporary name itself, has the same target.
     """
     temporary = re.fullmatch(r"\.lce-([0-9a-f]{16})-.*\.tmp", path.name)
     return temporary[1] if temporary else hashlib.sha256(path.name.encode()).hexdigest()[:16]
@@ -135,14 +131,14 @@ def _host() -> str:
 
 @contextmanager
 def _locked_name(folder: Path, key: str) -> Iterator[tuple[Path, int]]:
-    """A name that no other process has, beside which a lock is held for the block; and the mode of new files."""
+    """A name that no other process has, with a lock held beside it for the block, and the mode of new files."""
     while True:
         temporary = folder / f".lce-{key}-{_host()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
         lock = temporary.with_suffix(".lock")
         descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         try:
             if not _lock(descriptor) or not _is_at(descriptor, lock):
-                continue  # taken for abandoned, between the two calls, by a process that tidies up
+                continue  # another process took it for abandoned between the two calls
             yield temporary, os.fstat(descriptor).st_mode & 0o777
             return
         finally:
@@ -151,7 +147,7 @@ def _locked_name(folder: Path, key: str) -> Iterator[tuple[Path, int]]:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether the lock could be had; where the file system has none, every process has its own name all the same."""
+    """Whether the lock was free. A file system without locks counts as free: the names differ by process anyway."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -196,7 +192,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def writing(folder: str | Path) -> Iterator[None]:
-    """For a block in which libraries write into ``folder``: an LceError where the disk is full, and the like."""
+    """Raises an LceError for a full disk or the like, in a block in which libraries write into ``folder``."""
     try:
         yield
     except LceError:
@@ -209,9 +205,9 @@ def writing(folder: str | Path) -> Iterator[None]:
 
 
 def disk_error(error: BaseException | None) -> OSError | None:
-    """The failed write that ``error`` is or that led to it, through whatever libraries made of it; None if none did.
+    """The failed write that ``error`` is, or that led to it through the exceptions of libraries; None if none did.
 
-    A full disk counts wherever it came up on the way; missing rights and the like only as the declared cause.
+    A full disk counts anywhere in the chain of exceptions, missing rights and the like only as a declared cause.
     """
     is_cause = True
     while error is not None:
@@ -225,7 +221,7 @@ def disk_error(error: BaseException | None) -> OSError | None:
 def cannot_write(path: str | Path, error: Exception) -> LceError:
     reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename and str(path) not in str(error.filename):
-        reason += f": {error.filename}"  # what was to be read for it, say
+        reason += f": {error.filename}"  # a file that was read for it, perhaps
     return LceError(f"{str(path)[:1000]}: cannot be written ({reason}); nothing was left behind")
 
 

@@ -1,6 +1,4 @@
-"""Reading a configuration file: a YAML mapping of settings, or one line that says why it is none."""
-
-from __future__ import annotations
+"""Reading a configuration file: a YAML mapping of settings, or one line that says why it cannot be used."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,19 +8,20 @@ import yaml
 from jsonargparse import get_loader
 
 from lce.foundations.errors import LceError
+from lce.foundations.paths import shipped
 
 MOST_NODES = 10_000
 """Keys and values, aliases followed, that a configuration may have; a few lines of YAML can stand for billions."""
 
 
 def read_configuration(path: str | Path) -> dict[str, Any]:
-    """The content of a configuration file, not yet compared with what settings there are.
+    """The content of a configuration file, whose settings are not checked yet.
 
     Raises:
-        LceError: it is missing or no YAML, holds no mapping, gives a key twice, or never ends.
+        LceError: it is missing or no YAML, holds no mapping, gives a key twice, or holds far too many values.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = shipped(path).read_text(encoding="utf-8")
         for count, node in enumerate(_nodes(yaml.compose(text, Loader=yaml.SafeLoader))):
             if count > MOST_NODES:
                 raise LceError(f"{path}: holds more than {MOST_NODES:,} values; is this a configuration?")

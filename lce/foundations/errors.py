@@ -1,4 +1,4 @@
-"""The one exception for everything a user can put right; the command line prints it as a single line."""
+"""The one exception for everything that a user can correct; the command line prints it as a single line."""
 
 
 class LceError(ValueError):

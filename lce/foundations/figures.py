@@ -1,4 +1,4 @@
-"""Pictures: where the selected weights sit, and how the scores move with α."""
+"""Figures as SVG in a page, or as files."""
 
 from __future__ import annotations
 

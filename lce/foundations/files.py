@@ -1,6 +1,4 @@
-"""JSON and YAML files, written whole or not at all, and what all results in a folder were made with."""
-
-from __future__ import annotations
+"""JSON and YAML files, written completely or not at all, and the settings that all results in a folder share."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -57,12 +55,12 @@ def claim(
     """Record in ``folder`` the ``settings`` that all results in it share.
 
     Args:
-        results: glob patterns; while nothing in the folder matches one, it can be claimed anew.
-        command: the one that makes them.
+        results: glob patterns; while nothing in the folder matches one, it can be claimed for other settings.
+        command: the one that makes the results.
         recorded_later: keys of ``settings`` that older versions of lce did not record, so they may be missing.
 
     Raises:
-        LceError: the folder holds results of other settings, or files of somebody else under lce's names.
+        LceError: the folder holds results of other settings, or files under lce's names that lce did not write.
     """
     recorded = made_with(folder)
     if recorded == settings:

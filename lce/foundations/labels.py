@@ -1,6 +1,4 @@
-"""How people write the names and values of scores."""
-
-from __future__ import annotations
+"""How names and values of scores are written for people."""
 
 import re
 
@@ -16,7 +14,7 @@ LABELS = {
 
 
 def label(name: str) -> str:
-    """How people write the ``name`` of a score."""
+    """The ``name`` of a score in words, such as WEAT 8 for weat8."""
     if name in LABELS:
         return LABELS[name]
     known = re.fullmatch(r"(weat|seat)(\d+b?)", name)
@@ -24,17 +22,17 @@ def label(name: str) -> str:
 
 
 def number_text(value: float | None, form: str = ".2f") -> str:
-    """A score, as people write it."""
+    """A score in the number format ``form``; a dash for None."""
     return "–" if value is None else format(value, form)
 
 
 def p_text(p_value: float | None) -> str:
-    """A p-value, as people write it."""
+    """A p-value with four decimals, or an upper bound; empty for None."""
     if p_value is None:
         return ""
     return f"{p_value:.4f}" if p_value >= 0.0001 else "< 0.0001"
 
 
 def interval_text(ends: list[float] | None) -> str:
-    """Both ends of an interval, as people write them."""
+    """Both ends of an interval, ``2.10 to 3.40``; a dash for None."""
     return f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else "–"

@@ -1,15 +1,15 @@
-"""Locks that one process at a time holds."""
+"""Locks that one process at a time holds, over all processes that see a folder."""
 
-from __future__ import annotations
-
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lce.foundations.atomic_files import log
 from lce.foundations.errors import LceError
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 20.0
 """Time that a killed run's workers may take to end [s]."""
@@ -20,12 +20,11 @@ def held(lock: Path, reason: str, patience: float | None = None) -> Iterator[Non
     """Hold the file ``lock`` for the block.
 
     Args:
-        reason: why there may be waiting, and in the end a refusal.
-        patience: how long another process that holds it is waited for [s], -1 for as long as it takes; by default
-            `PATIENCE`.
+        reason: why it may have to wait, or to give up: what the other process does.
+        patience: how long to wait for another process that holds it [s], -1 without an end; by default `PATIENCE`.
 
     Raises:
-        LceError: another process holds it all the time.
+        LceError: another process still holds it after that time.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

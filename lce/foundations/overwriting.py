@@ -1,6 +1,4 @@
-"""What may be written over: only a file that lce made as what is to be written there now. All else stays."""
-
-from __future__ import annotations
+"""What may be overwritten: only a file that lce made, as the same kind of file that it is to write now."""
 
 import json
 import struct
@@ -11,10 +9,9 @@ from typing import Any
 from lce.foundations.errors import LceError
 
 COMMANDS = ("data", "train", "pretrain", "localize", "edit", "evaluate", "sweep")
-"""Those that save their settings."""
+"""The commands that save their settings."""
 PAGE_MARK = '<meta name="generator" content="lce">'
 PICTURE_MARK = "lce"
-PICTURE_MARKS = (PICTURE_MARK, "Matplotlib")
 """What a PNG's metadata names as its software; older versions left Matplotlib's own name there."""
 LONGEST_HEADER = 10**8
 
@@ -61,7 +58,7 @@ def check_own_folder(folder: Path, config: str, command: str) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether it is what a write under way, or one that was killed, has beside its target."""
+    """Whether it is a temporary file of a write that is under way or was killed."""
     return path.name.startswith(".lce-")
 
 
@@ -83,7 +80,7 @@ def _starts_with(path: Path, text: str, within: int = 0) -> bool:
 
 
 def settings_mark(command: str) -> str:
-    """First line of the settings that a command saves: unlike somebody's configuration, they may be written anew."""
+    """First line of the settings that a command saves: unlike a user's configuration, they may be overwritten."""
     return f"# Written by lce {command}."
 
 
@@ -108,4 +105,4 @@ KINDS: dict[str, Callable[[Path], bool]] = {
         _starts_with(path, f"Software\0{name}", 2048) for name in (PICTURE_MARK, "Matplotlib")
     ),
 }
-"""Kinds of files that commands write, and how each is told."""
+"""Kinds of files that commands write, and how each is recognised."""

@@ -1,11 +1,9 @@
 """Random numbers as functions of their purpose.
 
-Every draw starts from ``generator(seed, purpose, ...)``, never from a global stream. A batch, a mask or a
+All random numbers come from ``generator(seed, purpose, ...)``, none from a global stream. A batch, a mask or a
 dropout pattern therefore depends on its seed and its place alone: not on what ran before it, on how many
 processes share the work, or on whether the run was interrupted.
 """
-
-from __future__ import annotations
 
 import hashlib
 

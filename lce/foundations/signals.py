@@ -1,6 +1,4 @@
-"""Being told to stop: SIGTERM and SIGINT end a command at once, in order, with the status that shells expect."""
-
-from __future__ import annotations
+"""Stopping on SIGTERM and SIGINT: a command ends at once and cleanly, with the exit status that shells expect."""
 
 import os
 import signal
@@ -12,11 +10,11 @@ from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PATIENCE = 20.0
-"""Time in which a stopped command can tidy up; schedulers kill after some 30 [s]."""
+"""Time that a stopped command has to clean up [s]; schedulers kill it after about 30 s."""
 
 
 class Stopped(BaseException):
-    """Raised in the main thread when SIGTERM or SIGINT comes, so that Lightning, too, only passes it on."""
+    """Raised in the main thread by SIGTERM and SIGINT; Lightning passes it on, other than KeyboardInterrupt."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -32,10 +30,10 @@ class Stopped(BaseException):
 
 @contextmanager
 def stopping() -> Iterator[list[Stopped]]:
-    """For the block, SIGTERM and SIGINT raise `Stopped`; gives the list of those that came.
+    """Has SIGTERM and SIGINT raise `Stopped` in the block; gives the list of those that came.
 
-    A second signal ends the process where it is, and so does a first one that some library has swallowed: whatever lce
-    writes is safe from that. A signal that is ignored (by nohup, say) stays so.
+    A second signal ends the process at once, and so does a first one after `PATIENCE`, if a library has swallowed it:
+    files that lce writes are safe from that. A signal that was ignored before, by nohup for example, stays ignored.
     """
     came: list[Stopped] = []
     watches: list[threading.Timer] = []
@@ -70,7 +68,7 @@ def stopping() -> Iterator[list[Stopped]]:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Puts what answers SIGTERM and SIGINT back after the block: libraries put their own there."""
+    """Restores the handlers of SIGTERM and SIGINT after the block, in which libraries may set their own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -79,5 +77,5 @@ def handlers_kept() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:  # one that was not set from Python
+            if handler is not None:  # else it was not set from Python, and cannot be restored from it
                 signal.signal(number, handler)

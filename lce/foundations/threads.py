@@ -1,6 +1,4 @@
-"""Work on many chunks in a few threads, with the results in order, few of them waiting, and a progress bar."""
-
-from __future__ import annotations
+"""Work on many items in a few threads, with the results in order, few of them waiting, and a progress bar."""
 
 import os
 import sys
@@ -15,12 +13,12 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MOST_UNDER_WAY = 1 << 28
-"""Bytes of items that may wait or be worked on at once, if these are more than one."""
+"""Bytes of items that may wait or be worked on at once; a single larger item is worked on alone."""
 
 
 @dataclass(frozen=True)
 class Progress(Generic[Item]):
-    """What a progress bar says: bytes done of ``total``, and tensors of ``tensors``.
+    """What a progress bar shows: bytes done of ``total``, and tensors done of ``tensors``.
 
     ``size`` and ``tensor`` give an item's bytes and the name of the tensor that it belongs to.
     """
@@ -35,10 +33,10 @@ class Progress(Generic[Item]):
 def ordered(
     work: Callable[[Item], Result], items: Iterable[Item], progress: Progress[Item]
 ) -> Iterator[tuple[Item, Result]]:
-    """Each item with what ``work`` makes of it, in order; at most two items a thread, and few bytes, are under way.
+    """Each item with the result of ``work`` on it, in order; few items and bytes are under way at a time.
 
-    Numpy, torch, hashlib and the operating system let go of Python's lock in what ``work`` does. There are as many
-    threads as processors, or OMP_NUM_THREADS of them; torch, if there, keeps to one processor in each.
+    This is faster where ``work`` releases Python's lock, as numpy, torch, hashlib and reading files do. There are as
+    many threads as processors, or OMP_NUM_THREADS of them; in each, torch, if it is imported, uses one processor.
     """
     threads = _processors()
     torch = sys.modules.get("torch")

@@ -1,7 +1,5 @@
 """Layers and components of a model, told from the names of its parameters."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from math import prod
@@ -17,6 +15,15 @@ def cells(counts: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> C
         selected, total = summed.get(cell, (0, 0))
         summed[cell] = (selected + counts[name], total + prod(shapes[name]))
     return summed
+
+
+def by_component(counts: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[str, float]]:
+    """Component → the ``counts`` of units in it and their share of all its units, summed over layers."""
+    totals: dict[str, tuple[int, int]] = {}
+    for (_, component), (selected, total) in cells(counts, shapes).items():
+        before = totals.get(component, (0, 0))
+        totals[component] = (before[0] + selected, before[1] + total)
+    return {name: {"count": n, "share": n / total} for name, (n, total) in totals.items()}
 
 
 def layers_of(cells: Cells) -> list[int | None]:

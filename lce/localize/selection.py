@@ -1,4 +1,4 @@
-"""A selection: the weights that an edit may touch, and where in the model they sit."""
+"""A selection: the units that an edit may touch, and where in the model they sit."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from lce.foundations.errors import LceError
 from lce.foundations.overwriting import check_replaceable
 from lce.localize.components import Cells, cells, layers_and_components
+from lce.localize.units import Units
 from lce.storage.position_codec import decode, encode
 from lce.storage.safetensors_file import Entry, TensorWriter, digests_of, read_checked, read_header, read_record
 
@@ -24,10 +25,10 @@ Found = Iterable[tuple[str, Tensor]]
 
 @dataclass(frozen=True)
 class Selection:
-    """Weights of one target model, chosen by comparing it with one reference.
+    """Units of one target, chosen by comparing it with one reference.
 
-    ``indices`` are sorted flat positions (int64) by parameter name, ``shapes`` the shapes of all parameters
-    that took part. ``target`` and ``reference`` are the fingerprints of the two models.
+    ``indices`` are sorted flat positions (int64) by site (of weights: by parameter name), ``shapes`` the shapes of all
+    sites that took part. ``target`` and ``reference`` are the fingerprints of the two, ``kind`` says what a unit is.
     """
 
     indices: Mapping[str, Tensor]
@@ -35,10 +36,11 @@ class Selection:
     localization: str
     target: str
     reference: str
+    kind: str = "weight"
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Selected weights by parameter."""
+        """Selected units by site."""
         if isinstance(self.indices, StoredPositions):
             return self.indices.counts
         return {name: len(self.indices[name]) for name in self.shapes}
@@ -49,7 +51,7 @@ class Selection:
 
     @property
     def size(self) -> int:
-        """Number of weights there were to choose from."""
+        """Number of units there were to choose from."""
         return sum(map(prod, self.shapes.values()))
 
     @property
@@ -57,16 +59,8 @@ class Selection:
         return self.count / self.size
 
     def by_layer_and_component(self) -> Cells:
-        """Selected weights, and weights, in each component of each layer."""
+        """Selected units, and units, in each component of each layer."""
         return cells(self.counts, self.shapes)
-
-    def by_component(self) -> dict[str, dict[str, float]]:
-        """Component → count, and share of its weights, summed over layers."""
-        totals: dict[str, tuple[int, int]] = {}
-        for (_, component), (selected, total) in self.by_layer_and_component().items():
-            before = totals.get(component, (0, 0))
-            totals[component] = (before[0] + selected, before[1] + total)
-        return {name: {"count": n, "share": n / total} for name, (n, total) in totals.items()}
 
     def in_last_layers(self, number: int) -> Selection:
         """What of it lies in the last ``number`` layers.
@@ -82,9 +76,28 @@ class Selection:
         indices = {name: self.indices[name][: None if within[name] else 0] for name in self.shapes}
         return replace(self, indices=indices)
 
+    @classmethod
+    def of(
+        cls, target: Units, reference: Units, localization: str, found: Found, path: str | Path | None = None
+    ) -> Selection:
+        """The selection of the units ``found``, held in memory or, if there is a ``path``, written as they are found.
+
+        Raises:
+            LceError: it is written, and nothing was found.
+        """
+        empty = cls({}, target.shapes, localization, target.fingerprint, reference.fingerprint, target.kind)
+        if path is None:
+            return replace(empty, indices=dict(found))
+        write_selection(Path(path), found, empty.shapes, empty.about)
+        return cls.load(Path(path))
+
     def save(self, path: Path) -> None:
-        about = {"localization": self.localization, "target": self.target, "reference": self.reference}
-        write_selection(path, ((name, self.indices[name]) for name in self.shapes), self.shapes, about)
+        write_selection(path, ((name, self.indices[name]) for name in self.shapes), self.shapes, self.about)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """Everything but which units are selected."""
+        return {key: getattr(self, key) for key in ("localization", "target", "reference", "kind")}
 
     @classmethod
     def load(cls, path: Path) -> Selection:
@@ -96,7 +109,7 @@ class Selection:
         metadata, entries = read_header(path)
         record = read_record(metadata, path)
         shapes, counts = record.get("shapes"), record.get("counts")
-        about = [record.get(key) for key in ("localization", "target", "reference")]
+        about = [record.get(key) for key in ("localization", "target", "reference")] + [record.get("units", "weight")]
         if record.get("kind") != "selection" or not isinstance(shapes, dict) or set(entries) != set(shapes):
             raise LceError(f"{path}: is no selection")
         if (
@@ -148,4 +161,5 @@ def write_selection(path: Path, found: Found, shapes: Mapping[str, tuple[int, ..
             writer.add(name, *encode(positions.numpy()))
         if not any(counts.values()):
             raise LceError("nothing is selected: the two models do not differ in what was compared")
-        writer.record = {"kind": "selection", **about, "shapes": shapes, "counts": counts}
+        known = {key: value for key, value in about.items() if key != "kind"} | {"units": about["kind"]}
+        writer.record = {"kind": "selection", **known, "shapes": shapes, "counts": counts}

@@ -2,12 +2,10 @@
 
 A selection b marks the weights that an edit may touch. Mask-based: those kept in exactly one of the two
 subnetworks, b = m_t XOR m_r (eq. 1). Value-based: the k largest by |m_r ⊙ θ_r − m_t ⊙ θ_t| among those kept
-in both (eq. 2). Uninformed: as many at random, the control. (Lutz et al. 2024, section 3.2.)
+in both (eq. 2). (Lutz et al. 2024, section 3.2.)
 
 Whether the two models are in memory or on a disk, they are gone through chunk by chunk.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
@@ -19,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lce.foundations.errors import LceError
-from lce.localize.selection import Found, Selection, write_selection
+from lce.localize.selection import Selection
 from lce.storage.model_weights import Chunk, ModelWeights, over_chunks
 from lce.storage.top_k import cutoff
 
@@ -47,21 +45,28 @@ def mask_based(target: ModelWeights, reference: ModelWeights, path: Path | None 
         assert other is not None, "both have masks"
         return (kept ^ other).nonzero().flatten() + chunk.first
 
-    selection = _selection(_joined(_over_both(target, reference, differing)), target, reference, "mask", path)
+    selection = Selection.of(target, reference, "mask", _joined(_over_both(target, reference, differing)), path)
     if not selection.count:
         raise LceError(f"{target.folder} and {reference.folder}: their masks are the same; nothing is selected")
     return selection
 
 
-def value_based(target: ModelWeights, reference: ModelWeights, k: float, path: Path | None = None) -> Selection:
+def value_based(
+    target: ModelWeights,
+    reference: ModelWeights,
+    share: float = 0.1,
+    count: int | None = None,
+    path: Path | None = None,
+) -> Selection:
     """The top k by |m_r ⊙ θ_r − m_t ⊙ θ_t| among the weights kept in both (eq. 2), ties by position.
 
     Args:
-        k: an integer is a number of weights, a float in (0, 1] a share of those kept in both.
+        share: k as a share of those kept in both, in (0, 1].
+        count: k as a number of weights, instead of the share.
         path: if given, the selection is written there as it is found, and never held whole.
 
     Raises:
-        LceError: the two do not fit, are the same, or ``k`` is out of range.
+        LceError: the two do not fit, are the same, or k is out of range.
     """
     check_pair(target, reference)
 
@@ -78,9 +83,12 @@ def value_based(target: ModelWeights, reference: ModelWeights, k: float, path: P
     available = sum(map(prod, target.shapes.values()))
     if target.is_pruned or reference.is_pruned:
         available = sum(number for _, number in _over_both(target, reference, lambda chunk: len(differences(chunk))))
-    count = k if isinstance(k, int) else round(k * available) if 0 < k <= 1 else 0
+    if count is None:
+        if not 0 < share <= 1:
+            raise LceError(f"share: expected a share of the weights in (0, 1], got {share:g}")
+        count = round(share * available)
     if not 1 <= count <= available:
-        raise LceError(f"k: expected a share in (0, 1] or a count from 1 to {available:,}, got {k!r}")
+        raise LceError(f"count: expected a number of weights from 1 to {available:,}, got {count:,}")
 
     def counted(function: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:
         found = _over_both(target, reference, lambda chunk: function(chunk.name, differences(chunk)))
@@ -88,24 +96,22 @@ def value_based(target: ModelWeights, reference: ModelWeights, k: float, path: P
 
     cut = cutoff(counted, count, largest=True)
 
-    def chosen(chunk: Chunk) -> tuple[Tensor, Tensor, int]:
-        """Positions from the threshold on, which of them are at it, and how many."""
+    def candidates(chunk: Chunk) -> tuple[Tensor, Tensor]:
+        """Positions from the threshold on, and which of them are at it."""
         key = differences(chunk)
         among = (key >= cut.threshold).nonzero().flatten()
         tied = key.index_select(0, among) == cut.threshold
         both = kept_in_both(chunk)
         positions = among if both is None else both.nonzero().flatten().index_select(0, among)
-        return positions.add_(chunk.first), tied, int(torch.count_nonzero(tied))
+        return positions.add_(chunk.first), tied
 
-    def first_ties() -> Iterator[tuple[Chunk, Tensor]]:
-        ties = cut.ties
-        for chunk, (positions, tied, number) in _over_both(target, reference, chosen):
-            if number > ties:
-                positions = positions.masked_select(~tied | (tied.cumsum(0) <= ties))
-            ties -= min(ties, number)
-            yield chunk, positions
+    def chosen() -> Iterator[tuple[Chunk, Tensor]]:
+        ties = cut.breaker()
+        for chunk, (positions, tied) in _over_both(target, reference, candidates):
+            taken = ties.choose(tied)
+            yield chunk, positions if taken is tied else positions.masked_select(~tied | taken)
 
-    return _selection(_joined(first_ties()), target, reference, "value", path)
+    return Selection.of(target, reference, "value", _joined(chosen()), path)
 
 
 def _over_both(
@@ -120,28 +126,23 @@ def _joined(found: Iterable[tuple[Chunk, Tensor]]) -> Iterator[tuple[str, Tensor
         yield name, torch.cat([positions for _, positions in group])
 
 
-LOCALIZATIONS: tuple[str, ...] = ("mask", "value")
-
-
 def localize(
-    localization: str, target: ModelWeights, reference: ModelWeights, k: float, path: Path | None = None
+    localization: str,
+    target: ModelWeights,
+    reference: ModelWeights,
+    share: float = 0.1,
+    count: int | None = None,
+    path: Path | None = None,
 ) -> Selection:
-    """The informed selection of the given kind; ``k`` matters to the value-based one."""
+    """The selection by ``localization``, mask or value; ``share`` and ``count`` size the value-based one."""
     if localization == "mask":
         return mask_based(target, reference, path)
     if localization == "value":
-        return value_based(target, reference, k, path)
+        return value_based(target, reference, share, count, path)
     raise LceError(f"localization: unknown {localization!r}; known are {', '.join(LOCALIZATIONS)}")
 
 
-def _selection(
-    found: Found, target: ModelWeights, reference: ModelWeights, localization: str, path: Path | None = None
-) -> Selection:
-    about = {"localization": localization, "target": target.fingerprint, "reference": reference.fingerprint}
-    if path is None:
-        return Selection(dict(found), target.shapes, **about)
-    write_selection(path, found, target.shapes, about)
-    return Selection.load(path)
+LOCALIZATIONS = ("mask", "value")
 
 
 def check_pair(target: ModelWeights, reference: ModelWeights) -> None:

@@ -1,1 +1,1 @@
-"""Bias and language-modelling scores. Each keeps apart reading the data, scoring with the model, the arithmetic."""
+"""Bias and language-modelling scores. Each separates reading the data, scoring with the model, and the arithmetic."""

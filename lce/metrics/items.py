@@ -2,11 +2,10 @@
 
 A score of 262 sentence pairs has a standard error of about 3 points, so a number alone misleads. Each metric here
 keeps one row an item; from these come the score, its 95 % percentile-bootstrap interval, and the paired
-comparison of two models on the same items. Every bootstrap starts from one seed, so that two models measured on
-the same items are resampled alike: the difference of their draws is the paired bootstrap (Efron and Tibshirani 1993).
+comparison of two models on the same items. Every bootstrap starts from one seed, so that two models measured on the
+same items are resampled alike, and the differences of their resampled scores are the paired bootstrap (Efron and
+Tibshirani 1993).
 """
-
-from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +23,9 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lce.foundations.seeds import derive
 
-DRAWS = 2000
-"""Bootstrap resamples."""
+RESAMPLES = 2000
+"""How often the items are resampled in a bootstrap."""
+
 CONFIDENCE = (2.5, 97.5)
 """Percentiles between which an interval lies."""
 
@@ -34,13 +34,13 @@ Items = dict[str, NDArray[Any]]
 
 
 def random() -> np.random.Generator:
-    """The random numbers of every bootstrap and permutation: always the same."""
+    """The random numbers of every bootstrap and permutation test: always the same."""
     return np.random.default_rng(derive("resampling"))
 
 
-def interval(draws: NDArray[Any]) -> tuple[float, float] | None:
-    """95 % percentile interval of a score's ``draws``; None where the resampled score is never defined."""
-    finite = draws[np.isfinite(draws)]
+def interval(resampled: NDArray[Any]) -> tuple[float, float] | None:
+    """95 % percentile interval of a score's ``resampled`` values; None where none of them is defined."""
+    finite = resampled[np.isfinite(resampled)]
     if not len(finite):
         return None
     low, high = np.percentile(finite, CONFIDENCE)
@@ -48,29 +48,29 @@ def interval(draws: NDArray[Any]) -> tuple[float, float] | None:
 
 
 def defined(value: float) -> float | None:
-    """``value``, or None where it is not a finite number: JSON has no other word for it."""
+    """``value``, or None if it is not a finite number, for which JSON has no notation."""
     return value if isfinite(value) else None
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score, the number ``n`` of items behind it, its bootstrap ``draws``, and what else belongs to it."""
+    """A score, the number ``n`` of items behind it, its ``resampled`` values (RESAMPLES,), and further details."""
 
     value: float
     n: int
-    draws: NDArray[Any] = field(repr=False, compare=False)
+    resampled: NDArray[Any] = field(repr=False, compare=False)
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        return {"value": defined(self.value), "interval": interval(self.draws), "n": self.n, **self.details}
+        return {"value": defined(self.value), "interval": interval(self.resampled), "n": self.n, **self.details}
 
 
 class ItemMetric(Metric):
     """A torchmetrics metric with one row per item in its ``columns``.
 
     Args:
-        name: heading of its scores.
-        texts: what the items are, for people: columns indexed by item number.
+        name: the name of its first score, or what the names of all its scores begin with.
+        texts: texts that describe the items to a reader: columns indexed by item number.
     """
 
     is_differentiable = False
@@ -94,7 +94,7 @@ class ItemMetric(Metric):
         return {column: dim_zero_cat(getattr(self, column)).cpu().numpy() for column in self.columns}
 
     def is_finite(self) -> bool:
-        """Whether all that the model gave are finite numbers."""
+        """Whether all values that the model gave are finite numbers."""
         return all(bool(dim_zero_cat(getattr(self, column)).isfinite().all()) for column in self.columns)
 
     def among(self, numbers: Iterable[int]) -> Self:
@@ -129,7 +129,7 @@ def differences(first: ItemMetric, second: ItemMetric) -> dict[str, dict[str, An
     return {
         name: {
             "value": defined(score.value - others[name].value),
-            "interval": interval(score.draws - others[name].draws),
+            "interval": interval(score.resampled - others[name].resampled),
             "n": score.n,
             "tests": tests.get(name, []),
         }

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torchmetrics.utilities import dim_zero_cat
 
+from lce.data.masking import MaskedBatch
 from lce.metrics import significance
-from lce.metrics.items import DRAWS, ItemMetric, Score, random
+from lce.metrics.items import RESAMPLES, ItemMetric, Score, random
+from lce.models.logits import masked_logits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CELLS = 2_000_000
-"""Resampled sentences, over all draws, that are in memory together."""
+"""Resampled sentences, over all resamples, that are in memory together."""
+
+
+def masked_losses(model: PreTrainedModel, batch: MaskedBatch) -> Tensor:
+    """Cross-entropy at each of the M masked positions [nats], shape (M,)."""
+    logits = masked_logits(model, batch.input_ids, batch.attention_mask, batch.positions)
+    return cross_entropy(logits.float(), batch.labels, reduction="none")
 
 
 class Perplexity(ItemMetric):
@@ -24,6 +36,13 @@ class Perplexity(ItemMetric):
 
     columns = ("item", "loss", "tokens")
 
+    def add(self, batch: MaskedBatch, losses: Tensor) -> None:
+        """Add one row per sentence of ``batch``, given the ``losses`` (M,) at its masked positions."""
+        row = batch.positions // batch.input_ids.shape[1]
+        per_sentence = losses.new_zeros(len(batch.items)).index_add(0, row, losses)
+        tokens = row.bincount(minlength=len(batch.items))
+        self.update(item=batch.items, loss=per_sentence, tokens=tokens)
+
     def compute(self) -> Tensor:
         loss, tokens = (dim_zero_cat(getattr(self, column)) for column in ("loss", "tokens"))
         return torch.exp(loss.sum() / tokens.sum())
@@ -32,14 +51,14 @@ class Perplexity(ItemMetric):
         rows = self.items()
         loss, tokens = rows["loss"].astype(float), rows["tokens"]
         source, n = random(), len(loss)
-        drawn = []
+        resampled = []
         step = max(1, CELLS // n)
-        for start in range(0, DRAWS, step):
-            chosen = source.integers(n, size=(min(step, DRAWS - start), n), dtype=np.int32)
+        for start in range(0, RESAMPLES, step):
+            chosen = source.integers(n, size=(min(step, RESAMPLES - start), n), dtype=np.int32)
             with np.errstate(invalid="ignore"):
-                drawn.append(np.exp(loss[chosen].sum(1) / tokens[chosen].sum(1)))
+                resampled.append(np.exp(loss[chosen].sum(1) / tokens[chosen].sum(1)))
         value = float(np.exp(loss.sum() / tokens.sum()))
-        return {self.name: Score(value, int(tokens.sum()), np.concatenate(drawn), {"sentences": n})}
+        return {self.name: Score(value, int(tokens.sum()), np.concatenate(resampled), {"sentences": n})}
 
     def tests(self, other: Self) -> dict[str, list[dict[str, Any]]]:
         first, second = self.items(), other.items()

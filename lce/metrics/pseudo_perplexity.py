@@ -1,6 +1,6 @@
 """Pseudo-perplexity: every token of a sentence masked alone (Salazar et al. 2020).
 
-Dearer than the perplexity that training minimises, and without any chance in what is masked.
+It is more expensive than the perplexity that training minimises, and depends on no random choice of what is masked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TOKENS_IN_MEMORY = 2_000_000
 
 
 class PseudoPerplexityScorer:
-    """Sentences, tokenized once and cut at ``max_length`` tokens, to be shown to any number of models."""
+    """Sentences, tokenized once and cut at ``max_length`` tokens, to be put to any number of models."""
 
     def __init__(self, sentences: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self.sentences = sentences
@@ -31,7 +31,7 @@ class PseudoPerplexityScorer:
         self.positions = [[p for p, mark in enumerate(marks) if not mark] for marks in encoded["special_tokens_mask"]]
 
     def score(self, model: PreTrainedModel, budget: TokenBudget) -> Perplexity:
-        """exp of the mean over all tokens, but added special ones, of −log P(token | the rest of its sentence)."""
+        """exp of the mean over all tokens, except added special ones, of −log P(token | the rest of its sentence)."""
         metric = Perplexity("pseudo_perplexity", {"sentence": self.sentences})
         together = max(1, TOKENS_IN_MEMORY // max(map(len, self.ids)) ** 2)
         for start in range(0, len(self.ids), together):

@@ -44,7 +44,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def token_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Indices by falling length, in batches of at most ``tokens`` tokens with their padding (at least one each)."""
+    """Indices by falling length, in batches of at most ``tokens`` tokens with padding, or of a single sentence."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     batches, start = [], 0
     while start < len(order):
@@ -83,7 +83,7 @@ class TokenBudget:
                 raise LceError(f"{device}: out of memory on one sentence of {lengths[batches[0][0]]} tokens")
             torch.cuda.empty_cache()
             self.tokens = max(1, self.tokens // 2)
-            log.warning("%s: out of memory; going on with %s tokens per batch", device, f"{self.tokens:,}")
+            log.warning("%s: out of memory; continuing with %s tokens per batch", device, f"{self.tokens:,}")
             left = [i for batch in batches for i in batch]
             smaller = token_batches([lengths[i] for i in left], self.tokens)
             batches = deque([left[i] for i in batch] for batch in smaller)

@@ -1,6 +1,4 @@
-"""Tests of whether two models differ on the same items, and of whether one association is chance (scipy's)."""
-
-from __future__ import annotations
+"""Tests of whether two models differ on the same items, and of whether one association is due to chance (by scipy)."""
 
 from typing import Any
 
@@ -11,7 +9,7 @@ from scipy import stats
 from lce.metrics.items import random
 
 PERMUTATIONS = 100_000
-"""Up to so many rearrangements a permutation test is exact; beyond, it draws as many (as SEAT's code does)."""
+"""Up to so many rearrangements, a permutation test is exact; of more, it samples this number (as SEAT's code does)."""
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str, Any]:
@@ -30,7 +28,7 @@ def wilcoxon(first: NDArray[Any], second: NDArray[Any], of: str) -> dict[str, An
 
 
 def paired_permutation(first: NDArray[Any], second: NDArray[Any]) -> dict[str, Any]:
-    """Two-sided permutation test of the mean of paired values: which model a pair's values came from is exchanged."""
+    """Two-sided permutation test of the mean difference of paired values, by exchanging the two models within pairs."""
 
     def mean_difference(a: NDArray[Any], b: NDArray[Any], axis: int = -1) -> Any:
         return (a - b).mean(axis)
@@ -48,7 +46,7 @@ def paired_permutation(first: NDArray[Any], second: NDArray[Any]) -> dict[str, A
 
 
 def is_greater(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """One-sided permutation p-value of mean(first) − mean(second): share of equal-sized partitions that reach it."""
+    """One-sided permutation p-value of mean(first) − mean(second): share of equally large partitions that reach it."""
 
     def mean_difference(a: NDArray[Any], b: NDArray[Any], axis: int = -1) -> Any:
         return a.mean(axis) - b.mean(axis)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lce.config import WordScore
 from lce.metrics import significance
-from lce.metrics.items import DRAWS, ItemMetric, Items, Score, random
+from lce.metrics.items import RESAMPLES, ItemMetric, Items, Score, random
 from lce.metrics.scoring import Query, TokenBudget, check_length, log_probabilities
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def _words(item: dict[str, Any]) -> tuple[str, str, str]:
     return by_label["stereotype"], by_label["anti-stereotype"], by_label["unrelated"]
 
 
-def oddity(example: Example) -> str | None:
-    """What the protocol does with a context out of the ordinary; None for an ordinary one."""
+def special_case(example: Example) -> str | None:
+    """How the protocol treats an example that is a special case; None for an ordinary one."""
     if not all(example.words):
         return "left out: a candidate word is empty without its punctuation"
     if example.context.count("BLANK") > 1:
@@ -82,7 +82,7 @@ def oddity(example: Example) -> str | None:
 
 
 def word_pieces(word: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Sub-tokens of ``word`` as it stands after another word: with its leading space where the tokenizer has one."""
+    """Sub-tokens of ``word`` as they are after another word: with a leading space where the tokenizer has one."""
     encoded = tokenizer(f"x {word}", add_special_tokens=False, return_offsets_mapping=True)
     return [i for i, (_, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True) if end > 1]
 
@@ -102,7 +102,7 @@ class StereoSet(ItemMetric):
 
     def scores(self) -> dict[str, Score]:
         """SS, LM and ICAT = LM · min(SS, 100 − SS) / 50, each in [0, 100]; terms, and examples in them, resampled."""
-        ss, lm = (np.array([value, *draws]) for value, draws in zip(*self._values_and_draws(), strict=True))
+        ss, lm = (np.array([value, *resampled]) for value, resampled in zip(*self._values_and_resampled(), strict=True))
         values = {"ss": ss, "lm": lm, "icat": lm * np.minimum(ss, 100 - ss) / 50}
         n = len(self.items()["item"])
         return {f"{self.name}_{key}": Score(float(v[0]), n, v[1:]) for key, v in values.items()}
@@ -116,16 +116,16 @@ class StereoSet(ItemMetric):
             rows[t]: (100 * float(stereotypical[of_term == t].mean()), int((of_term == t).sum())) for t in sorted(rows)
         }
 
-    def _values_and_draws(self) -> tuple[tuple[float, float], tuple[NDArray[Any], NDArray[Any]]]:
+    def _values_and_resampled(self) -> tuple[tuple[float, float], tuple[NDArray[Any], NDArray[Any]]]:
         stereotypical, meaningful, of_term = _outcomes(self.items())
         source, terms = random(), np.unique(of_term)
-        chosen = source.integers(len(terms), size=(DRAWS, len(terms)))
-        drawn = np.empty((2, *chosen.shape))
+        chosen = source.integers(len(terms), size=(RESAMPLES, len(terms)))
+        resampled = np.empty((2, *chosen.shape))
         for i, term in enumerate(terms):
             rows, slots = np.flatnonzero(of_term == term), chosen == i
-            resampled = rows[source.integers(len(rows), size=(int(slots.sum()), len(rows)))]
-            drawn[0, slots], drawn[1, slots] = stereotypical[resampled].mean(1), meaningful[resampled].mean(1)
-        means = 100 * drawn.mean(-1)
+            within = rows[source.integers(len(rows), size=(int(slots.sum()), len(rows)))]
+            resampled[0, slots], resampled[1, slots] = stereotypical[within].mean(1), meaningful[within].mean(1)
+        means = 100 * resampled.mean(-1)
         return _over_terms(stereotypical, meaningful, of_term), (means[0], means[1])
 
     def tests(self, other: Self) -> dict[str, list[dict[str, Any]]]:
@@ -169,10 +169,10 @@ def _over_terms(
 
 
 class StereoSetScorer:
-    """All queries of the examples, tokenized once, to be asked of any number of models.
+    """All queries of the examples, tokenized once, to be put to any number of models.
 
     Attributes:
-        odd: the examples out of the ordinary, and what is done with them.
+        special_cases: the examples that are treated differently, and how.
     """
 
     def __init__(
@@ -181,7 +181,9 @@ class StereoSetScorer:
         self.examples = examples
         self.word_score: WordScore = word_score
         self.pad_id = tokenizer.pad_token_id
-        self.odd = [{"item": i, "reason": reason} for i, e in enumerate(examples) if (reason := oddity(e))]
+        self.special_cases = [
+            {"item": i, "reason": reason} for i, e in enumerate(examples) if (reason := special_case(e))
+        ]
         filled: list[str] = []
         pieces: list[int] = []
         self.groups: dict[int, list[int]] = {}

@@ -1,4 +1,4 @@
-"""The bias benchmarks together: read and tokenized once, asked of any number of models."""
+"""The bias benchmarks together: read and tokenized once, put to any number of models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Scores = dict[str, dict[str, Any]]
-"""Name → value, interval, n (items behind it), and what else belongs to the score."""
+"""By name: value, interval, n (items behind it), and further details of the score."""
 
 CROWS_PAIRS_NAMES = {"race": "race-color"}
 """StereoSet's bias types that CrowS-Pairs calls differently."""
@@ -34,7 +34,7 @@ class BiasSuite:
         sentences: for pseudo-perplexity, which cuts them at ``max_length`` tokens.
 
     Attributes:
-        odd: per benchmark, the items out of the ordinary and what is done with them, or why it is left out.
+        special_cases: per benchmark, the items that are treated differently and how, or why it is left out.
         data: SHA-256 of each data file, and of the texts of each WEAT or SEAT test.
 
     Raises:
@@ -53,7 +53,7 @@ class BiasSuite:
         check_evaluation(settings)
         self.settings, self.tokenizer = settings, tokenizer
         self.budget = TokenBudget(settings.tokens_per_batch)
-        self.odd: dict[str, list[dict[str, Any]]] = {}
+        self.special_cases: dict[str, list[dict[str, Any]]] = {}
         self.data: dict[str, str] = {}
         self.measures: dict[str, Callable[[PreTrainedModel, TokenBudget], ItemMetric]] = {}
         if "weat" in settings.metrics:
@@ -63,7 +63,7 @@ class BiasSuite:
         if "pseudo_perplexity" in settings.metrics:
             self.measures["pseudo_perplexity"] = PseudoPerplexityScorer(sentences, tokenizer, max_length).score
         if not self.measures and "perplexity" not in settings.metrics:
-            reasons = "; ".join(f"{name}: {items[0]['reason']}" for name, items in self.odd.items() if items)
+            reasons = "; ".join(f"{name}: {items[0]['reason']}" for name, items in self.special_cases.items() if items)
             raise LceError(f"evaluation.metrics: nothing is left to measure ({reasons or 'no metric is asked for'})")
 
     def _add_tests(self) -> None:
@@ -88,22 +88,22 @@ class BiasSuite:
             if any(metric.startswith(key) for metric in wanted):
                 self.data[files[key]] = wheels.BENCHMARKS.files[files[key]]
                 if not items:
-                    self.odd[key] = [{"reason": f"left out: it has no bias type {bias_type}"}]
+                    self.special_cases[key] = [{"reason": f"left out: it has no bias type {bias_type}"}]
         if examples and "stereoset" in wanted:
             words = stereoset.StereoSetScorer(examples[:limit], self.tokenizer, self.settings.stereoset_word_score)
-            self.odd["stereoset"] = words.odd
+            self.special_cases["stereoset"] = words.special_cases
             if words.groups:
                 self.measures["stereoset"] = words.score
         if pairs and {"crows_pairs", "crows_pairs_original"} & set(wanted):
             scorer = crows_pairs.CrowsPairsScorer(pairs[:limit], self.tokenizer)
-            self.odd["crows_pairs"] = scorer.odd
+            self.special_cases["crows_pairs"] = scorer.special_cases
             if scorer.changed and "crows_pairs" in wanted:
                 self.measures["crows_pairs"] = scorer.bias_bench
             if scorer.shared and "crows_pairs_original" in wanted:
                 self.measures["crows_pairs_original"] = scorer.original
 
     def measure(self, model: PreTrainedModel, leave_out: Collection[str] = ()) -> list[ItemMetric]:
-        """All metrics of ``model``, which is left as it was, but those named in ``leave_out``."""
+        """All metrics of ``model`` except those named in ``leave_out``; the model is left as it was."""
         return [measure(model, self.budget) for name, measure in self.measures.items() if name not in leave_out]
 
 

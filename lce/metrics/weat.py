@@ -1,4 +1,4 @@
-"""WEAT and SEAT: do two sets of targets X and Y differ in their association with two sets of attributes A and B?
+"""WEAT and SEAT: how two sets of targets X and Y differ in their association with two sets of attributes A and B.
 
 s(w) = mean_a cos(w, a) − mean_b cos(w, b); effect size = (mean_X s − mean_Y s) / std_{X∪Y} s, the standard
 deviation with n − 1 (Caliskan et al. 2017). Positive is stereotypical.
@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lce.foundations.errors import LceError
+from lce.foundations.paths import shipped
 from lce.metrics import significance
-from lce.metrics.items import DRAWS, ItemMetric, Items, Score, defined, random
+from lce.metrics.items import RESAMPLES, ItemMetric, Items, Score, defined, random
 from lce.metrics.scoring import TokenBudget, check_length, evaluating, padded
 from lce.metrics.seat import sentences
 from lce.models.fast_linear import OneDnnLinear
@@ -61,7 +62,7 @@ def load_test(name: str | Path) -> AssociationTest:
     """
     path = TESTS_FOLDER / f"{name}.yaml"
     if not path.exists():
-        path = Path(name)
+        path = shipped(name)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in TESTS_FOLDER.glob("*.yaml")))
         raise LceError(f"evaluation.weat: neither a file nor a known test: {name!r}; known are {known}")
@@ -116,7 +117,7 @@ class Weat(ItemMetric):
         return {"item": rows["item"], "is_x": rows["is_x"], "association": _standardised(_associations(rows)).mean(-1)}
 
     def among(self, numbers: Any) -> Self:
-        """The metric itself: a test is one with all its words, which two models always share."""
+        """The metric itself: two models always share all words of a test."""
         return self
 
     def scores(self) -> dict[str, Score]:
@@ -130,18 +131,18 @@ class Weat(ItemMetric):
             "layers": [defined(size) for size in layers.tolist()],
         }
         n = len(is_x) + rows["cosines_a"].shape[-1] + rows["cosines_b"].shape[-1]
-        return {self.name: Score(float(layers.mean()), n, self._draws(rows), details)}
+        return {self.name: Score(float(layers.mean()), n, self._resampled(rows), details)}
 
-    def _draws(self, rows: Items) -> NDArray[Any]:
+    def _resampled(self, rows: Items) -> NDArray[Any]:
         source = random()
         a, b = (_resampled_mean(rows[key], source) for key in ("cosines_a", "cosines_b"))
         targets = [np.flatnonzero(rows["is_x"] == side) for side in (True, False)]
-        chosen = [side[source.integers(len(side), size=(DRAWS, len(side)))] for side in targets]
+        chosen = [side[source.integers(len(side), size=(RESAMPLES, len(side)))] for side in targets]
         s = a - b
-        each = np.arange(DRAWS)[:, None]
+        each = np.arange(RESAMPLES)[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
-            draws: NDArray[Any] = _effect_sizes(*(s[each, rows] for rows in chosen)).mean(-1)
-        return draws
+            sizes: NDArray[Any] = _effect_sizes(*(s[each, rows] for rows in chosen)).mean(-1)
+        return sizes
 
     def tests(self, other: Self) -> dict[str, list[dict[str, Any]]]:
         signs = np.where(self.items()["is_x"], 1.0, -1.0)
@@ -150,9 +151,9 @@ class Weat(ItemMetric):
 
 
 def _resampled_mean(cosines: NDArray[Any], source: np.random.Generator) -> NDArray[Any]:
-    """Mean over resampled attributes: (targets, layers, n) to (draws, targets, layers)."""
+    """Mean over resampled attributes: (targets, layers, n) to (RESAMPLES, targets, layers)."""
     n = cosines.shape[-1]
-    weights = source.multinomial(n, np.full(n, 1 / n), size=DRAWS) / n
+    weights = source.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
     return np.moveaxis(cosines @ weights.T, -1, 0)
 
 
@@ -185,7 +186,7 @@ def cosines(first: Tensor, second: Tensor) -> Tensor:
 
 
 class WeatScorer:
-    """The texts of a test, tokenized once, to be shown to any number of models."""
+    """The texts of a test, tokenized once, to be put to any number of models."""
 
     def __init__(self, test: AssociationTest, tokenizer: PreTrainedTokenizerBase) -> None:
         self.test = test

@@ -5,8 +5,6 @@ oneDNN takes about half the time (`make bench` measures it); on Intel processors
 depends on the machine alone, never on a measurement, so that the same command gives the same numbers.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""What kind of model a folder holds, by its configuration."""
+"""What kind of model a folder holds, by its configuration alone: read, checked, and refused in one line if need be.
+
+Everything that opens a model begins here, before any of its weights or code is touched.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 ADAPTER = "adapter_config.json"
+"""Configuration of an adapter, which holds no model of its own."""
 
 COUNTS = re.compile(r"(layers?|depth|groups?|heads?|labels?|blocks?|experts?)$")
 """Keys of a configuration by which transformers makes so many of something, before there is any tensor to check."""
 
-MOST = 1 << 20
+LARGEST_COUNT = 1 << 20
+"""No model has more layers, heads or the like."""
 
 KINDS = {
     "CausalLM": "a causal language model",
@@ -30,39 +35,6 @@ KINDS = {
     "ConditionalGeneration": "a sequence-to-sequence model",
 }
 """What a model is by the end of its class's name, where people call it differently."""
-
-
-@contextmanager
-def refusing(title: str, folder: Path | None = None, trust_remote_code: bool = True) -> Iterator[None]:
-    """Turns whatever goes wrong in the block into one line about the model ``title``.
-
-    Raises:
-        LceError: anything was raised. If the model in ``folder`` has code of its own, not ``trust_remote_code`` is
-            taken for the reason.
-    """
-    try:
-        yield
-    except (LceError, Stopped, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    # The libraries read files that anybody may have written, and end on broken ones with whatever their code happens
-    # to raise, a panic of the tokenizers' Rust included, which is no Exception.
-    except BaseException as error:
-        if not trust_remote_code and folder and has_code(folder):
-            raise LceError(
-                f"{title}: brings code of its own, which is run only with --trust_remote_code true"
-            ) from error
-        said = (
-            str(error) if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: {error}"
-        )
-        reason = " ".join(said.split()).encode(errors="backslashreplace").decode()
-        raise LceError(f"{title}: cannot be loaded ({reason[:300]})") from error
-
-
-def has_code(folder: Path) -> bool:
-    """Whether the model in ``folder`` names classes of its own for itself, or for its tokenizer."""
-    files = [folder / CONFIG, folder / "tokenizer_config.json"]
-    contents = [read_json(file) for file in files if file.is_file()]
-    return any(isinstance(content, dict) and content.get("auto_map") for content in contents)
 
 
 def read_config(
@@ -95,24 +67,12 @@ def _check_counts(folder: Path, content: Any) -> None:
     for key, value in content.items():
         if isinstance(value, dict):
             _check_counts(folder, value)
-        elif COUNTS.search(key) and isinstance(value, int | float) and not abs(value) <= MOST:
+        elif COUNTS.search(key) and isinstance(value, int | float) and not abs(value) <= LARGEST_COUNT:
             raise LceError(f"{folder / CONFIG}: {key} is {value:g}; no model has so many")
 
 
-def named_class(config: PreTrainedConfig) -> str:
-    """The first class that a configuration names as the model's; "" if it names none."""
-    names = config.architectures
-    return str(names[0]) if isinstance(names, list | tuple) and names else ""
-
-
-def own_classes(config: PreTrainedConfig) -> dict[str, str]:
-    """The classes in the code that comes with a model, by the class of transformers that they stand for."""
-    named = getattr(config, "auto_map", None)
-    return {str(auto): str(own) for auto, own in named.items()} if isinstance(named, dict) else {}
-
-
 def check_is_masked(name: str | Path, config: PreTrainedConfig) -> None:
-    """Raises LceError if the configuration says that the model is none that predicts masked words."""
+    """Raises LceError if the configuration says that the model is no masked language model."""
     from transformers.models.auto import modeling_auto as known
 
     masked = known.MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config.model_type)
@@ -128,3 +88,48 @@ def check_is_masked(name: str | Path, config: PreTrainedConfig) -> None:
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", task).lower()
     kind = KINDS.get(task, f"a model for {words}" if words else "another kind of model")
     raise LceError(f"model {name}: is {kind} ({architecture}); this command needs a masked language model")
+
+
+def named_class(config: PreTrainedConfig) -> str:
+    """The first class that a configuration names as the model's; "" if it names none."""
+    names = config.architectures
+    return str(names[0]) if isinstance(names, list | tuple) and names else ""
+
+
+def own_classes(config: PreTrainedConfig) -> dict[str, str]:
+    """The classes in the code that comes with a model, by the class of transformers that they stand for."""
+    named = getattr(config, "auto_map", None)
+    return {str(auto): str(own) for auto, own in named.items()} if isinstance(named, dict) else {}
+
+
+def has_code(folder: Path) -> bool:
+    """Whether the model in ``folder`` names classes of its own for itself, or for its tokenizer."""
+    files = [folder / CONFIG, folder / "tokenizer_config.json"]
+    contents = [read_json(file) for file in files if file.is_file()]
+    return any(isinstance(content, dict) and content.get("auto_map") for content in contents)
+
+
+@contextmanager
+def refusing(title: str, folder: Path | None = None, trust_remote_code: bool = True) -> Iterator[None]:
+    """Turn whatever goes wrong in the block into one line about the model ``title``.
+
+    Raises:
+        LceError: anything was raised. If the model in ``folder`` has code of its own and ``trust_remote_code`` is
+            false, that is given as the reason.
+    """
+    try:
+        yield
+    except (LceError, Stopped, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    # The libraries read files that anybody may have written, and end on broken ones with whatever their code happens
+    # to raise, a panic of the tokenizers' Rust included, which is no Exception.
+    except BaseException as error:
+        if not trust_remote_code and folder and has_code(folder):
+            raise LceError(
+                f"{title}: brings code of its own, which is run only with --trust_remote_code true"
+            ) from error
+        said = (
+            str(error) if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: {error}"
+        )
+        reason = " ".join(said.split()).encode(errors="backslashreplace").decode()
+        raise LceError(f"{title}: cannot be loaded ({reason[:300]})") from error

@@ -1,7 +1,7 @@
-"""Opening a model that others made: from its folder alone, nothing unpickled, no code of its own run unasked.
+"""Opening a model that others made: from its folder alone, nothing unpickled, its own code run only on request.
 
-A model's files are not to be trusted: a configuration may ask for a thousand times the weights that lie beside it, a
-tokenizer may name tokens that it does not have. What does not fit is refused in one line, before memory is taken.
+A model's files are not to be trusted: a configuration may ask for a thousand times the weights that are stored with it,
+a tokenizer may name tokens that it does not have. What does not fit is refused in one line, before memory is taken.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch.nn.modules import module as registration
 
 from lce.foundations.errors import LceError
 from lce.foundations.logs import hide_weight_bars
-from lce.models.kinds import MOST, check_is_masked, read_config, refusing
-from lce.models.logits import _two_sentences, masked_logits
+from lce.models.kinds import check_is_masked, read_config, refusing
+from lce.models.logits import masked_logits
 from lce.storage.checkpoint import weight_files
 from lce.storage.safetensors_file import read_header
 
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 LARGEST_BUFFER = 1 << 26
 """Entries of what a model makes itself and files do not hold: a causal mask of 8,192 positions."""
+
+ALWAYS_ALLOWED = 1 << 20
+"""Weights that a configuration may ask for however few its files hold."""
+
 PROBE = "She is here, isn't she? Ünï-\u4e2d\u6587 \u2603\U0001f600 x1y2 qzxj"
-"""Words, accents, signs and letters that few tokenizers know: what most ways to split a text come across."""
+"""A text to try a tokenizer on: words, accents, signs, and letters that few tokenizers know."""
 
 
 def load_masked_lm(
@@ -45,26 +49,6 @@ def load_masked_lm(
         LceError: nothing of this name can be loaded, it is no masked language model, its tokenizer has no
             mask token or is not a fast one, or its configuration, weights and vocabulary do not fit each other.
     """
-    model, tokenizer = _open_masked_lm(name, trust_remote_code)
-    with refusing(f"model {name}"), torch.no_grad():  # what only computing shows
-        tokenizer.model_max_length = int(min(tokenizer.model_max_length, longest_input(model)))
-        masked_logits(model, *_two_sentences(model))
-    return model, tokenizer
-
-
-def longest_input(model: PreTrainedModel) -> int:
-    """The number of tokens that ``model`` takes, special ones included.
-
-    RoBERTa and its kin count positions from behind the padding's, so theirs is less than their configuration says.
-    """
-    positions = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-    reserved = positions.padding_idx if isinstance(positions, nn.Embedding) else None
-    longest: int = getattr(model.config, "max_position_embeddings", 0) or 10**9
-    return longest if reserved is None else longest - reserved - 1
-
-
-def _open_masked_lm(name: str | Path, trust_remote_code: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """As `load_masked_lm`, but for what only computing with the model shows."""
     from transformers import AutoModelForMaskedLM
 
     folder, config = read_config(name, trust_remote_code)
@@ -79,7 +63,23 @@ def _open_masked_lm(name: str | Path, trust_remote_code: bool) -> tuple[PreTrain
     if missing:
         raise LceError(f"model {name}: is no masked language model; its checkpoint lacks {', '.join(missing[:3])}")
     check_tokenizer(name, tokenizer, model)
+    with refusing(f"model {name}"), torch.no_grad():  # some models fail only when they compute
+        tokenizer.model_max_length = int(min(tokenizer.model_max_length, longest_input(model)))
+        ids, attention = torch.arange(12).view(2, 6), torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
+        masked_logits(model, ids % model.config.vocab_size, attention, torch.tensor([1, 4, 8]))
     return model, tokenizer
+
+
+def longest_input(model: PreTrainedModel) -> int:
+    """The number of tokens that ``model`` takes, special ones included.
+
+    RoBERTa and its relatives start to count positions after the padding's, so they take fewer than their configuration
+    says.
+    """
+    positions = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    reserved = positions.padding_idx if isinstance(positions, nn.Embedding) else None
+    longest: int = getattr(model.config, "max_position_embeddings", 0) or 10**9
+    return longest if reserved is None else longest - reserved - 1
 
 
 def load_weights(
@@ -124,7 +124,7 @@ def fitting(name: str | Path, folder: Path) -> Iterator[None]:
         size = 0 if parameter is None else parameter.numel()
         total += size - made.get((id(owner), key), 0)
         made[id(owner), key] = size
-        if len(made) > 4 * len(entries) + 256 or total > 4 * stored + MOST:  # tied weights may be stored once
+        if len(made) > 4 * len(entries) + 256 or total > 4 * stored + ALWAYS_ALLOWED:  # tied weights may be stored once
             refuse()
 
     def measure(owner: nn.Module, key: str, buffer: Tensor | None) -> None:

@@ -1,64 +1,69 @@
-"""The patch between two checkpoints of any size."""
+"""The patch between two models of any size, each a checkpoint or in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lce.foundations.errors import LceError
-from lce.foundations.threads import by_tensor, ordered
 from lce.patch.format import Patch
-from lce.patch.record import CODES, Parameter, RawChange
-from lce.patch.writer import PatchWriter
-from lce.storage.arrays import CHUNK, as_bytes, bits
-from lce.storage.checkpoint import Checkpoint, common_tensors
-from lce.storage.digests import digest, hasher
-from lce.storage.hub import resolve
-from lce.storage.safetensors_file import Entry
+from lce.patch.readers import opened
+from lce.patch.record import PATCHABLE, Parameter
+from lce.patch.writer import Made, write_patch
+from lce.storage.arrays import CHUNK, Array, as_bytes, bits, digest, hasher
+from lce.storage.changes import Change
+from lce.storage.checkpoint import Readable, common_tensors
 
-Made = tuple[RawChange, Parameter]
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def patch_between(
-    base: str | Path, edited: str | Path, path: str | Path, keep_old: bool = True, skip_unmatched: bool = False
+    base: str | Path | nn.Module,
+    edited: str | Path | nn.Module,
+    path: str | Path,
+    keep_old: bool = True,
+    skip_unmatched: bool = False,
 ) -> Patch:
-    """Write to ``path`` the patch that turns the checkpoint ``base`` into ``edited``: every weight whose bits differ.
+    """Write to ``path`` the patch that turns ``base`` into ``edited``: every weight whose bits differ.
 
     Args:
+        base, edited: folders, names on the Hugging Face hub, or models in memory.
         keep_old: with the values of ``base``, so that the patch can be reverted.
         skip_unmatched: leave out tensors that only one of the two has, instead of refusing.
 
     Raises:
         LceError: the two have other tensors, shapes or dtypes, or do not differ.
     """
-    before, after = Checkpoint(resolve(base)), Checkpoint(resolve(edited))
+    before, after = opened(base), opened(edited)
     names = common_tensors(before, after, lambda name, entry: True, skip_unmatched)
     for name, counterpart in names.items():
         if (one := before.entries[name].code) != (other := after.entries[counterpart].code):
-            raise LceError(f"{name}: is {one} in {base}, {other} in {edited}; a patch keeps the type")
+            raise LceError(f"{name}: is {one} in {before.title}, {other} in {after.title}; a patch keeps the type")
 
     def made(name: str) -> Made | None:
         old = before.entries[name]
         found = _difference(old, after.entries[names[name]])
         if found is None:
             return None
-        if old.code not in CODES:
+        if old.code not in PATCHABLE:
             raise LceError(f"{name}: differs, but a patch cannot hold weights of type {old.code}")
         change, sha256, sha256_after = found
-        return change, Parameter(old.shape, old.code, len(change.indices), sha256, sha256_after)
+        return Made(change, Parameter(old.shape, old.code, len(change.indices), sha256, sha256_after), True)
 
-    sizes = {name: before.entries[name].nbytes for name in names}
-    with PatchWriter.to(path, {"target": str(base), "edited": str(edited)}, keep_old) as writer:
-        for name, found in in_order(made, sizes):
-            writer.add(name, *found)
-        if not writer.parameters:
-            raise LceError(f"{base} and {edited}: have the same weights; there is nothing to put in a patch")
-    return Patch.open(path, allow_non_finite=True)
+    return write_patch(
+        path,
+        made,
+        {name: before.entries[name].nbytes for name in names},
+        {"target": before.title, "edited": after.title},
+        keep_old,
+        refuse_if_void=f"{before.title} and {after.title}: have the same weights; there is nothing to put in a patch",
+    )
 
 
-def _difference(old: Entry, new: Entry) -> tuple[RawChange, str, str] | None:
+def _difference(old: Readable, new: Readable) -> tuple[Change[Array], str, str] | None:
     """The entries whose bits differ, and the digests of both tensors."""
     indices, before, after = [], [], []
     hashers = [hasher(entry.code, entry.shape) for entry in (old, new)]
@@ -77,11 +82,4 @@ def _difference(old: Entry, new: Entry) -> tuple[RawChange, str, str] | None:
     digests = [found.hexdigest() for found in hashers]
     if indices[0][0] >= CHUNK:  # what came before the first difference was not handed in
         digests = [digest(entry.chunks(), entry.code, entry.shape) for entry in (old, new)]
-    return RawChange(*map(np.concatenate, (indices, after, before))), digests[0], digests[1]
-
-
-def in_order(made: Callable[[str], Made | None], sizes: dict[str, int]) -> Iterator[tuple[str, Made]]:
-    """What is ``made`` of each parameter, without those of which nothing is; ``sizes`` are in bytes."""
-    for name, found in ordered(made, sizes, by_tensor("Making the patch", sizes)):
-        if found is not None:
-            yield name, found
+    return Change(np.concatenate(indices), np.concatenate(after), old.shape, np.concatenate(before)), *digests

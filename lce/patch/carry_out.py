@@ -6,22 +6,20 @@ hashed once. What the patch cannot prove in this way, because nobody knew the wh
 the SHA-256 of the parameter as it was before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from lce.foundations.errors import LceError
-from lce.patch.format import Patch, same_bits
-from lce.storage.arrays import Array, as_bytes, within
-from lce.storage.digests import hasher
+from lce.patch.record import same_bits
+from lce.patch.stored_changes import StoredChanges
+from lce.storage.arrays import Array, as_bytes, hasher, within
 
 Which = Literal["new", "old"]
 """What is put in: the patch's new values (apply), or its old ones (revert)."""
 
 
 def carried_out(
-    patch: Patch, name: str, which: Which, chunks: Iterable[tuple[int, Array]]
+    changes: StoredChanges, name: str, which: Which, chunks: Iterable[tuple[int, Array]]
 ) -> Iterator[tuple[int, Array]]:
     """The ``chunks`` of parameter ``name``, each with the position of its first entry, with values put in, in place.
 
@@ -29,7 +27,7 @@ def carried_out(
         LceError: the parameter is not what the patch was made for, or does not become what the patch says. This may be
             known after the last chunk only, so nothing may be kept before.
     """
-    about, change = patch.parameters[name], patch.changes[name]
+    about, change = changes.parameters[name], changes[name]
     before: str | None
     after: str | None
     if which == "new":

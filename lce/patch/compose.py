@@ -9,8 +9,6 @@ Where both touch it, and
 - anything else, they were made for different models, and are refused.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +17,10 @@ import numpy as np
 from lce.foundations.errors import LceError
 from lce.foundations.overwriting import check_other_file
 from lce.patch.format import Patch
-from lce.patch.record import Parameter, RawChange
-from lce.patch.writer import PatchWriter
+from lce.patch.record import Parameter, same_bits
+from lce.patch.writer import Made, write_patch
 from lce.storage.arrays import Array, bits
+from lce.storage.changes import Change
 
 LISTED = 3
 
@@ -36,19 +35,20 @@ def compose(first: Patch, second: Patch, path: str | Path, prefer: Literal["firs
         LceError: the two were made for different models, there is a conflict and nobody is preferred, or ``path`` is
             one of them.
     """
-    check_other_file(path, *filter(None, (first.file, second.file)))
+    check_other_file(path, first.file, second.file)
     conflicts = []
     shared = [name for name in first.parameters if name in second.parameters]
     for name in shared:
         one, other = first.parameters[name], second.parameters[name]
-        if (one.shape, one.dtype) != (other.shape, other.dtype):
+        in_sequence = _in_sequence(first, second, name)
+        if (one.shape, one.dtype) != (other.shape, other.dtype) or not (in_sequence or one.sha256 == other.sha256):
             raise LceError(f"{name}: the two patches were made for different models")
-        if _in_sequence(first, second, name):
-            _check_sequence(first.changes[name], second.changes[name], name)
+        change, then = first.changes[name], second.changes[name]
+        if in_sequence:  # whatever their digests say, the second one's old values are to be what the first one leaves
+            if then.old is not None and len(_conflicts(change, change.new, then, then.old)):
+                raise LceError(f"{name}: the second patch has other old values than the first one's new ones")
         else:
-            if one.sha256 != other.sha256:
-                raise LceError(f"{name}: the two patches were made for different models")
-            where = _conflicts(first.changes[name], second.changes[name])
+            where = _conflicts(change, change.new, then, then.new)
             if len(where):
                 places = ", ".join(map(str, where[:LISTED].tolist())) + (", …" if len(where) > LISTED else "")
                 conflicts.append(f"{name} at {len(where):,} weights ({places})")
@@ -59,52 +59,42 @@ def compose(first: Patch, second: Patch, path: str | Path, prefer: Literal["firs
             "say with --prefer first or --prefer second whose shall stay"
         )
     provenance = {"composed_of": [first.provenance, second.provenance], "conflicts": conflicts, "preferred": prefer}
-    with PatchWriter.to(path, provenance, keep_old=first.has_old and second.has_old, keep_full=False) as writer:
-        moves = False
-        for name in [*first.parameters, *(name for name in second.parameters if name not in shared)]:
-            change, about = _composed(first, second, name, prefer)
-            writer.add(name, change, about)
-            moves = moves or change.old is None or not np.array_equal(bits(change.new), bits(change.old))
-        if not moves:
-            raise LceError("the two patches take back what each other does; together they change nothing")
-    return Patch.open(path, allow_non_finite=True)
-
-
-def _check_sequence(one: RawChange, other: RawChange, name: str) -> None:
-    """Raises LceError if the second patch did not find what the first one leaves, whatever their digests say."""
-    shared = np.intersect1d(one.indices, other.indices, assume_unique=True)
-    if other.old is not None:
-        left, found = (
-            bits(values[np.searchsorted(change.indices, shared)])
-            for change, values in ((one, one.new), (other, other.old))
-        )
-        if not np.array_equal(left, found):
-            raise LceError(f"{name}: the second patch has other old values than the first one's new ones")
+    return write_patch(
+        path,
+        lambda name: _composed(first, second, name, prefer),
+        first.changes.sizes | second.changes.sizes,
+        provenance,
+        keep_old=first.has_old and second.has_old,
+        keep_full=False,
+        refuse_if_void="the two patches take back what each other does; together they change nothing",
+    )
 
 
 def _in_sequence(first: Patch, second: Patch, name: str) -> bool:
     return first.parameters[name].sha256_after == second.parameters[name].sha256
 
 
-def _composed(first: Patch, second: Patch, name: str, prefer: str | None) -> tuple[RawChange, Parameter]:
+def _composed(first: Patch, second: Patch, name: str, prefer: str | None) -> Made:
     for only, other in ((first, second), (second, first)):
         if name not in other.parameters:
-            return only.changes[name], only.parameters[name]
+            change = only.changes[name]
+            return Made(change, only.parameters[name], not same_bits(change.new, change.old))
     one, two, about = first.changes[name], second.changes[name], first.parameters[name]
     in_sequence = _in_sequence(first, second, name)
     change = _union(one, two, first_wins=not in_sequence and prefer == "first")
     after = second.parameters[name].sha256_after if in_sequence else None
-    return change, Parameter(about.shape, about.dtype, len(change.indices), about.sha256, after)
+    about = Parameter(about.shape, about.dtype, len(change.indices), about.sha256, after)
+    return Made(change, about, not same_bits(change.new, change.old))
 
 
-def _union(one: RawChange, two: RawChange, first_wins: bool) -> RawChange:
+def _union(one: Change[Array], two: Change[Array], first_wins: bool) -> Change[Array]:
     """All weights of both; where both have a new value one of them wins, and the old one is the first's."""
     indices = np.union1d(one.indices, two.indices)
     news = [(two.indices, two.new), (one.indices, one.new)]
     new = _filled(indices, news if first_wins else news[::-1])
     if one.old is None or two.old is None:
-        return RawChange(indices, new)
-    return RawChange(indices, new, _filled(indices, [(two.indices, two.old), (one.indices, one.old)]))
+        return Change(indices, new, one.shape)
+    return Change(indices, new, one.shape, _filled(indices, [(two.indices, two.old), (one.indices, one.old)]))
 
 
 def _filled(indices: Array, parts: list[tuple[Array, Array]]) -> Array:
@@ -115,8 +105,10 @@ def _filled(indices: Array, parts: list[tuple[Array, Array]]) -> Array:
     return values
 
 
-def _conflicts(one: RawChange, other: RawChange) -> Array:
-    """Positions that both change, to different values."""
+def _conflicts(one: Change[Array], values: Array, other: Change[Array], others: Array) -> Array:
+    """Positions that both change and at which ``values`` of the first and ``others`` of the second are not the same."""
     shared = np.intersect1d(one.indices, other.indices, assume_unique=True)
-    first, second = (bits(change.new[np.searchsorted(change.indices, shared)]) for change in (one, other))
+    first, second = (
+        bits(part[np.searchsorted(change.indices, shared)]) for change, part in ((one, values), (other, others))
+    )
     return shared[first != second]

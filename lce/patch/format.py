@@ -22,48 +22,41 @@ have neither digests nor lce_sha256 nor sha256_old; they load, with a warning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lce.foundations.errors import LceError
-from lce.patch.record import (
-    Parameter,
-    RawChange,
-    base_fingerprint,
-    is_finite,
-    read_parameters,
-    with_version,
-)
-from lce.patch.writer import PatchWriter
-from lce.storage.arrays import Array, bits
-from lce.storage.position_codec import decode
-from lce.storage.safetensors_file import Entry, digests_of, read_checked, read_header, read_record
+from lce.patch.check import State, verify
+from lce.patch.readers import opened
+from lce.patch.record import Parameter, base_fingerprint, read_parameters
+from lce.patch.stored_changes import StoredChanges
+from lce.storage.safetensors_file import digests_of, read_header, read_record
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from lce.storage.changes import Changes
+    from torch import nn
 
 
 @dataclass(frozen=True)
 class Patch:
-    """Changed weights by parameter, what identifies each whole parameter, and the edit's provenance.
+    """A patch file: changed weights by parameter, what identifies each whole parameter, and the edit's provenance.
 
-    ``changes`` of a loaded patch are read from the file parameter by parameter, each time they are asked for.
+    Each of the ``changes`` is read from the file when it is asked for.
     """
 
-    parameters: dict[str, Parameter]
-    changes: Mapping[str, RawChange]
+    changes: StoredChanges
     provenance: dict[str, Any]
 
     @property
-    def file(self) -> Path | None:
-        """Where its changes are read from; None if they are in memory."""
-        return Path(self.changes.path) if isinstance(self.changes, StoredChanges) else None
+    def file(self) -> Path:
+        return self.changes.path
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """What the patch says of each parameter that it changes."""
+        return self.changes.parameters
 
     @property
     def base_fingerprint(self) -> str:
@@ -76,33 +69,19 @@ class Patch:
         return sum(parameter.count for parameter in self.parameters.values())
 
     @property
+    def moved(self) -> dict[str, int]:
+        """Of each parameter, how many weights change at this α; all of the patch's where it has no old values."""
+        return {name: len(change.moved) for name, change in self.changes.items()}
+
+    @property
     def has_old(self) -> bool:
         """Whether the patch can be reverted."""
-        return self._has("old")
+        return "old" in self.changes.parts
 
     @property
     def has_full(self) -> bool:
-        """Whether the patch can be scaled to another α."""
-        return self._has("full")
-
-    def _has(self, part: str) -> bool:
-        if isinstance(self.changes, StoredChanges):
-            return part in self.changes.parts
-        return all(getattr(change, part) is not None for change in self.changes.values())
-
-    @classmethod
-    def create(cls, changes: Changes, base: Mapping[str, Tensor], provenance: dict[str, Any]) -> Patch:
-        """A patch that makes ``changes`` to ``base`` (all parameters that change, as they are before)."""
-        from lce.patch.on_modules import created
-
-        parameters, stored = created(changes, base)
-        return cls(parameters, stored, with_version(provenance))
-
-    def save(self, path: str | Path) -> None:
-        """Write the file, atomically."""
-        with PatchWriter.to(path, self.provenance) as writer:
-            for name, change in self.changes.items():
-                writer.add(name, change, self.parameters[name])
+        """Whether the patch has values at α = 1: of an edit that is linear in α, unless they were left out."""
+        return "full" in self.changes.parts
 
     @classmethod
     def load(cls, path: str | Path, allow_non_finite: bool = False) -> Patch:
@@ -126,11 +105,10 @@ class Patch:
         record = read_record(metadata, path)
         try:
             parameters = read_parameters(record)
-            digests = digests_of(record, path)
-            changes = StoredChanges(path, entries, parameters, digests, allow_non_finite)
-            return cls(parameters, changes, record["provenance"])
+            changes = StoredChanges(path, entries, parameters, digests_of(record, path), allow_non_finite)
         except LceError as error:
             raise LceError(f"{path}: {error}") from error
+        return cls(changes, record["provenance"])
 
     def apply(self, model: nn.Module) -> nn.Module:
         """An edited copy of ``model``.
@@ -138,80 +116,26 @@ class Patch:
         Raises:
             LceError: ``model`` is not the patch's base, or would not become what the patch says.
         """
-        from lce.patch.on_modules import apply
-
-        return apply(self, model)
+        edited = copy.deepcopy(model)
+        self.apply_(edited)
+        return edited
 
     def apply_(self, model: nn.Module) -> None:
         """As `apply`, in place; ``model`` stays as it is if anything is refused."""
-        from lce.patch.on_modules import apply_
+        from lce.patch.on_modules import put_in_
 
-        apply_(self, model)
+        put_in_(self.changes, model, "new")
 
     def revert_(self, model: nn.Module) -> None:
         """Take the edit back, in place; LceError and no change if ``model`` is not the base with this patch applied."""
-        from lce.patch.on_modules import revert_
+        from lce.patch.on_modules import put_in_
 
-        revert_(self, model)
+        put_in_(self.changes, model, "old")
 
-    def check_revertible(self) -> None:
-        """Raises LceError if the old values were left out."""
-        if not self.has_old:
-            raise LceError("this patch was made without the old values, so it cannot be taken back")
+    def verify(self, model: str | Path | nn.Module) -> State:
+        """Whether ``model`` is the patch's "base", or that base "patched"; a folder, a name on the hub, or a module.
 
-    def check_parameter(self, name: str, found: tuple[tuple[int, ...], str] | None) -> None:
-        """Raises LceError unless a model's parameter has the patch's shape and dtype; None is one it does not have."""
-        wanted = self.parameters[name]
-        if found is None:
-            raise LceError(f"the model has no parameter {name}; it is not the base of this patch")
-        if found != (wanted.shape, wanted.dtype):
-            raise LceError(
-                f"{name} is {found[1]} {found[0]} in the model, {wanted.dtype} {wanted.shape} in the patch; "
-                "it is not the base of this patch"
-            )
-
-
-class StoredChanges(Mapping[str, RawChange]):
-    """The changes of a patch file, each read and checked when it is asked for."""
-
-    def __init__(
-        self,
-        path: str | Path,
-        entries: dict[str, Entry],
-        parameters: dict[str, Parameter],
-        digests: dict[str, str],
-        allow_non_finite: bool,
-    ) -> None:
-        self.path, self.digests = path, digests
-        self.entries, self.parameters, self.allow_non_finite = entries, parameters, allow_non_finite
-        self.parts = {name.partition("/")[0] for name in entries} - {"steps"} | {"new"}
-        expected = {f"{part}/{name}" for name in parameters for part in {*self.parts, "steps"}}
-        different = sorted(expected ^ set(entries)) or sorted(self.parts - {"new", "old", "full"})
-        if different:
-            raise LceError(f"its tensors are not those of its metadata ({', '.join(map(repr, different[:3]))})")
-
-    def __getitem__(self, name: str) -> RawChange:
-        about = self.parameters[name]
-        where = f"{self.path}: {name}"
-        for part in self.parts:
-            entry = self.entries[f"{part}/{name}"]
-            if entry.code != about.dtype or entry.shape != (about.count,):
-                expected, found = f"{about.dtype} ({about.count},)", f"{entry.code} {entry.shape}"
-                raise LceError(f"{where}: expected {expected} as {part} values, found {found}")
-        steps = read_checked(self.entries[f"steps/{name}"], self.digests)
-        indices = decode(steps, about.count, about.size, where)
-        values = {part: read_checked(self.entries[f"{part}/{name}"], self.digests) for part in self.parts}
-        if not self.allow_non_finite and not all(is_finite(part, about.dtype) for part in values.values()):
-            raise LceError(f"{where}: holds a value that is not finite")
-        return RawChange(indices, values["new"], values.get("old"), values.get("full"))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.parameters)
-
-    def __len__(self) -> int:
-        return len(self.parameters)
-
-
-def same_bits(one: Array, other: Array | None) -> bool:
-    """Whether two vectors are the same, zeros' signs and NaN included; nothing is the same as None."""
-    return other is not None and np.array_equal(bits(one), bits(other))
+        Raises:
+            LceError: it is neither, or the patch does not hold enough to tell.
+        """
+        return verify(self.changes, opened(model))

@@ -1,7 +1,5 @@
 """One self-contained HTML page about a patch: where it comes from, what it measured, where its weights sit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader

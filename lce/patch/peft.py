@@ -20,11 +20,12 @@ from lce.foundations.atomic_files import new_folder
 from lce.foundations.errors import LceError
 from lce.models.kinds import read_config, refusing
 from lce.models.loading import fitting
+from lce.patch.check import check
 from lce.patch.format import Patch
 from lce.patch.loading import model_class
-from lce.patch.on_folders import check_applies
-from lce.patch.on_modules import Tensors
+from lce.patch.on_modules import in_torch
 from lce.storage.changes import Change
+from lce.storage.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +45,7 @@ def to_peft(patch: Patch, base: str | Path, output: str | Path) -> int:
     if not patch.has_old:
         raise LceError("an adapter adds differences, and this patch was made without the old values")
     _check_modules(patch, base)
-    check_applies(base, patch)
+    check(patch.changes, Checkpoint(base))
     needed = {name: ceil(about.count / sum(about.shape)) for name, about in patch.parameters.items()}
     rank = max(needed.values())
     for name, about in patch.parameters.items():
@@ -55,9 +56,9 @@ def to_peft(patch: Patch, base: str | Path, output: str | Path) -> int:
                 f"{rank} · {sum(about.shape)} entries do not fit into {about.size:,}; ship the patch itself"
             )
     tensors = {}
-    for name, change in Tensors(patch).items():
+    for name, about in patch.parameters.items():
         module = PREFIX + name.removesuffix(".weight")
-        weights, indices = _entries(change, rank * sum(change.shape))
+        weights, indices = _entries(in_torch(patch.changes, name), rank * sum(about.shape))
         tensors[f"{module}.shira_weight"], tensors[f"{module}.shira_indices"] = weights, indices
     config = {
         "peft_type": "SHIRA",

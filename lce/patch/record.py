@@ -1,6 +1,8 @@
-"""What the metadata of a patch file says, written and read: strictly, because a patch comes from somebody else."""
+"""What the metadata of a patch file says, written and read: strictly, because a patch comes from somebody else.
 
-from __future__ import annotations
+"format" names the kind of body: here sparse weights. A body of another kind, such as the vectors and the site of a
+feature or a direction, would come in under another name there.
+"""
 
 import re
 from collections.abc import Mapping
@@ -12,32 +14,16 @@ from typing import Any
 import numpy as np
 
 from lce.foundations.errors import LceError
-from lce.storage.arrays import Array
-from lce.storage.digests import combined
+from lce.storage.arrays import Array, bits, combined
 
 FORMAT = "lce-patch"
 FORMAT_VERSION = 1
 REQUIRED = {"format", "version", "parameters", "base_fingerprint", "provenance"}
 NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
-CODES = ("F64", "F32", "F16", "BF16")
+PATCHABLE = ("F64", "F32", "F16", "BF16")
 """Types of weights that can be patched, as safetensors files name them."""
-
-
 MOST_SIDES, MOST_WEIGHTS, MOST_NESTED = 8, 2**40, 20
 """Beyond what any model has; who claims more wants memory or time."""
-
-
-@dataclass(frozen=True)
-class RawChange:
-    """New values for some weights of one parameter, as they lie in the file, all of shape (n,).
-
-    ``indices`` are sorted flat positions (int64); the values are bits where numpy has no such type.
-    """
-
-    indices: Array
-    new: Array
-    old: Array | None = None
-    full: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -58,22 +44,18 @@ class Parameter:
         return prod(self.shape)
 
 
-def with_version(provenance: dict[str, Any]) -> dict[str, Any]:
-    return {**provenance, "library_version": version("lce")}
-
-
 def base_fingerprint(parameters: Mapping[str, Parameter]) -> str:
     return combined({name: parameter.sha256 for name, parameter in parameters.items()})
 
 
-def record_of(parameters: Mapping[str, Parameter], provenance: dict[str, Any]) -> dict[str, Any]:
+def record_of(parameters: Mapping[str, Parameter], provenance: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata of a patch."""
     return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "base_fingerprint": base_fingerprint(parameters),
         "parameters": {name: asdict(parameter) for name, parameter in parameters.items()},
-        "provenance": with_version(provenance),
+        "provenance": {**provenance, "library_version": version("lce")},
     }
 
 
@@ -106,8 +88,8 @@ def _parameter(name: str, about: Any) -> Parameter:
     is_shape = len(shape) <= MOST_SIDES and all(type(side) is int and 1 <= side < MOST_WEIGHTS for side in shape)
     if not is_shape or prod(shape) >= MOST_WEIGHTS:
         raise LceError(f"{name}: {str(shape)[:80]} is no shape of a parameter")
-    if about["dtype"] not in CODES:
-        raise LceError(f"{name}: {about['dtype'][:20]!r} is none of {', '.join(CODES)}")
+    if about["dtype"] not in PATCHABLE:
+        raise LceError(f"{name}: {about['dtype'][:20]!r} is none of {', '.join(PATCHABLE)}")
     if type(about["count"]) is not int or not 1 <= about["count"] <= prod(shape):
         raise LceError(f"{name}: {str(about['count'])[:20]} weights of a parameter of shape {shape} cannot change")
     digests = [about["sha256"], about["sha256_after"], about.get("sha256_old")]
@@ -126,6 +108,11 @@ def check_name(name: str) -> None:
     """Raises LceError for what cannot be a parameter's name."""
     if not NAME.fullmatch(name):
         raise LceError(f"{name[:80]!r}: is no name of a parameter; these are words with dots between them")
+
+
+def same_bits(one: Array, other: Array | None) -> bool:
+    """Whether two vectors are the same, zeros' signs and NaN included; nothing is the same as None."""
+    return other is not None and np.array_equal(bits(one), bits(other))
 
 
 def is_finite(values: Array, dtype: str) -> bool:

@@ -1,7 +1,5 @@
 """What a patch says of itself, made fit for people: it comes from somebody else, so nothing in it is trusted."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass

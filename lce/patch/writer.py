@@ -1,67 +1,91 @@
-"""Writing a patch, parameter by parameter."""
+"""Writing a patch, parameter by parameter: whatever it is made of, this is the one way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lce.foundations.errors import LceError
 from lce.foundations.overwriting import check_replaceable
-from lce.patch.record import (
-    Parameter,
-    RawChange,
-    check_name,
-    record_of,
-)
-from lce.storage.digests import whole_digest
+from lce.foundations.threads import by_tensor, ordered
+from lce.patch.format import Patch
+from lce.patch.record import Parameter, check_name, record_of
+from lce.storage.arrays import Array, whole_digest
+from lce.storage.changes import Change
 from lce.storage.position_codec import encode
-from lce.storage.safetensors_file import (
-    TensorWriter,
-)
+from lce.storage.safetensors_file import TensorWriter
 
 if TYPE_CHECKING:
-    pass
+    from torch import Tensor
 
 
-class PatchWriter:
-    """Writes a patch parameter by parameter."""
+class Made(NamedTuple):
+    """What a patch holds of one parameter, what it says of it, and whether a weight of it changes."""
 
-    def __init__(self, tensors: TensorWriter, parts: list[str]) -> None:
-        self.parameters: dict[str, Parameter] = {}
-        self._tensors, self._parts = tensors, parts
+    change: Change[Array]
+    about: Parameter
+    moves: bool
 
-    @classmethod
-    @contextmanager
-    def to(
-        cls, path: str | Path, provenance: dict[str, Any], keep_old: bool = True, keep_full: bool = True
-    ) -> Iterator[PatchWriter]:
-        """A writer whose patch is at ``path`` once the block has succeeded.
 
-        Args:
-            keep_old: with the old values, so that the patch can be reverted.
-            keep_full: with the values at α = 1 where there are any, so that the patch can be scaled.
+def made_of(change: Change[Tensor], sha256: str, sha256_after: str | None) -> Made:
+    """What goes into a patch of a change in memory.
 
-        Raises:
-            LceError: nothing was added, the disk is full, or ``path`` is a file that is no patch.
-        """
-        check_replaceable(path, "patch")
-        with TensorWriter.to(path) as tensors:
-            writer = cls(tensors, ["new"] + ["old"] * keep_old + ["full"] * keep_full)
-            yield writer
-            if not writer.parameters:
-                raise LceError("patch: changes nothing")
-            tensors.record = record_of(writer.parameters, provenance)
+    Args:
+        sha256, sha256_after: of the whole parameter, before the change and, if it is known, after it.
+    """
+    from lce.storage.torch_bridge import CODES, to_numpy
 
-    def add(self, name: str, change: RawChange, parameter: Parameter) -> None:
-        check_name(name)
-        for part in self._parts:
-            values = getattr(change, part)
-            if values is not None:
-                self._tensors.add(f"{part}/{name}", values, parameter.dtype)
-        self._tensors.add(f"steps/{name}", *encode(change.indices))
-        if change.old is not None:
-            parameter = replace(parameter, sha256_old=whole_digest(change.old, parameter.dtype, change.old.shape))
-        self.parameters[name] = parameter
+    about = Parameter(change.shape, CODES[change.new.dtype], len(change.indices), sha256, sha256_after)
+    return Made(change.each(to_numpy), about, change.moves)
+
+
+def write_patch(
+    path: str | Path,
+    made: Callable[[str], Made | None],
+    sizes: Mapping[str, int],
+    provenance: Mapping[str, Any],
+    keep_old: bool = True,
+    keep_full: bool = True,
+    refuse_if_void: str = "the patch would change no weight",
+) -> Patch:
+    """Write a patch to ``path``, and open it.
+
+    Args:
+        made: makes what goes in of each parameter, None for nothing; it is called in a few threads.
+        sizes: the parameters in order, with the bytes of each, for the progress bar.
+        provenance: what the patch says of where it comes from.
+        keep_old: with the old values, so that the patch can be reverted.
+        keep_full: with the values at α = 1 where there are any, so that the patch can be scaled.
+        refuse_if_void: what the error says if no weight changes.
+
+    Raises:
+        LceError: no weight changes, the disk is full, or ``path`` is a file that is no patch; nothing is written then.
+    """
+    check_replaceable(path, "patch")
+    parts = ["new"] + ["old"] * keep_old + ["full"] * keep_full
+    parameters: dict[str, Parameter] = {}
+    moves = False
+    with TensorWriter.to(path) as tensors:
+        for name, found in ordered(made, sizes, by_tensor("Making the patch", dict(sizes))):
+            if found is not None:
+                parameters[name] = _written(tensors, parts, name, found.change, found.about)
+                moves = moves or found.moves
+        if not moves:
+            raise LceError(refuse_if_void)
+        tensors.record = record_of(parameters, provenance)
+    return Patch.open(path, allow_non_finite=True)
+
+
+def _written(tensors: TensorWriter, parts: list[str], name: str, change: Change[Array], about: Parameter) -> Parameter:
+    """Write what is kept of ``change``; return what the patch says of the parameter."""
+    check_name(name)
+    for part in parts:
+        values = getattr(change, part)
+        if values is not None:
+            tensors.add(f"{part}/{name}", values, about.dtype)
+    tensors.add(f"steps/{name}", *encode(change.indices))
+    if change.old is None:
+        return about
+    return replace(about, sha256_old=whole_digest(change.old, about.dtype, change.old.shape))

@@ -1,19 +1,18 @@
 """Hugging Face checkpoint folders as files: which tensors they hold, under which names, and what identifies them."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from lce.foundations.errors import LceError
 from lce.foundations.files import read_json
-from lce.storage.arrays import bits
-from lce.storage.hub import to_convert
+from lce.storage.arrays import Array, bits
+from lce.storage.hub import resolve, to_convert
 from lce.storage.safetensors_file import Entry, read_header
 
 SINGLE = "model.safetensors"
@@ -28,6 +27,35 @@ EMBEDDING = re.compile(r"(^|\.)(word_embeddings|embed_tokens|wte|shared|embed_in
 HEAD = re.compile(r"(^|\.)(lm_head|decoder|embed_out|proj_out)\.weight$")
 """Names under which tied weights are stored once more."""
 OLD_NORM = re.compile(r"(norm[^.]*)\.(gamma|beta)$", re.IGNORECASE)
+
+
+class Readable(Protocol):
+    """A tensor, in a file or in memory, as an `Entry` shows it. Chunks may be written into; that changes no tensor."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def chunks(self) -> Callable[[], Iterator[tuple[int, Array]]]: ...
+
+
+Found = TypeVar("Found", bound=Readable)
+Found_co = TypeVar("Found_co", bound=Readable, covariant=True)
+
+
+class Reader(Protocol[Found_co]):
+    """A model whose tensors can be read: a `Checkpoint`, or one in memory. ``title`` says to people which it is."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def entries(self) -> Mapping[str, Found_co]: ...
+    def untie(self, names: Collection[str]) -> None: ...
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -57,7 +85,7 @@ def canonical(name: str) -> str:
 
 
 class Checkpoint:
-    """The tensors of a checkpoint folder, by canonical name; nothing is read but headers until it is asked for.
+    """The tensors of a checkpoint, a folder or one of the hub, by canonical name; only headers are read at first.
 
     Attributes:
         entries: where each tensor lies. Constants such as position_ids and second copies of tied weights are left out.
@@ -67,8 +95,8 @@ class Checkpoint:
         LceError: the folder is no safetensors checkpoint, is damaged, or holds a tensor twice.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, model: str | Path) -> None:
+        self.title, self.folder = str(model), resolve(model)
         self.files = weight_files(self.folder)
         self.entries: dict[str, Entry] = {}
         for path in self.files:
@@ -152,14 +180,14 @@ def aligned(names: Iterable[str], wanted: Collection[str]) -> dict[str, str]:
 
 
 def common_tensors(
-    one: Checkpoint, other: Checkpoint, wanted: Callable[[str, Entry], bool], skip_unmatched: bool
+    one: Reader[Found], other: Reader[Found], wanted: Callable[[str, Found], bool], skip_unmatched: bool
 ) -> dict[str, str]:
-    """The ``wanted`` tensors that both have, in the first checkpoint's order and by its names, with the other's names.
+    """The ``wanted`` tensors that both have, in the first model's order and by its names, with the other's names.
 
     What is a second copy of a tied weight in one of them is a tensor of its own if it is one in the other.
 
     Raises:
-        LceError: one of them is in one checkpoint only and is not to be skipped, or has two shapes, or none is left.
+        LceError: one of them is in one model only and is not to be skipped, or has two shapes, or none is left.
     """
     one.untie(other.entries)
     other.untie(one.entries)
@@ -169,11 +197,11 @@ def common_tensors(
     for alone, side in ((set(names) - set(pairs), one), (set(pairs) - set(names), other)):
         if alone and not skip_unmatched:
             listed = ", ".join(sorted(alone)[:5]) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
-            raise LceError(f"only {side.folder} has {listed}; to leave such tensors out, give --skip_unmatched true")
+            raise LceError(f"only {side.title} has {listed}; to leave such tensors out, give --skip_unmatched true")
     common = {name: pairs[name] for name in names if name in pairs}
     for name, counterpart in common.items():
         if (first := one.entries[name].shape) != (second := other.entries[counterpart].shape):
-            raise LceError(f"{name}: has shape {first} in {one.folder}, {second} in {other.folder}")
+            raise LceError(f"{name}: has shape {first} in {one.title}, {second} in {other.title}")
     if not common:
-        raise LceError(f"{one.folder} and {other.folder}: have no such tensor in common")
+        raise LceError(f"{one.title} and {other.title}: have no such tensor in common")
     return common

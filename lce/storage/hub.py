@@ -4,8 +4,6 @@ The hub is asked once for each model and process, and briefly: whoever has the m
 Everything else is then read from the folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Callable, Iterable
@@ -16,6 +14,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from lce.foundations.errors import LceError
+from lce.foundations.paths import shipped
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -24,7 +23,7 @@ PATIENCE = 5.0
 """Time that the hub has to answer before it counts as out of reach [s]."""
 PATTERNS = ["*.json", "*.jinja", "*.md", "*.model", "*.py", "*.safetensors", "*.txt"]
 """Files that are taken from the hub: nothing that has to be unpickled."""
-OTHER_FORMATS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".pkl")
+OTHER_FORMATS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".ot", ".pkl")
 """Ends of the names of files that hold weights in another format than safetensors."""
 READ = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "*.py", "*.model", "tokenizer.json",
@@ -55,12 +54,12 @@ def identity(name: str | Path) -> ModelIdentity:
                 lines.append(f"{path.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n")
     except OSError as error:
         raise LceError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    commit = None if folder == Path(name) else folder.name
+    commit = None if folder == shipped(name) else folder.name
     return ModelIdentity(hashlib.sha256("".join(lines).encode()).hexdigest(), commit)
 
 
 def resolve(name: str | Path, **options: Any) -> Path:
-    """The local folder of a checkpoint: ``name`` itself, or a download of the hub model of that name.
+    """The local folder of a checkpoint: ``name`` itself, one that lce ships, or a download of the hub model so named.
 
     If the hub is out of reach, it is the copy of the model's latest commit in the cache.
 
@@ -71,8 +70,8 @@ def resolve(name: str | Path, **options: Any) -> Path:
         LceError: there is neither such a folder nor such a model, or the model cannot be downloaded.
     """
     try:
-        if Path(name).is_dir():
-            return Path(name)
+        if (folder := shipped(name)).is_dir():
+            return folder
     except OSError as error:
         raise LceError(f"model {str(name)[:80]}: cannot be looked up ({error.strerror})") from error
     return _of_hub(str(name), **options)

@@ -5,8 +5,6 @@ pruned weights had just before they were pruned (a mask switch brings them back)
 subnetwork was made. A folder without it is a dense model.
 """
 
-from __future__ import annotations
-
 import json
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
@@ -38,14 +36,13 @@ class Subnetwork(ModelWeights):
     weights: dict[str, Tensor]
     mask: Mask
     before_pruning: dict[str, Tensor]
-    has_mask: bool = True
 
     def __post_init__(self) -> None:
         self.mask.check(self.weights)
 
-    @property
-    def is_pruned(self) -> bool:
-        return self.has_mask and self.mask.pruned > 0
+    @cached_property
+    def sparsity(self) -> float:
+        return self.mask.sparsity
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -62,8 +59,8 @@ class Subnetwork(ModelWeights):
     def values(self, chunk: Chunk) -> Tensor:
         return self.weights[chunk.name].flatten()[chunk.first : chunk.last]
 
-    def kept(self, chunk: Chunk) -> Tensor | None:
-        return self.mask.kept[chunk.name].flatten()[chunk.first : chunk.last] if self.has_mask else None
+    def kept(self, chunk: Chunk) -> Tensor:
+        return self.mask.kept[chunk.name].flatten()[chunk.first : chunk.last]
 
     def digest(self, name: str, indices: Tensor | None = None, values: Tensor | None = None) -> str:
         return tensor_digest(self.weights[name], indices, values)
@@ -79,7 +76,7 @@ class Subnetwork(ModelWeights):
 
 
 def load_subnetwork(folder: str | Path, names: Iterable[str]) -> Subnetwork:
-    """Read the parameters ``names`` of a model folder, with its mask if it has one.
+    """Read the parameters ``names`` of a subnetwork's folder, with its mask.
 
     Raises:
         LceError: files are missing or damaged, do not fit each other, or a pruned weight is not zero.
@@ -87,8 +84,6 @@ def load_subnetwork(folder: str | Path, names: Iterable[str]) -> Subnetwork:
     folder = Path(folder)
     weights = read_tensors(folder, names)
     extra = folder / SUBNETWORK
-    if not extra.exists():
-        return Subnetwork(str(folder), weights, Mask.dense(weights), {name: torch.empty(0) for name in weights}, False)
     mask = Mask.load(extra / MASK)
     mask.check(weights)
     for name, kept in mask.kept.items():

@@ -39,12 +39,17 @@ def chunks(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Chunk]:
 class ModelWeights(ABC):
     """The weight matrices of one model that a comparison is about."""
 
+    kind = "weight"
     folder: str
 
     @property
     @abstractmethod
+    def sparsity(self) -> float:
+        """Share of the weights that its mask prunes; 0 where there is no mask."""
+
+    @property
     def is_pruned(self) -> bool:
-        """Whether there is a mask that prunes anything."""
+        return self.sparsity > 0
 
     @property
     @abstractmethod
@@ -71,6 +76,12 @@ class ModelWeights(ABC):
     @abstractmethod
     def digest(self, name: str, indices: Tensor | None = None, values: Tensor | None = None) -> str:
         """SHA-256 of a whole parameter, with ``values`` (n,) at ``indices`` (n,) if they are given."""
+
+    def all_kept(self, name: str) -> Tensor:
+        """Which weights of a parameter are kept (bool, the parameter's shape)."""
+        kept = self.kept(self.whole(name))
+        shape = self.shapes[name]
+        return torch.ones(shape, dtype=torch.bool) if kept is None else kept.view(shape)
 
     def whole(self, name: str) -> Chunk:
         """All of a parameter as one chunk."""

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lce.foundations.errors import LceError
 from lce.foundations.threads import by_tensor, ordered
+from lce.storage.arrays import combined, digest
 from lce.storage.checkpoint import Checkpoint
-from lce.storage.digests import combined, digest
 from lce.storage.model_weights import Chunk, ModelWeights, over_chunks
 from lce.storage.top_k import Cutoff, cutoff
 from lce.storage.torch_bridge import read_tensor, to_numpy
@@ -45,8 +45,8 @@ class StoredModel(ModelWeights):
                 )
 
     @property
-    def is_pruned(self) -> bool:
-        return self.pruned_below is not None
+    def sparsity(self) -> float:
+        return self.pruned_below.sparsity if self.pruned_below else 0.0
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -92,6 +92,7 @@ class OneShot:
     last_tie: tuple[int, int]
     """Parameter, by its number, and position."""
     numbers: dict[str, int]
+    sparsity: float
 
     def kept(self, chunk: Chunk, key: Tensor) -> Tensor:
         """Which weights of a chunk, given by their keys, are kept."""
@@ -128,18 +129,18 @@ def one_shot(model: StoredModel, sparsity: float) -> StoredModel:
     last = (len(numbers), 0)
     if cut.ties < cut.tied:
         last = _last_tie(model, cut, numbers, title)
-    return StoredModel(model.checkpoint, model.names, OneShot(cut.threshold, last, numbers))
+    return StoredModel(model.checkpoint, model.names, OneShot(cut.threshold, last, numbers, sparsity))
 
 
 def _last_tie(model: StoredModel, cut: Cutoff, numbers: Mapping[str, int], title: str) -> tuple[int, int]:
     """Where the last of the ties that are pruned lies."""
 
     def tied(chunk: Chunk) -> Tensor:
-        return (model.magnitudes(chunk) == cut.threshold).nonzero().flatten()
+        return model.magnitudes(chunk) == cut.threshold
 
-    left = cut.ties
-    for chunk, positions in over_chunks(tied, model.shapes, model.nbytes, title):
-        if len(positions) >= left:
-            return numbers[chunk.name], chunk.first + int(positions[left - 1])
-        left -= len(positions)
+    ties = cut.breaker()
+    for chunk, marks in over_chunks(tied, model.shapes, model.nbytes, title):
+        chosen = ties.choose(marks)
+        if not ties.left:
+            return numbers[chunk.name], chunk.first + int(chosen.nonzero()[-1])
     raise LceError(f"{model.folder}: was changed while it was read")

@@ -10,8 +10,6 @@ make all steps wide. Of uint8, uint16 and uint32 whichever gives the fewest byte
 So positions are sorted and distinct whatever the file says, and none is negative.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

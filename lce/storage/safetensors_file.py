@@ -27,8 +27,7 @@ from safetensors import SafetensorError, safe_open
 
 from lce.foundations.atomic_files import replaced_file
 from lce.foundations.errors import LceError
-from lce.storage.arrays import CHUNK, TYPES, Array, as_bytes
-from lce.storage.digests import whole_digest
+from lce.storage.arrays import CHUNK, TYPES, Array, as_bytes, whole_digest
 
 log = logging.getLogger(__name__)
 

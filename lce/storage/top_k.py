@@ -32,6 +32,28 @@ class Cutoff:
     tied: int
     """How many have that very key."""
 
+    def breaker(self) -> TieBreaker:
+        """What chooses among those with that very key, while all chunks are gone through once."""
+        return TieBreaker(self.ties)
+
+
+class TieBreaker:
+    """Chooses the first of the ties, in order of position.
+
+    Attributes:
+        left: how many are still to be chosen.
+    """
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def choose(self, tied: Tensor) -> Tensor:
+        """Those of the entries marked as ``tied`` (bool, (n,)) that are chosen; the chunks are handed in in order."""
+        count = int(torch.count_nonzero(tied))
+        chosen = tied if count <= self.left else tied & (tied.cumsum(0) <= self.left)
+        self.left -= min(count, self.left)
+        return chosen
+
 
 def keys(tensor: Tensor) -> Tensor:
     """Flat int32 keys that are ordered as float32 magnitudes are."""
@@ -90,13 +112,11 @@ def smallest(tensors: Mapping[str, Tensor], count: int, among: Mapping[str, Tens
         return (function(name, keys(tensor)[among[name].flatten()]) for name, tensor in tensors.items())
 
     cut = cutoff(counted, count)
-    ties = cut.ties
+    ties = cut.breaker()
     chosen = {}
     for name, tensor in tensors.items():
         key, allowed = keys(tensor), among[name].flatten()
         mask = (key < cut.threshold) & allowed
-        tied = ((key == cut.threshold) & allowed).nonzero().flatten()[:ties]
-        mask[tied] = True
-        ties -= len(tied)
+        mask |= ties.choose((key == cut.threshold) & allowed)
         chosen[name] = mask.view(tensor.shape)
     return chosen

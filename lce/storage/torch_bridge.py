@@ -1,7 +1,5 @@
 """Between torch's tensors and the entries of safetensors files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lce.storage.arrays import CHUNK, Array
+from lce.storage.arrays import CHUNK, Array, combined, digest
 from lce.storage.checkpoint import Checkpoint
-from lce.storage.digests import combined, digest
 from lce.storage.safetensors_file import Entry, TensorWriter, digests_of, read_checked, read_header, read_record
 
 DTYPES = {
@@ -76,7 +73,7 @@ def read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
 
 
 def tensor_digest(tensor: Tensor, indices: Tensor | None = None, values: Tensor | None = None) -> str:
-    """As `lce.storage.digests.digest`, of a tensor in memory, which stays as it is."""
+    """As `lce.storage.arrays.digest`, of a tensor in memory, which stays as it is."""
     chunks = _chunks(tensor) if indices is None else copied_chunks(tensor)
     places = None if indices is None else to_numpy(indices)
     return digest(chunks, CODES[tensor.dtype], tensor.shape, places, None if values is None else to_numpy(values))

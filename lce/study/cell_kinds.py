@@ -12,45 +12,42 @@ import torch
 from scipy.spatial import distance
 from torch import Tensor
 
-from lce.commands.editing import Pair, find_model
-from lce.edit.weight_edit import changed_values, edit
+from lce.edit.weight_edit import WeightEdit
 from lce.foundations.paths import MASK, SUBNETWORK, level_folder, variant_folder
 from lce.foundations.seeds import derive
-from lce.localize import weights as diff
-from lce.localize.controls import uninformed
+from lce.localize.pair import find_model
 from lce.localize.selection import Selection
-from lce.metrics.suite import Scores
+from lce.localize.weights import LOCALIZATIONS
 from lce.models.loading import load_masked_lm
-from lce.storage.changes import Changes, write_values_
 from lce.storage.in_memory import read_record
 from lce.storage.masks import Mask
 from lce.study.cells import Cell, settings_for
 from lce.study.downstream import fine_tune
 from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, StudySettings
-from lce.study.worker_cache import Workplace
+from lce.study.worker_cache import WorkerCache
 from lce.training.pruning.imp import iterative_magnitude_pruning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def train(place: Workplace, cell: Cell) -> dict[str, Any]:
+def train(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
     """One level of a variant; those before it exist, or are made on the way."""
-    settings = settings_for(place.study, cell)
-    settings.sparsities = [sparsity for sparsity in place.study.sparsities if sparsity <= settings.sparsity]
+    settings = settings_for(cache.study, cell)
+    settings.sparsities = [sparsity for sparsity in cache.study.sparsities if sparsity <= settings.sparsity]
     level = level_folder(variant_folder(settings.experiment, settings.seed, settings.variant), settings.sparsity)
     existed = level.exists()
-    iterative_magnitude_pruning(settings, place.trainer_options)
+    iterative_magnitude_pruning(settings, cache.trainer_options)
     return {**read_record(level), "existed": existed}
 
 
-def measure(place: Workplace, cell: Cell) -> dict[str, Any]:
-    return {"scores": place.evaluator(_unedited(place.study, cell))}
+def measure(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
+    return {"scores": cache.evaluator.scores(_unedited(cache.study, cell))}
 
 
-def compare(place: Workplace, cell: Cell) -> dict[str, Any]:
+def compare(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
     """Where the two subnetworks differ, by layer and component."""
-    selections = {name: place.selection(replace(cell, localization=name)) for name in diff.LOCALIZATIONS}
+    selections = {name: cache.selection(replace(cell, localization=name)) for name in LOCALIZATIONS}
     return {
         "selections": {
             name: {
@@ -63,9 +60,9 @@ def compare(place: Workplace, cell: Cell) -> dict[str, Any]:
     }
 
 
-def overlap(place: Workplace, cell: Cell) -> dict[str, Any]:
+def overlap(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
     """Jaccard similarities of masks over seeds and between variants, and of selections over seeds."""
-    study = place.study
+    study = cache.study
     found: dict[str, Any] = {"masks": {}, "variants": {}, "selections": {}}
     for variant in study.variants:
         masks = [_mask(study, replace(cell, seed=seed, variant=variant)) for seed in study.seeds]
@@ -77,9 +74,9 @@ def overlap(place: Workplace, cell: Cell) -> dict[str, Any]:
         ]
     if {STEREOTYPICAL, ANTI_STEREOTYPICAL} <= set(study.variants):
         pair = replace(cell, target=STEREOTYPICAL, reference=ANTI_STEREOTYPICAL)
-        chosen: dict[str, list[Tensor]] = {name: [] for name in diff.LOCALIZATIONS}
+        chosen: dict[str, list[Tensor]] = {name: [] for name in LOCALIZATIONS}
         for seed, (name, marks) in product(study.seeds, chosen.items()):
-            marks.append(_marks(place.selection(replace(pair, seed=seed, localization=name))))
+            marks.append(_marks(cache.selection(replace(pair, seed=seed, localization=name))))
         for name, marks in chosen.items():
             similarities = [jaccard(a, b) for a, b in combinations(marks, 2)]
             shares = [float(mark.float().mean()) for mark in marks]
@@ -108,41 +105,38 @@ def _marks(selection: Selection) -> Tensor:
     return torch.cat(parts)
 
 
-def measure_edit(place: Workplace, cell: Cell) -> dict[str, Any]:
-    pair, changes, about = edited(place, cell)
-    scores: Scores = place.evaluator(pair.model, changes)
-    return {"scores": scores, **about}
+def measure_edit(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
+    edit, model = edit_of(cache, cell), cache.model(cell)
+    with edit.applied(model):
+        return {"scores": cache.evaluator.scores(model), **_counts(edit)}
 
 
-def tune(place: Workplace, cell: Cell) -> dict[str, Any]:
+def tune(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
     """A model, unedited or edited, fine-tuned on a task."""
-    study = place.study
-    task = place.task(str(cell.task))
-    options = (place.tokenizer, task, study.downstream, cell.seed or 0, place.trainer_options)
+    study = cache.study
+    task = cache.task(str(cell.task))
+    options = (cache.tokenizer, task, study.downstream, cell.seed or 0, cache.trainer_options)
     if cell.variant:
         return {"scores": fine_tune(_unedited(study, cell), *options)}
-    pair, changes, about = edited(place, cell)
-    parameters = dict(pair.model.named_parameters())
-    write_values_(parameters, changes, "new")
-    try:
-        return {"scores": fine_tune(pair.model, *options), **about}
-    finally:
-        write_values_(parameters, changes, "old")
+    edit, model = edit_of(cache, cell), cache.model(cell)
+    with edit.applied(model):
+        return {"scores": fine_tune(model, *options), **_counts(edit)}
 
 
-def edited(place: Workplace, cell: Cell) -> tuple[Pair, Changes, dict[str, Any]]:
-    """The pair, what the edit of ``cell`` changes in its target, and how many weights that are."""
-    pair, selection = place.pair(cell), place.selection(cell)
-    strategy, alpha = str(cell.strategy), 1.0 if cell.alpha is None else cell.alpha
-    about = {"selected": selection.count, "selected_share": selection.share}
-    change: Callable[..., Any] = edit
-    if cell.control != "none":
-        seed = derive(cell.seed or 0, cell.draw or 0)
-        is_matched = cell.control == "matched"
-        selection = uninformed(selection, pair.target, pair.reference, strategy, seed, is_matched)
-        change = changed_values  # a random edit may change nothing
-    changes = dict(change(strategy, selection, pair.target, pair.reference, alpha))
-    return pair, changes, about | {"changed": sum(len(c.moved) for c in changes.values())}
+def edit_of(cache: WorkerCache, cell: Cell) -> WeightEdit:
+    """The edit of ``cell``, or the random baseline that it asks for instead."""
+    edit = WeightEdit(
+        cache.selection(cell), *cache.pair(cell), str(cell.strategy), 1.0 if cell.alpha is None else cell.alpha
+    )
+    if cell.control == "none":
+        return edit
+    return edit.random_baseline(derive(cell.seed or 0, cell.draw or 0), is_matched=cell.control == "matched")
+
+
+def _counts(edit: WeightEdit) -> dict[str, Any]:
+    """How many weights are selected, and how many of them change."""
+    changed = sum(len(change.moved) for _, change in edit.changes())
+    return {"selected": edit.selection.count, "selected_share": edit.selection.share, "changed": changed}
 
 
 def _unedited(study: StudySettings, cell: Cell) -> PreTrainedModel:
@@ -153,7 +147,7 @@ def _subnetwork_folder(study: StudySettings, cell: Cell) -> Path:
     return find_model(cell.variant or "", settings_for(study, cell))
 
 
-MAKERS: dict[str, Callable[[Workplace, Cell], dict[str, Any]]] = {
+MAKERS: dict[str, Callable[[WorkerCache, Cell], dict[str, Any]]] = {
     "train": train,
     "measure": measure,
     "compare": compare,

@@ -4,8 +4,6 @@ A cell is one result. Its name is made from everything that the result depends o
 name needs no second run, and a changed setting asks for a new one.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -13,8 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from lce.config import LINEAR, Settings
+from lce.config import Settings
 from lce.data import prepare
+from lce.edit.strategies import STRATEGIES
 from lce.foundations.files import read_json, write_json
 from lce.foundations.overwriting import check_replaceable
 from lce.foundations.paths import BASE
@@ -39,7 +38,8 @@ class Cell:
     target: str | None = None
     reference: str | None = None
     localization: str | None = None
-    k: int | float | str | None = None
+    share: float | None = None
+    count: int | str | None = None
     strategy: str | None = None
     alpha: float | None = None
     control: str | None = None
@@ -50,6 +50,11 @@ class Cell:
     def known(self) -> dict[str, Any]:
         """The fields that apply."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
+    def k(self) -> float | str | None:
+        """The size of its value-based selection: a share if it is a float, a number, or mask: as the mask-based one."""
+        return self.share if self.count is None else self.count
 
 
 def expand(settings: StudySettings) -> list[Cell]:
@@ -78,10 +83,10 @@ def expand(settings: StudySettings) -> list[Cell]:
 def _edits(block: EditBlock, seed: int, tasks: list[str]) -> Iterator[Cell]:
     for (target, reference), sparsity, localization in product(block.pairs, block.sparsities, block.localizations):
         pair = Cell("edit", seed, sparsity, target=target, reference=reference)
-        edits = product(block.k if localization == "value" else [None], _strengths(block, localization))
-        for (k, (strategy, alpha)), layers in product(edits, block.last_layers):
+        edits = product(_sizes(block, localization), _strengths(block, localization))
+        for (size, (strategy, alpha)), layers in product(edits, block.last_layers):
             for control, draw in _controls(block):
-                known = pair.known() | {"localization": localization, "k": k, "strategy": strategy, "alpha": alpha}
+                known = pair.known() | {"localization": localization, **size, "strategy": strategy, "alpha": alpha}
                 cell = Cell(**known, control=control, draw=draw, last_layers=layers)
                 yield cell
                 for task in tasks if block.downstream else []:
@@ -91,11 +96,17 @@ def _edits(block: EditBlock, seed: int, tasks: list[str]) -> Iterator[Cell]:
 
 
 def _strengths(block: EditBlock, localization: str) -> Iterator[tuple[str, float | None]]:
-    for strategy in block.strategies:
-        if strategy == "linear":
-            yield from ((LINEAR[not 0 <= alpha <= 1], alpha) for alpha in block.alpha)
-        elif strategy != "mask-switch" or localization == "mask":
-            yield strategy, None
+    for name in block.strategies:
+        if STRATEGIES[name].is_linear:
+            yield from ((name, alpha) for alpha in block.alpha)
+        elif not STRATEGIES[name].needs_masks or localization == "mask":
+            yield name, None
+
+
+def _sizes(block: EditBlock, localization: str) -> list[dict[str, Any]]:
+    if localization != "value":
+        return [{}]
+    return [*({"count": count} for count in block.count), *({"share": share} for share in block.share)]
 
 
 def _controls(block: EditBlock) -> Iterator[tuple[str, int | None]]:

@@ -4,8 +4,6 @@ A model of n weights takes 2 n floating-point operations a token forwards and 6 
 section 2.1); how many this machine does in a second is measured on a matrix product.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from lce.models.layers import prunable_parameters
 from lce.models.loading import load_masked_lm
 from lce.study.cells import Cell
 from lce.study.settings import StudySettings
-from lce.study.worker_cache import Workplace
+from lce.study.worker_cache import WorkerCache
 
 TOKENS_OF_A_SENTENCE = 30
 TOKENS_OF_AN_EVALUATION = 60_000
@@ -35,12 +33,12 @@ class Cost:
     is_measured: bool
 
 
-def costs(study: StudySettings, place: Workplace, cells: Sequence[Cell]) -> dict[str, Cost]:
+def costs(study: StudySettings, cache: WorkerCache, cells: Sequence[Cell]) -> dict[str, Cost]:
     """The cost of each kind among ``cells``, on one worker."""
     seen: dict[str, list[float]] = {}
     for cell in cells:
         found = seen.setdefault(cell.kind, [])
-        if (path := place.path(cell)).exists() and not (result := read_json(path)).get("existed"):
+        if (path := cache.path(cell)).exists() and not (result := read_json(path)).get("existed"):
             found.append(result["seconds"])
     guessed = {} if all(seen.values()) else _guessed(study)
     return {kind: Cost(median(found), True) if found else Cost(guessed[kind], False) for kind, found in seen.items()}

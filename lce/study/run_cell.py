@@ -3,8 +3,6 @@
 A cell that fails leaves its reason in a file beside it, and does not stop the next one.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import platform
@@ -20,7 +18,7 @@ from lce.foundations.files import read_json, write_json
 from lce.foundations.paths import FAILED, RUNNING
 from lce.study.cell_kinds import MAKERS
 from lce.study.cells import Cell
-from lce.study.worker_cache import Workplace
+from lce.study.worker_cache import WorkerCache
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +26,9 @@ MOST_DEATHS = 2
 """So many workers may die making a cell, killed for memory, say, before it counts as failed and the next is made."""
 
 
-def make(place: Workplace, cell: Cell) -> None:
+def make(cache: WorkerCache, cell: Cell) -> None:
     """Make ``cell`` unless it exists; leave its result, or the reason why there is none."""
-    path = place.path(cell)
+    path = cache.path(cell)
     if path.exists():
         return
     mark, failed = path.with_suffix(RUNNING), path.with_suffix(FAILED)
@@ -40,7 +38,7 @@ def make(place: Workplace, cell: Cell) -> None:
             raise LceError(f"{deaths} workers died while they made it")
         write_json(mark, {"machine": platform.node(), "process": os.getpid(), "deaths": deaths})
         started = time.perf_counter()
-        result = MAKERS[cell.kind](place, cell)
+        result = MAKERS[cell.kind](cache, cell)
         seconds = round(time.perf_counter() - started, 2)
         write_json(path, {"cell": cell.known(), **result, "seconds": seconds, "device": _device()})
         failed.unlink(missing_ok=True)

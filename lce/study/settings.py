@@ -1,9 +1,7 @@
 """Everything that a study can be told, with defaults; as light to import as `lce.config`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import inf
 from typing import Literal, get_args
 
 from lce.checks import (
@@ -17,10 +15,17 @@ from lce.checks import (
     check_training,
     expect,
 )
-from lce.config import DataSettings, EvaluationSettings, OptimisationSettings, Variant
+from lce.config import (
+    DataSettings,
+    EvaluationSettings,
+    LocalizationName,
+    OptimisationSettings,
+    StrategyName,
+    Variant,
+)
+from lce.edit.strategies import STRATEGIES, checked_strengths
 from lce.foundations.errors import LceError
 
-Strategy = Literal["linear", "pruning", "mask-switch"]
 Control = Literal["none", "uninformed", "matched"]
 STEREOTYPICAL, ANTI_STEREOTYPICAL, NEUTRAL = get_args(Variant)
 BOTH_WAYS = [[STEREOTYPICAL, ANTI_STEREOTYPICAL], [ANTI_STEREOTYPICAL, STEREOTYPICAL]]
@@ -37,12 +42,14 @@ class EditBlock:
     """[target, reference], two variants each."""
     sparsities: list[float] = field(default_factory=lambda: [0.3])
     """Sparsities of target and reference [share of prunable weights]."""
-    localizations: list[Literal["mask", "value"]] = field(default_factory=lambda: ["mask", "value"])
+    localizations: list[LocalizationName] = field(default_factory=lambda: ["mask", "value"])
     """Localisations, as in `lce edit`."""
-    k: list[int | float | Literal["mask"]] = field(default_factory=lambda: [0.1])
-    """Sizes of value-based selections: shares, counts, or mask: as many as the mask-based one has."""
-    strategies: list[Strategy] = field(default_factory=lambda: ["linear"])
-    """Edits; linear is interpolation or extrapolation by each α."""
+    share: list[float] = field(default_factory=lambda: [0.1])
+    """Sizes of value-based selections, as shares of the weights kept in both."""
+    count: list[int | Literal["mask"]] = field(default_factory=list)
+    """Further sizes, as numbers of weights; mask: as many as the mask-based selection has."""
+    strategies: list[StrategyName] = field(default_factory=lambda: ["linear"])
+    """Edits, as in `lce edit`."""
     alpha: list[float] = field(default_factory=lambda: [2.0])
     """Strengths α of linear edits."""
     controls: list[Control] = field(default_factory=lambda: ["none"])
@@ -59,15 +66,16 @@ class EditBlock:
 def paper_edits() -> list[EditBlock]:
     """The paper's edits (its figures 4 to 7 and tables 2, 5 and 8), with controls, and the last layers alone."""
     neutral = [[NEUTRAL, STEREOTYPICAL], [NEUTRAL, ANTI_STEREOTYPICAL]]
-    all_strategies: list[Strategy] = ["linear", "pruning", "mask-switch"]
-    sizes: list[int | float | Literal["mask"]] = ["mask", 0.01, 0.05, 0.1, 0.2, 0.4, 1.0]
+    every: list[StrategyName] = ["linear", "pruning", "mask-switch"]
+    shares = [0.01, 0.05, 0.1, 0.2, 0.4, 1.0]
+    both: list[StrategyName] = ["linear", "pruning"]
     return [
-        EditBlock(sparsities=[0.1, 0.2, 0.3, 0.4], strategies=all_strategies, alpha=[0.5, 1.0, 2.0, -2.0]),
-        EditBlock(strategies=["linear", "pruning"], alpha=[1.0, 2.0], controls=["uninformed", "matched"]),
+        EditBlock(sparsities=[0.1, 0.2, 0.3, 0.4], strategies=every, alpha=[0.5, 1.0, 2.0, -2.0]),
+        EditBlock(strategies=both, alpha=[1.0, 2.0], controls=["uninformed", "matched"]),
         EditBlock(pairs=[*BOTH_WAYS, *neutral], alpha=ALPHAS),
-        EditBlock(localizations=["value"], k=sizes, strategies=["linear", "pruning"], alpha=[-2.0, 0.5, 1.0, 2.0]),
+        EditBlock(localizations=["value"], share=shares, count=["mask"], strategies=both, alpha=[-2.0, 0.5, 1.0, 2.0]),
         EditBlock(alpha=[1.0, 2.0], last_layers=[1, 2]),
-        EditBlock(pairs=BOTH_WAYS[:1], strategies=all_strategies, alpha=[0.5, 1.0, 2.0, -2.0], downstream=True),
+        EditBlock(pairs=BOTH_WAYS[:1], strategies=every, alpha=[0.5, 1.0, 2.0, -2.0], downstream=True),
     ]
 
 
@@ -108,8 +116,10 @@ class StudySettings:
     """Sparsities to prune to, one round each after the dense one [share of prunable weights]."""
     sparsity: float = 0.3
     """Sparsity at which the report shows what is shown at one sparsity only."""
-    k: int | float = 0.1
-    """Size of the value-based selection that the report shows where k is not what varies: a share, or a count."""
+    share: float = 0.1
+    """Size of the value-based selection that the report shows where the size is not what varies, as a share."""
+    count: int | None = None
+    """The same as a number of weights, instead of the share."""
     data: DataSettings = field(default_factory=DataSettings)
     """Text to train and evaluate on."""
     train: OptimisationSettings = field(default_factory=OptimisationSettings)
@@ -117,9 +127,9 @@ class StudySettings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     """How bias is measured."""
     edits: list[EditBlock] = field(default_factory=paper_edits)
-    """Blocks of edits, each every combination of its lists: pairs, sparsities, localizations, k, strategies, alpha,
-    controls, draws, last_layers, and downstream (true or false). By default the paper's; configs/study-race.yaml has
-    two blocks of its own."""
+    """Blocks of edits, each every combination of its lists: pairs, sparsities, localizations, share, count, strategies,
+    alpha, controls, draws, last_layers, and downstream (true or false). By default the paper's; configs/study-race.yaml
+    has two blocks of its own."""
     downstream: DownstreamSettings = field(default_factory=DownstreamSettings)
     """How edited models are fine-tuned on tasks of sentence pairs."""
     cpus_per_task: float = 1
@@ -131,6 +141,11 @@ class StudySettings:
     address: str | None = None
     """Ray cluster to run on ("auto", or ray://host:10001); by default one is started on this machine."""
 
+    @property
+    def k(self) -> float:
+        """The size of the value-based selection: a share if it is a float, else a number of weights."""
+        return self.share if self.count is None else self.count
+
 
 def check_study(settings: StudySettings) -> None:
     """Raises LceError for the first setting that cannot be right, whatever the model and the text."""
@@ -139,7 +154,7 @@ def check_study(settings: StudySettings) -> None:
     check_evaluation(settings.evaluation)
     check_downstream(settings.downstream)
     check_rising(settings.sparsities)
-    check_size(settings.k)
+    check_size(settings.share, settings.count)
     check_not_negative(settings.gpus_per_task, "gpus_per_task")
     for seed in settings.seeds:
         check_not_negative(seed, "seeds")
@@ -160,13 +175,19 @@ def check_study(settings: StudySettings) -> None:
             raise LceError(
                 f"{where}.sparsities: {block.sparsities} are not all among the study's {settings.sparsities}"
             )
-        if "linear" in block.strategies and 0 in block.alpha:
-            raise LceError(f"{where}.alpha: 0 changes nothing; the unedited models are measured anyway")
-        if not all(map(isfinite, block.alpha)):
-            raise LceError(f"{where}.alpha: expected finite numbers, got {block.alpha}")
-        for k in block.k:
-            if not isinstance(k, str):
-                check_size(k, f"{where}.k")
+        for name in block.strategies:
+            if STRATEGIES[name].is_linear and 0 in block.alpha:
+                raise LceError(f"{where}.alpha: 0 changes nothing; the unedited models are measured anyway")
+            try:
+                checked_strengths(name, block.alpha)
+            except LceError as error:
+                raise LceError(f"{where}.{error}") from error
+        if "value" in block.localizations and not (block.share or block.count):
+            raise LceError(f"{where}: gives no size of the value-based selections, as share or count")
+        for share in block.share:
+            check_size(share, where=f"{where}.")
+        for count in block.count:
+            check_positive(None if isinstance(count, str) else count, f"{where}.count")
         for layers in block.last_layers:
             check_positive(layers, f"{where}.last_layers")
         check_positive(block.draws, f"{where}.draws")

@@ -1,32 +1,30 @@
 """Plan and progress of a study, for the terminal."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 
 from rich.table import Table
 
-from lce.commands.tables import wide_console
+from lce.foundations.console import wide_console
 from lce.study.cells import expand
 from lce.study.cost import costs
 from lce.study.settings import StudySettings
 from lce.study.sweep import Status
-from lce.study.worker_cache import Workplace
+from lce.study.worker_cache import WorkerCache
 
 SHOWN_FAILURES = 10
 
 
 def print_plan(study: StudySettings, trainer_options: dict[str, Any]) -> None:
     """Every cell, and what is left to do."""
-    cells, place = expand(study), Workplace(study, trainer_options)
-    left = Counter(cell.kind for cell in cells if not place.path(cell).exists())
+    cells, cache = expand(study), WorkerCache(study, trainer_options)
+    left = Counter(cell.kind for cell in cells if not cache.path(cell).exists())
     for cell in cells:
-        print(place.path(cell).stem, "" if not place.path(cell).exists() else "(done)")
+        print(cache.path(cell).stem, "" if not cache.path(cell).exists() else "(done)")
     table = Table(title=f"{len(cells):,} cells, {sum(left.values()):,} of them left", title_justify="left")
     for heading in ("", "cells", "left", "seconds each", "left, in hours", "known from"):
         table.add_column(heading, justify="right" if heading not in ("", "known from") else "left")
-    found = costs(study, place, cells)
+    found = costs(study, cache, cells)
     for kind, number in Counter(cell.kind for cell in cells).items():
         cost = found[kind]
         hours = f"{left[kind] * cost.seconds / 3600:.2f}"

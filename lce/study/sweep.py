@@ -5,12 +5,10 @@ remembered. Cells that share their models form a group, which one worker makes i
 whose models it compares. A worker that dies is replaced by Ray, which resumes after the last result.
 """
 
-from __future__ import annotations
-
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,12 @@ from lce.foundations.files import save_config
 from lce.foundations.locks import held
 from lce.foundations.overwriting import check_replaceable
 from lce.foundations.paths import CONFIG, FAILED, LOCK, RUNNING
-from lce.foundations.signals import handlers_kept
 from lce.study.cells import Cell, expand, record_base
+from lce.study.cluster import connected
 from lce.study.downstream import STSB
 from lce.study.run_cell import make, write_failure
 from lce.study.settings import StudySettings
-from lce.study.worker_cache import Workplace
+from lce.study.worker_cache import WorkerCache
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +89,11 @@ class Status:
 
 def status(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
     """What has been done, is being done, went wrong, and is left."""
-    place = Workplace(study, trainer_options)
-    is_alive = _is_swept(place)
+    cache = WorkerCache(study, trainer_options)
+    is_alive = _is_swept(cache)
     found = Status([], {}, [], [])
     for cell in expand(study):
-        path = place.path(cell)
+        path = cache.path(cell)
         if path.exists():
             found.done.append(cell)
         elif is_alive and path.with_suffix(RUNNING).exists():
@@ -107,12 +105,12 @@ def status(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
     return found
 
 
-def _is_swept(place: Workplace) -> bool:
+def _is_swept(cache: WorkerCache) -> bool:
     """Whether a sweep is at work: the system takes its lock away from one that was killed."""
-    if not place.folder.exists():
+    if not cache.folder.exists():
         return False
     try:
-        with held(place.folder.parent / LOCK, "a sweep is at work", patience=0):
+        with held(cache.folder.parent / LOCK, "a sweep is at work", patience=0):
             return False
     except LceError:
         return True
@@ -129,16 +127,16 @@ def run_sweep(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
     check_replaceable(run / CONFIG, "settings file of sweep")
     with held(run / LOCK, f"{run}: another sweep is at work there; `lce sweep --status` shows it"):
         record_base(study)
-        place = Workplace(study, trainer_options)
-        place.folder.mkdir(parents=True, exist_ok=True)
+        cache = WorkerCache(study, trainer_options)
+        cache.folder.mkdir(parents=True, exist_ok=True)
         _fetch(study)
-        left = [group for group in groups_of(study, cells) if not all(place.path(c).exists() for c in group.cells)]
-        with _ray(study, trainer_options) if left else nullcontext() as ray:
-            for stale in (*place.folder.glob(f"*{RUNNING}"), *place.folder.glob(f"*{FAILED}")):
+        left = [group for group in groups_of(study, cells) if not all(cache.path(c).exists() for c in group.cells)]
+        with connected(study, trainer_options) if left else nullcontext() as ray:
+            for stale in (*cache.folder.glob(f"*{RUNNING}"), *cache.folder.glob(f"*{FAILED}")):
                 stale.unlink(missing_ok=True)
-            _record(study, trainer_options, place.folder.parent / CONFIG)
+            _record(study, trainer_options, cache.folder.parent / CONFIG)
             if ray:
-                _work(ray, place, left, cells)
+                _work(ray, cache, left, cells)
     return status(study, trainer_options)
 
 
@@ -159,41 +157,6 @@ def _record(study: StudySettings, trainer_options: dict[str, Any], path: Path) -
     save_config(path, settings, "sweep")
 
 
-@contextmanager
-def _ray(study: StudySettings, trainer_options: dict[str, Any]) -> Iterator[Any]:
-    """Ray, connected to the cluster of ``study`` or to one started on this machine for the while."""
-    accelerator = trainer_options.get("accelerator")
-    if accelerator in ("gpu", "cuda") and not study.gpus_per_task:
-        raise LceError(
-            f"gpus_per_task: 0, but trainer.accelerator is {accelerator}; give each task a GPU or a share of one"
-        )
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise LceError("lce sweep: needs ray, which `pip install 'lce[study]'` brings") from error
-    try:
-        with handlers_kept():
-            ray.init(
-                address=study.address or "local", include_dashboard=False if study.address is None else None,
-                log_to_driver=False, logging_level=logging.ERROR,
-            )  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError, SystemExit) as error:  # Ray ends the process if a port is dead
-        where = f"no cluster answers at {study.address}" if study.address else "it cannot be started here"
-        raise LceError(f"ray: {where} ({' '.join(str(error).split())})") from error
-    try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        wanted = {"CPU": study.cpus_per_task, "GPU": study.gpus_per_task}
-        if not any(all(node.get(name, 0) >= number for name, number in wanted.items()) for node in nodes):
-            has = "; ".join(", ".join(f"{name} {node.get(name, 0):g}" for name in wanted) for node in nodes)
-            raise LceError(
-                f"cpus_per_task, gpus_per_task: no node has {wanted['CPU']:g} and {wanted['GPU']:g}; they have {has}"
-            )
-        yield ray
-    finally:
-        ray.shutdown()
-
-
 def make_group(
     study: StudySettings, trainer_options: dict[str, Any], folder: str, cells: Sequence[Cell], *_: Any
 ) -> None:
@@ -205,25 +168,25 @@ def make_group(
     os.chdir(folder)
     quieten()
     torch.set_num_threads(max(1, int(study.cpus_per_task)))
-    place = _workplace(study, trainer_options)
+    cache = _worker_cache(study, trainer_options)
     for cell in cells:
-        make(place, cell)
+        make(cache, cell)
 
 
-_KEPT: list[Workplace] = []
-"""The workplace of this process, so that models stay loaded from one group to the next."""
+_KEPT: list[WorkerCache] = []
+"""The cache of this process, so that models stay loaded from one group to the next."""
 
 
-def _workplace(study: StudySettings, trainer_options: dict[str, Any]) -> Workplace:
+def _worker_cache(study: StudySettings, trainer_options: dict[str, Any]) -> WorkerCache:
     if not _KEPT or (_KEPT[0].study, _KEPT[0].trainer_options) != (study, trainer_options):
-        _KEPT[:] = [Workplace(study, trainer_options)]
+        _KEPT[:] = [WorkerCache(study, trainer_options)]
     return _KEPT[0]
 
 
-def _work(ray: Any, place: Workplace, groups: list[Group], cells: list[Cell]) -> None:
-    study = place.study
+def _work(ray: Any, cache: WorkerCache, groups: list[Group], cells: list[Cell]) -> None:
+    study = cache.study
     task = ray.remote(num_cpus=study.cpus_per_task, num_gpus=study.gpus_per_task, max_retries=RETRIES)(make_group)
-    shared = [ray.put(study), ray.put(place.trainer_options), str(Path.cwd())]
+    shared = [ray.put(study), ray.put(cache.trainer_options), str(Path.cwd())]
     trained: dict[tuple[int, str], Any] = {}
     under_way: dict[Any, Group] = {}
     for group in groups:
@@ -231,20 +194,20 @@ def _work(ray: Any, place: Workplace, groups: list[Group], cells: list[Cell]) ->
         under_way[reference] = group
         if group.makes:
             trained[group.makes] = reference
-    paths = [place.path(cell) for cell in cells]
+    paths = [cache.path(cell) for cell in cells]
     done = sum(path.exists() for path in paths)
     with tqdm(total=len(cells), initial=done, desc="Cells", smoothing=0.02, disable=None) as bar:
         while under_way:
             finished, _ = ray.wait(list(under_way), timeout=2)
             for reference in finished:
-                _settle(ray, place, under_way.pop(reference), reference)
-            existing = {entry.name for entry in os.scandir(place.folder)}
+                _settle(ray, cache, under_way.pop(reference), reference)
+            existing = {entry.name for entry in os.scandir(cache.folder)}
             failed = sum(name.endswith(FAILED) for name in existing)
             bar.set_postfix_str(f"{failed} failed" if failed else "")
             bar.update(sum(path.name in existing for path in paths) - bar.n)
 
 
-def _settle(ray: Any, place: Workplace, group: Group, reference: Any) -> None:
+def _settle(ray: Any, cache: WorkerCache, group: Group, reference: Any) -> None:
     """Note for the cells of a group whose worker died again and again that they failed."""
     try:
         ray.get(reference)
@@ -252,7 +215,7 @@ def _settle(ray: Any, place: Workplace, group: Group, reference: Any) -> None:
         cause = getattr(error, "cause", None) or error
         reason = f"the worker failed: {type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
         for cell in group.cells:
-            path = place.path(cell)
+            path = cache.path(cell)
             path.with_suffix(RUNNING).unlink(missing_ok=True)
             if not path.exists() and not path.with_suffix(FAILED).exists():
                 write_failure(path.with_suffix(FAILED), reason, str(error))

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lce.commands.editing import Pair, load_pair
 from lce.evaluation.evaluator import Evaluator
 from lce.foundations.paths import CELLS
-from lce.localize import weights as diff
+from lce.localize.pair import Pair, find_model, open_pair
 from lce.localize.selection import Selection
+from lce.localize.weights import localize, mask_based
 from lce.models.loading import load_masked_lm
 from lce.study.cells import Cell, cell_name, context_of, settings_for
 from lce.study.downstream import Task, load_task
 from lce.study.settings import StudySettings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class Workplace:
+class WorkerCache:
     """Where the results of a study lie, and what its cells need, loaded once and kept for the next cell."""
 
     def __init__(self, study: StudySettings, trainer_options: dict[str, Any]) -> None:
@@ -29,7 +28,8 @@ class Workplace:
         self.context = context_of(study, trainer_options)
         self.folder = Path(study.experiment) / CELLS
         self._task = lru_cache(maxsize=1)(self._load_task)
-        self._pair = lru_cache(maxsize=1)(self._load_pair)
+        self._pair = lru_cache(maxsize=1)(self._open_pair)
+        self._model = lru_cache(maxsize=1)(self._load_model)
         self._selection = lru_cache(maxsize=2)(self._select)
 
     def path(self, cell: Cell) -> Path:
@@ -49,8 +49,12 @@ class Workplace:
         return self._task(name)
 
     def pair(self, cell: Cell) -> Pair:
-        """The target and the reference of ``cell``."""
+        """The weights of the target and the reference of ``cell``."""
         return self._pair(cell.seed, cell.sparsity, cell.target, cell.reference)
+
+    def model(self, cell: Cell) -> PreTrainedModel:
+        """The target of ``cell``."""
+        return self._model(self.pair(cell).target.folder)
 
     def selection(self, cell: Cell) -> Selection:
         """The informed selection of ``cell``."""
@@ -60,16 +64,18 @@ class Workplace:
     def _load_task(self, name: str) -> Task:
         return load_task(name, self.study.data.downloads)
 
-    def _load_pair(self, seed: int, sparsity: float, target: str, reference: str) -> Pair:
+    def _open_pair(self, seed: int, sparsity: float, target: str, reference: str) -> Pair:
         settings = settings_for(self.study, Cell("edit", seed, sparsity))
-        return load_pair(replace(settings, target=target, reference=reference))
+        return open_pair(find_model(target, settings), find_model(reference, settings), settings)
+
+    def _load_model(self, folder: str) -> PreTrainedModel:
+        return load_masked_lm(folder, self.study.trust_remote_code)[0]
 
     def _select(
         self, key: tuple[Any, ...], localization: str, k: float | str | None, last_layers: int | None
     ) -> Selection:
         pair = self._pair(*key)
-        if isinstance(k, str):  # as many as the mask-based selection has
-            k = diff.mask_based(pair.target, pair.reference).count
-        size = self.study.k if k is None else k
-        selection = diff.localize(localization, pair.target, pair.reference, size)
+        size = self.study.k if k is None else mask_based(*pair).count if isinstance(k, str) else k
+        sized = {"count": size} if isinstance(size, int) else {"share": size}
+        selection = localize(localization, *pair, **sized)
         return selection if last_layers is None else selection.in_last_layers(last_layers)

@@ -1,7 +1,5 @@
 """Checkpoints within a round: written whole or not at all, and read only if they are whole."""
 
-from __future__ import annotations
-
 import logging
 import zipfile
 from pathlib import Path

@@ -11,13 +11,11 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.nn.functional import cross_entropy
 
 from lce.data.masking import MaskedBatch
 from lce.foundations.errors import LceError
 from lce.foundations.seeds import derive
-from lce.metrics.perplexity import Perplexity
-from lce.models.logits import masked_logits
+from lce.metrics.perplexity import Perplexity, masked_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,8 +69,7 @@ class MaskedLanguageModel(L.LightningModule):
 
     def forward(self, batch: MaskedBatch) -> Tensor:
         """Cross-entropy at each of the M masked positions, shape (M,)."""
-        logits = masked_logits(self.model, batch.input_ids, batch.attention_mask, batch.positions)
-        return cross_entropy(logits.float(), batch.labels, reduction="none")
+        return masked_losses(self.model, batch)
 
     def on_train_batch_start(self, batch: MaskedBatch, batch_idx: int) -> None:
         part = batch_idx % self.trainer.accumulate_grad_batches
@@ -84,11 +81,7 @@ class MaskedLanguageModel(L.LightningModule):
         return loss
 
     def validation_step(self, batch: MaskedBatch, batch_idx: int) -> None:
-        losses = self(batch)
-        row = batch.positions // batch.input_ids.shape[1]
-        per_sentence = losses.new_zeros(len(batch.items)).index_add(0, row, losses)
-        tokens = row.bincount(minlength=len(batch.items))
-        self.perplexity.update(item=batch.items, loss=per_sentence, tokens=tokens)
+        self.perplexity.add(batch, self(batch))
         is_training = self.trainer.state.fn == "fit"
         self.log("validation/perplexity", self.perplexity, prog_bar=True, logger=is_training, on_epoch=True)
 
@@ -105,6 +98,12 @@ class MaskedLanguageModel(L.LightningModule):
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, eps=1e-8, fused=fused)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(self.warmup_steps, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def checked(module: L.LightningModule) -> MaskedLanguageModel:
+    """``module`` with its type, for callbacks, which Lightning gives any module."""
+    assert isinstance(module, MaskedLanguageModel), "this callback works on a MaskedLanguageModel"
+    return module
 
 
 def linear_schedule(warmup_steps: int, steps: int) -> Callable[[int], float]:

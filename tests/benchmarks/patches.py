@@ -80,6 +80,7 @@ def apply(pair: Path) -> None:
 
 def by_lce(name: str, *arguments: object) -> tuple[float, int]:
     import lce.commands.checkpoint_editing
+
     import lce.patch.on_folders  # noqa: F401
 
     return measured({"localise": localise, "edit": edit, "apply": apply}[name], *arguments)

@@ -34,7 +34,7 @@ def write_configs(folder: Path) -> tuple[Path, Path]:
     shutil.copytree(ROOT / "runs/quickstart/seed-0", folder / "run/seed-0", ignore=shutil.ignore_patterns("edits"))
     shared: dict[str, Any] = yaml.safe_load((ROOT / "configs/quickstart.yaml").read_text(encoding="utf-8"))
     shared |= {"experiment": str(folder / "run"), "evaluation": {"metrics": METRICS}}
-    study = {key: value for key, value in shared.items() if key != "uninformed_draws"} | {
+    study = {key: value for key, value in shared.items() if key != "random_baselines"} | {
         "seeds": [0],
         "variants": ["stereotypical", "anti-stereotypical"],
         "edits": [
@@ -53,21 +53,21 @@ def in_process(config: Path) -> tuple[float, float]:
     from lce.study.cell_kinds import measure_edit
     from lce.study.cells import expand
     from lce.study.report.results import load_study
-    from lce.study.worker_cache import Workplace
+    from lce.study.worker_cache import WorkerCache
 
-    place = Workplace(*load_study(config))
+    place = WorkerCache(*load_study(config))
     cells = [cell for cell in expand(place.study) if cell.kind == "edit"]
     measure_edit(place, cells[0])
     model = place.pair(cells[0]).model
     edits = min(timed(lambda cell=cell: measure_edit(place, cell))[0] for cell in cells[1:4])
-    return edits, min(timed(lambda: place.evaluator(model))[0] for _ in range(3))
+    return edits, min(timed(lambda: place.evaluator.scores(model))[0] for _ in range(3))
 
 
 def main() -> None:
     print(machine(torch.device("cpu")))
     with tempfile.TemporaryDirectory() as name:
         study, single = write_configs(Path(name))
-        edit = ["edit", "--config", str(single), "--uninformed_draws", "0"]
+        edit = ["edit", "--config", str(single), "--random_baselines", "0"]
         run(*edit, "--alpha", "0.05")  # measures the unedited models
         alone = [timed(lambda alpha=alpha: run(*edit, "--alpha", str(alpha)))[0] for alpha in ALPHAS[:ALONE]]
         none = yaml.safe_load(study.read_text(encoding="utf-8")) | {"edits": []}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shlex
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from lce.cli import _parse, main
-from lce.commands.examples import EXAMPLES
+from lce.commands.manual import HELP
 from lce.config import Settings
 from lce.foundations.errors import LceError
 from lce.training.pruning.imp import schedule
@@ -33,24 +32,20 @@ def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
         ("evaluate M --limit 2 --evaluation.limit 3", "--evaluation.limit does not apply together with --limit"),
         ("edit --strategy pruning --alpha 3", "--alpha does not apply to pruning and mask-switch"),
         ("edit --strategy mask-switch --alpha=3", "--alpha does not apply to pruning and mask-switch"),
-        ("edit --k 0.1", "--k does not apply to the mask-based localization"),
-        ("localize --localization mask --k 0.1", "--k does not apply to the mask-based localization"),
+        ("edit --localization mask --share 0.1", "--share does not apply to the mask-based localization"),
+        ("localize --localization mask --count 9", "--count does not apply to the mask-based localization"),
         ("edit --selection S --localization value", "--localization does not apply together with --selection"),
-        ("edit --selection S --k 0.1", "--k does not apply together with --selection"),
+        ("edit --selection S --share 0.1", "--share does not apply together with --selection"),
         ("train --data.corpus.files [a.txt]", "--data.corpus.files does not apply without --data.corpus.source files"),
         ("data --data.corpus.streaming true", "--data.corpus.streaming does not apply without --data.corpus.source"),
         ("edit --evaluation.metrics [weat] --evaluation.bias_type race", "--evaluation.bias_type does not apply where"),
-        ("edit A B --patch p --sparsity 0.5", "--sparsity does not apply without --localization mask"),
-        ("edit A B --patch p --selection S --sparsity 0.5", "--sparsity does not apply without --localization mask"),
-        ("edit A B --patch p --selection S --k 0.1", "--k does not apply together with --selection"),
+        ("edit A B --share 0.1 --count 9", "--share, --count: give one of them"),
+        ("edit A B --measure false --random_baselines 3", "--random_baselines does not apply without measuring"),
+        ("edit A B --measure false --evaluation.limit 3", "--evaluation.limit does not apply without measuring"),
+        ("localize A B --selection S", "--selection does not apply to lce localize"),
         ("edit A B --patch p --selection S --tensors [x]", "--tensors does not apply together with --selection"),
-        ("edit A B --patch p --localization mask --k 0.1", "--k does not apply to the mask-based localization"),
         ("edit A B --patch p --strategy pruning --alpha 2", "--alpha does not apply to pruning and mask-switch"),
         ("edit A B --patch p --strategy pruning --full_step false", "--full_step does not apply to pruning"),
-        ("edit A B --output o --full_step false", "--full_step does not apply without --patch"),
-        ("edit A B --output o --old_values false", "--old_values does not apply without --patch"),
-        ("localize A B --output o --sparsity 0.5", "--sparsity does not apply without --localization mask"),
-        ("localize A B --output o --localization mask --k 5", "--k does not apply to the mask-based localization"),
     ],
 )
 def test_an_option_without_effect_is_refused(command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,24 +57,20 @@ def test_an_option_without_effect_is_refused(command: str, message: str, capsys:
 @pytest.mark.parametrize(
     "command",
     [
-        "edit --localization value --k 0.1 --strategy pruning",
+        "edit --localization value --share 0.1 --strategy pruning",
+        "edit --share 0.1",
         "edit A B --selection S --strategy mask-switch --sparsity 0.5 --output o",
         "edit A B --localization mask --sparsity 0.5 --patch p --old_values false --full_step false",
         "localize A B --localization mask --sparsity 0.5 --output o",
-        "sweep --k 0.2 --sparsity 0.2 --train.steps 3",
+        "sweep --share 0.2 --sparsity 0.2 --train.steps 3",
     ],
 )
 def test_an_option_with_effect_is_taken(command: str) -> None:
     _parse(command.split())
 
 
-def commands_of_the_readme() -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    return re.findall(r"^    (?:\.venv/bin/)?lce ((?:data|train|localize|edit|evaluate|sweep|patch) .*)$", text, re.M)
-
-
-@pytest.mark.parametrize("command", [*commands_of_the_readme(), *(e for of in EXAMPLES.values() for e in of)])
-def test_what_the_documentation_shows_is_understood(command: str) -> None:
+@pytest.mark.parametrize("command", [example for of in HELP.values() for example in of.get("examples", [])])
+def test_what_the_help_shows_is_understood(command: str) -> None:
     arguments = shlex.split(command, comments=True)
     arguments = arguments[arguments.index("lce.cli") + 1 :] if "lce.cli" in arguments else arguments
     _parse(arguments[1:] if arguments[0] == "lce" else arguments)
@@ -87,7 +78,7 @@ def test_what_the_documentation_shows_is_understood(command: str) -> None:
 
 def test_a_configuration_may_hold_what_does_not_apply(tmp_path: Path) -> None:
     config = tmp_path / "all.yaml"
-    config.write_text("strategy: pruning\nalpha: [3]\nk: 0.2\nevaluation: {limit: 3}\n", encoding="utf-8")
+    config.write_text("strategy: pruning\nalpha: [3]\nshare: 0.2\nevaluation: {limit: 3}\n", encoding="utf-8")
     for command in ("train", "edit", "localize", "data"):
         _parse([command, "--config", str(config)])
 

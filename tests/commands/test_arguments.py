@@ -33,7 +33,8 @@ print(json.dumps([status, [name for name in {HEAVY} if name in sys.modules]]))
         (["train", "--strategy", "pruning"], 2),
         (["train", "--train.steps", "0"], 2),
         (["sweep", "--seeds", "[-1]"], 2),
-        (["edit", "A", "B", "--k", "0"], 2),
+        (["edit", "A", "B", "--share", "0"], 2),
+        (["edit", "A", "--alpha", "2"], 2),
         (["patch", "apply"], 2),
         (["edit", "--help"], 0),
         (["sweep", "--help"], 0),
@@ -60,6 +61,10 @@ def test_a_bad_command_is_refused_without_the_heavy_libraries(arguments: list[st
         (["train", "--train.steps", "many"], "train.steps: expected an integer. Got value: many"),
         (["train", "--variant", "other"], "variant: expected one of 'stereotypical', 'anti-stereotypical'"),
         (["train", "stray"], "unrecognized arguments: stray"),
+        (["edit", "A"], "expected TARGET and REFERENCE, or neither; got A"),
+        (["edit", "A", "B", "C"], "expected TARGET and REFERENCE, or neither; got A B C"),
+        (["edit", "A", "B", "--target", "C"], "target: is given twice"),
+        (["train", "--seed", "1", "--seed=2"], "seed: is given twice"),
     ],
 )
 def test_what_cannot_be_understood_gets_one_line(
@@ -86,6 +91,43 @@ def test_the_command_line_wins_wherever_the_configuration_stands(tmp_path: Path)
         _, values = _parse(["edit", *arguments, "--config", str(further)])
         assert (values.seed, values.alpha) == (5, [1.0, 3.0])
         assert (values.train.steps, values.train.learning_rate, values.train.batch_size) == (8, 0.001, 64)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "A B --alpha 2 --share 0.2",
+        "--alpha 2 A B --share 0.2",
+        "--alpha 2 A --share=0.2 B",
+        "--share 0.2 --alpha=2 A B",
+        "--alpha [2] --share 0.2 A B",
+        "--target A --reference B --alpha 2 --share 0.2",
+    ],
+)
+def test_options_stand_anywhere(arguments: str) -> None:
+    _, values = _parse(["edit", *arguments.split()])
+    assert (values.target, values.reference, values.alpha, values.share) == ("A", "B", [2.0], 0.2)
+
+
+def test_an_option_that_takes_a_list_takes_the_numbers_after_it() -> None:
+    _, values = _parse(["edit", "--alpha", "0", "-2", ".5", "1e1", "A", "B"])
+    assert (values.alpha, values.target) == ([0.0, -2.0, 0.5, 10.0], "A")
+    _, values = _parse(["train", "--sparsities", "0.1", "0.3", "--sparsity", "0.3"])
+    assert values.sparsities == [0.1, 0.3]
+
+
+def test_a_share_on_the_command_line_wins_over_a_count_of_a_configuration(tmp_path: Path) -> None:
+    counts, shares = tmp_path / "counts.yaml", tmp_path / "shares.yaml"
+    counts.write_text("count: 50\n", encoding="utf-8")
+    shares.write_text("share: 0.4\n", encoding="utf-8")
+    for arguments, size in (
+        (["--config", str(counts)], (0.1, 50)),
+        (["--config", str(counts), "--share", "0.2"], (0.2, None)),
+        (["--config", str(counts), "--config", str(shares)], (0.4, None)),
+        (["--config", str(shares), "--count", "7"], (0.4, 7)),
+    ):
+        _, values = _parse(["edit", *arguments])
+        assert (values.share, values.count) == size
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)

@@ -68,7 +68,7 @@ def try_all(folder: Path, prepare: Callable[[Path], Job], seed: str) -> None:
             ended += 1
             again = run(job.command, folder / "said", TMPDIR=elsewhere)
             # Where the signal came right after the result, a new folder of that name is refused.
-            assert again.status == 0 or "out: exists already" in again.err, f"{about}: {again.err}"
+            assert again.status == 0 or "exists already" in again.err, f"{about}: {again.err}"
         for name, files in expected.items():
             assert contents(place / name, is_log) == files, f"{about}: {name}"
         assert not list(place.rglob("*.tmp")), about
@@ -106,8 +106,9 @@ def test_apply_and_diff_and_edit_of_checkpoints(pair: Path, tmp_path: Path) -> N
 
     def edits(folder: Path) -> Job:
         folder.mkdir()
-        outputs = ["--output", str(folder / "out/EDITED"), "--patch", str(folder / "out/EDITED.patch.safetensors")]
-        return Job(["edit", a, b, *outputs], ["out"], {"start": 1, "spool": 20, "write": 20, "rename": 2})
+        outputs = ["--edited", str(folder / "out/EDITED"), "--patch", str(folder / "out/EDITED.patch.safetensors")]
+        outputs += ["--output", str(folder / "results"), "--measure", "false"]
+        return Job(["edit", a, b, *outputs], ["out"], {"start": 1, "spool": 20, "write": 20, "rename": 4})
 
     for prepare in (applies, diffs, edits):
         (tmp_path / prepare.__name__).mkdir()
@@ -136,7 +137,7 @@ def test_edit(tmp_path: Path, base: Path, sentences_file: Path, benchmarks: Path
     def prepare(folder: Path) -> Job:
         folder.mkdir()
         shutil.copytree(trained / "run", folder / "run")
-        options = ["--sparsities", "[0.4]", "--uninformed_draws", "0", "--evaluation.metrics", "[weat]"]
+        options = ["--sparsities", "[0.4]", "--random_baselines", "0", "--evaluation.metrics", "[weat]"]
         fixed = ["--target", str(trained / "run/seed-0/stereotypical/sparsity-40")]
         fixed += ["--reference", str(trained / "run/seed-0/anti-stereotypical/sparsity-40")]
         command = ["edit", "--config", str(config), "--experiment", str(folder / "run"), *fixed, *options]

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import own_sentences
+from hub_server import Hub
+from huggingface_hub import constants
 
 from lce.config import CorpusSettings, DataSettings
 from lce.data.module import read_examples
@@ -130,10 +132,25 @@ def test_streaming_needs_a_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_data_set_that_the_hub_does_not_give_is_named(tmp_path: Path, streaming: bool) -> None:
+@pytest.mark.parametrize(("is_there", "reason"), [(True, "doesn't exist"), (False, "Couldn't reach")])
+def test_a_data_set_that_the_hub_does_not_give_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool, is_there: bool, reason: str
+) -> None:
+    hub = Hub()
+    monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    if not is_there:
+        hub.close()
+        monkeypatch.setattr("time.sleep", lambda _: None)  # between six tries
     corpus = CorpusSettings(source="hub", hub_name="no-such-owner/no-such-set", streaming=streaming, limit=5)
-    with pytest.raises(LceError, match="no-such-owner/no-such-set: the hub does not give it"):
+    with pytest.raises(LceError, match=f"no-such-owner/no-such-set: the hub does not give it .*{reason}"):
         prepare_examples(settings(tmp_path, corpus=corpus))
+    if is_there:
+        hub.close()
 
 
 def test_the_real_corpora(tmp_path: Path, benchmarks: Path) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,18 +11,40 @@ from conftest import BASE, own_sentences
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lce.config import EvaluationSettings
 from lce.data.encoding import encode
 from lce.data.module import MaskedTextModule
 from lce.edit.callback import EditCallback
-from lce.metrics.suite import BiasSuite
+from lce.edit.protocol import Edit
+from lce.metrics.suite import BiasSuite, Scores, all_scores
 from lce.models.loading import load_masked_lm
-from lce.storage.changes import Change
+from lce.patch import Patch
 from lce.training.module import MaskedLanguageModel
 
 NAME = "bert.encoder.layer.3.attention.output.dense.weight"
+
+
+class Shift:
+    """An edit that adds one half to some weights of one parameter."""
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        parameter = model.get_parameter(NAME).detach()
+        before = parameter.clone()
+        parameter.view(-1)[:1000] += 0.5
+        try:
+            yield
+        finally:
+            parameter.copy_(before)
+
+    def patch(self, path: str | Path, provenance: Mapping[str, Any] | None = None) -> Patch:
+        raise NotImplementedError
+
+
+EDIT: Edit = Shift()
 
 
 @pytest.fixture(scope="module")
@@ -34,48 +59,49 @@ def data(bundled: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> MaskedText
     return MaskedTextModule(encoded, encoded, bundled[1], 16, 0, 1, 0.3, 0.15)
 
 
-@pytest.fixture(scope="module")
-def suite(bundled: tuple[PreTrainedModel, PreTrainedTokenizerBase], benchmarks: Path, downloads: Path) -> BiasSuite:
-    """The real benchmarks, the first three items of each."""
-    return BiasSuite(EvaluationSettings(limit=3), bundled[1], downloads)
-
-
-def change(model: PreTrainedModel) -> dict[str, Change]:
-    old = model.get_parameter(NAME).detach().flatten()[:1000].clone()
-    return {NAME: Change(torch.arange(1000), old + 0.5, tuple(model.get_parameter(NAME).shape), old)}
-
-
-def trainer(callback: EditCallback, logger: TensorBoardLogger | bool = False) -> Trainer:
-    return Trainer(
-        accelerator="cpu", logger=logger, callbacks=[callback], enable_progress_bar=False, use_distributed_sampler=False
-    )
+def validate(callbacks: list[EditCallback], module: MaskedLanguageModel, data: MaskedTextModule, logger: Any) -> float:
+    """The perplexity that Lightning's own validation measures."""
+    quiet = {"enable_progress_bar": False, "use_distributed_sampler": False}
+    trainer = Trainer(accelerator="cpu", logger=logger, callbacks=callbacks, **quiet)
+    trainer.validate(module, data, verbose=False)
+    return float(trainer.callback_metrics["validation/perplexity"])
 
 
 def test_applies_logs_and_restores(
-    bundled: tuple[PreTrainedModel, PreTrainedTokenizerBase], data: MaskedTextModule, suite: BiasSuite, tmp_path: Path
+    bundled: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+    data: MaskedTextModule,
+    benchmarks: Path,
+    downloads: Path,
+    tmp_path: Path,
 ) -> None:
-    model = bundled[0]
+    model, tokenizer = bundled
+    suite = BiasSuite(EvaluationSettings(limit=3), tokenizer, downloads)
+    measured: list[Scores] = []
+
+    def measure(model: PreTrainedModel) -> Scores:
+        measured.append(all_scores(suite.measure(model)))
+        return measured[-1]
+
     before = {name: p.clone() for name, p in model.named_parameters()}
-    plain = EditCallback(None, suite)
-    trainer(plain).validate(MaskedLanguageModel(model), data, verbose=False)
+    plain = validate([], MaskedLanguageModel(model), data, False)
+    unedited = all_scores(suite.measure(model))
     logger = TensorBoardLogger(tmp_path, name=None, version="logs")
     for alpha in (-0.5, 2.0):
-        edited = EditCallback(change(model), suite, alpha, "edited")
-        trainer(edited, logger).validate(MaskedLanguageModel(model), data, verbose=False)
+        callback = EditCallback(EDIT, measure, alpha)
+        assert validate([callback], MaskedLanguageModel(model), data, logger) > plain
         assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
-        assert edited.scores["perplexity"]["value"] > plain.scores["perplexity"]["value"]
-        assert edited.scores["weat8"]["value"] != plain.scores["weat8"]["value"]
+        assert measured[-1]["weat8"]["value"] != unedited["weat8"]["value"]
     logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "logs"))
     events.Reload()
-    assert {f"edited/{name}" for name in edited.scores} <= set(events.Tags()["scalars"])
-    points = {event.step: event.value for event in events.Scalars("edited/perplexity")}
+    assert {f"edited/{name}" for name in unedited} <= set(events.Tags()["scalars"])
+    points = {event.step: event.value for event in events.Scalars("edited/weat8")}
     assert set(points) == {-50, 200}
-    assert points[200] == pytest.approx(edited.scores["perplexity"]["value"])
+    assert points[200] == pytest.approx(measured[-1]["weat8"]["value"])
 
 
-def test_restores_when_the_evaluation_fails(
-    bundled: tuple[PreTrainedModel, PreTrainedTokenizerBase], data: MaskedTextModule, suite: BiasSuite
+def test_restores_when_the_validation_fails(
+    bundled: tuple[PreTrainedModel, PreTrainedTokenizerBase], data: MaskedTextModule
 ) -> None:
     model = bundled[0]
     before = model.get_parameter(NAME).clone()
@@ -86,5 +112,5 @@ def test_restores_when_the_evaluation_fails(
             raise RuntimeError("out of luck")
 
     with pytest.raises(RuntimeError, match="out of luck"):
-        trainer(EditCallback(change(model), suite)).validate(Failing(model), data, verbose=False)
+        validate([EditCallback(EDIT)], Failing(model), data, False)
     assert torch.equal(model.get_parameter(NAME), before)

@@ -1,76 +1,41 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
-import torch
-from subnetworks import SHAPES, subnetwork
 
-from lce.edit.strategies import STRATEGIES
-from lce.edit.weight_edit import edit
+from lce.config import StrategyName
+from lce.edit.strategies import STRATEGIES, abbreviation, checked_strengths
 from lce.foundations.errors import LceError
-from lce.localize.controls import uninformed
-from lce.localize.weights import mask_based, value_based
-from lce.storage.changes import write_values_
-
-TARGET, REFERENCE = subnetwork("target", 0), subnetwork("reference", 1)
-SELECTIONS = {"mask": mask_based(TARGET, REFERENCE), "value": value_based(TARGET, REFERENCE, 0.2)}
 
 
-def naive(strategy: str, b: torch.Tensor, name: str, alpha: float) -> torch.Tensor:
-    """The paper's equations on one whole parameter."""
-    t, r = TARGET.weights[name], REFERENCE.weights[name]
-    m_t, m_r = TARGET.mask.kept[name], REFERENCE.mask.kept[name]
-    if strategy in ("interpolation", "extrapolation"):
-        return t + alpha * (r - t) * b
-    if strategy == "pruning":
-        return t - t * b
-    before = torch.zeros_like(t)
-    before[~m_t] = TARGET.before_pruning[name]
-    return (t + before) * m_r
+def test_the_settings_name_the_strategies_of_the_table() -> None:
+    assert set(get_args(StrategyName)) == set(STRATEGIES)
 
 
-SENSIBLE = [(s, n) for s in STRATEGIES for n in SELECTIONS if (s, n) != ("mask-switch", "value")]
+def test_strengths_are_distinct_and_strategies_without_take_none() -> None:
+    assert checked_strengths("linear", [2.0, 0.0, -3.5, 2.0]) == [2.0, 0.0, -3.5]
+    assert checked_strengths("interpolation", [0.0, 0.5, 1.0]) == [0.0, 0.5, 1.0]
+    assert checked_strengths("extrapolation", [-2.0, 0.0, 1.5]) == [-2.0, 0.0, 1.5]
+    assert checked_strengths("pruning", [7.0]) == checked_strengths("mask-switch", []) == [1.0]
 
 
-@pytest.mark.parametrize(("strategy", "localization"), SENSIBLE)
-@pytest.mark.parametrize("alpha", [-2.0, 0.5, 1.0, 2.0])
-def test_every_strategy_against_its_equation(strategy: str, localization: str, alpha: float) -> None:
-    selection = SELECTIONS[localization]
-    unchanged = {name: tensor.clone() for name, tensor in TARGET.weights.items()}
-    changes = edit(strategy, selection, TARGET, REFERENCE, alpha)
-    edited = {name: tensor.clone() for name, tensor in TARGET.weights.items()}
-    write_values_(edited, changes, "new")
-    for name, shape in SHAPES.items():
-        b = torch.zeros(torch.Size(shape).numel())
-        b[selection.indices[name]] = 1
-        torch.testing.assert_close(edited[name], naive(strategy, b.view(shape), name, alpha))
-        assert torch.equal(TARGET.weights[name], unchanged[name]), "the input is not mutated"
-    write_values_(edited, changes, "old")
-    assert all(torch.equal(edited[name], unchanged[name]) for name in SHAPES)
+@pytest.mark.parametrize(
+    ("strategy", "alphas", "message"),
+    [
+        ("interpolation", [0.5, 5.0], "interpolation takes α from 0 to 1, got 5; the strategy linear takes any α"),
+        ("interpolation", [-0.1], "interpolation takes α from 0 to 1, got -0.1"),
+        ("extrapolation", [2.0, 1.0], "extrapolation takes α below 0 or above 1, got 1"),
+        ("linear", [0.0], "0 changes nothing"),
+        ("linear", [float("inf")], "expected finite numbers"),
+        ("swap", [1.0], "unknown 'swap'; known are linear, interpolation"),
+    ],
+)
+def test_strengths_outside_of_a_strategy_s_range_are_refused(strategy: str, alphas: list[float], message: str) -> None:
+    with pytest.raises(LceError, match=message):
+        checked_strengths(strategy, alphas)
 
 
-def test_combinations_without_sense_are_refused() -> None:
-    with pytest.raises(LceError, match="needs a mask-based selection"):
-        edit("mask-switch", SELECTIONS["value"], TARGET, REFERENCE)
-    with pytest.raises(LceError, match="unknown 'swap'; known are interpolation"):
-        edit("swap", SELECTIONS["mask"], TARGET, REFERENCE)
-    with pytest.raises(LceError, match="made for other models"):
-        edit("pruning", SELECTIONS["mask"], TARGET, subnetwork("third", 3))
-    with pytest.raises(LceError, match="would change no weight"):
-        edit("interpolation", SELECTIONS["mask"], TARGET, REFERENCE, alpha=0.0)
-
-
-def test_uninformed_selections_take_every_strategy_of_their_informed_one() -> None:
-    for strategy, localization in SENSIBLE:
-        control = uninformed(SELECTIONS[localization], TARGET, REFERENCE, strategy, seed=0)
-        assert edit(strategy, control, TARGET, REFERENCE, 2.0)
-
-
-def test_parameters_that_lie_otherwise_in_memory_are_written_too() -> None:
-    name = next(iter(SHAPES))
-    changes = edit("pruning", SELECTIONS["mask"], TARGET, REFERENCE)
-    plain = {name: TARGET.weights[name].clone()}
-    turned = {name: TARGET.weights[name].T.contiguous().T}
-    assert not turned[name].is_contiguous()
-    for parameters in (plain, turned):
-        write_values_(parameters, {name: changes[name]}, "new")
-    assert torch.equal(plain[name], turned[name])
+def test_abbreviations_are_the_paper_s() -> None:
+    assert [abbreviation("linear", alpha) for alpha in (-1.0, 0.0, 1.0, 1.5)] == ["EP", "IP", "IP", "EP"]
+    assert (abbreviation("pruning", float("nan")), abbreviation("mask-switch", 1.0)) == ("PR", "SW")

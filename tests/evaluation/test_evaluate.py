@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lce.cli import main
 from lce.config import Settings
-from lce.evaluation.evaluator import differing_weights, run_evaluate
+from lce.evaluation.evaluate import differing_weights, run_evaluate
 from lce.foundations.errors import LceError
 from lce.models.loading import load_masked_lm
 
@@ -121,7 +121,7 @@ def test_other_tests_and_types(config: Path, base: Path) -> None:
     options = ["--evaluation.metrics", "[weat, stereoset, crows_pairs]", "--evaluation.bias_type", "profession"]
     result = evaluate(config, base, *options, "--evaluation.weat", f"[weat6, seat6, {own}]", "--limit", "10")
     assert set(result["scores"]) == {"weat6", "seat6", "own", "stereoset_ss", "stereoset_lm", "stereoset_icat"}
-    assert "no bias type profession" in result["measured_with"]["odd_items"]["crows_pairs"][0]["reason"]
+    assert "no bias type profession" in result["measured_with"]["special_cases"]["crows_pairs"][0]["reason"]
 
 
 def test_results_of_other_settings_stay_apart(config: Path, base: Path) -> None:
@@ -159,7 +159,8 @@ def test_bad_input_gets_one_line(
     config: Path, base: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     output = config.parent / "out.json"
-    assert main(["evaluate", str(base), "--config", str(config), "--output", str(output), *options]) == 2
+    given = options if "--output" in options else [*options, "--output", str(output)]
+    assert main(["evaluate", str(base), "--config", str(config), *given]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error
     assert len([line for line in error.splitlines() if line.startswith("lce: error:")]) == 1

@@ -57,8 +57,7 @@ def test_a_folder_is_claimed_by_its_settings(tmp_path: Path) -> None:
 WAITS_HALF_WAY = """
 import sys, time
 from pathlib import Path
-from lce.foundations.atomic_files import disk_error, new_folder, replaced_file, scratch_folder
-from lce.foundations.locks import held
+from lce.foundations.atomic_files import replaced_file
 
 with replaced_file(sys.argv[1]) as temporary:
     temporary.write_text("half", encoding="utf-8")
@@ -68,8 +67,7 @@ with replaced_file(sys.argv[1]) as temporary:
 """
 WRITES = """
 import sys
-from lce.foundations.atomic_files import disk_error, new_folder, replaced_file, scratch_folder
-from lce.foundations.locks import held
+from lce.foundations.atomic_files import replaced_file
 
 with replaced_file(sys.argv[1]) as temporary:
     temporary.write_text("whole, by the second", encoding="utf-8")

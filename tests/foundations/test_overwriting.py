@@ -90,7 +90,7 @@ def test_what_lce_made_is_made_anew(folder: Path) -> None:
     for command in (
         ["patch", "diff", a, b, "--out", str(folder / "p.safetensors"), "--old_values", "false"],
         ["edit", a, b, "--alpha", "3", "--patch", str(folder / "e.safetensors")],
-        ["localize", a, b, "--k", "0.2", "--output", str(folder / "s.safetensors")],
+        ["localize", a, b, "--share", "0.2", "--output", str(folder / "s.safetensors")],
         ["patch", "inspect", str(folder / "p.safetensors"), "--html", str(folder / "p.html")],
         ["patch", "inspect", str(folder / "p.safetensors"), "--html", str(folder / "p.html")],
     ):

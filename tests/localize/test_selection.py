@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from subnetworks import SHAPES, subnetwork
 
 from lce.foundations.errors import LceError
-from lce.localize.components import layers_and_components
+from lce.localize.components import by_component, layers_and_components
 from lce.localize.heat_map import save_heat_map
 from lce.localize.selection import Selection
 from lce.localize.weights import mask_based, value_based
@@ -23,7 +23,8 @@ def test_counts_by_layer_and_component() -> None:
     assert set(cells) == {(i, c) for i in (0, 1) for c in ("attention.output.dense", "intermediate.dense")}
     assert sum(n for n, _ in cells.values()) == selection.count
     assert sum(total for _, total in cells.values()) == selection.size
-    assert sum(about["count"] for about in selection.by_component().values()) == selection.count
+    components = by_component(selection.counts, selection.shapes)
+    assert sum(about["count"] for about in components.values()) == selection.count
 
 
 def test_layers_and_components_of_any_architecture() -> None:
@@ -54,7 +55,11 @@ def test_saved_and_read_back(tmp_path: Path) -> None:
 def test_a_selection_found_on_the_way_to_its_file_is_the_same(tmp_path: Path) -> None:
     for name, found, stored in (
         ("mask", mask_based(TARGET, REFERENCE), mask_based(TARGET, REFERENCE, tmp_path / "m.safetensors")),
-        ("value", value_based(TARGET, REFERENCE, 9), value_based(TARGET, REFERENCE, 9, tmp_path / "v.safetensors")),
+        (
+            "value",
+            value_based(TARGET, REFERENCE, count=9),
+            value_based(TARGET, REFERENCE, count=9, path=tmp_path / "v.safetensors"),
+        ),
     ):
         assert stored.localization == name
         assert all(torch.equal(stored.indices[parameter], found.indices[parameter]) for parameter in SHAPES)

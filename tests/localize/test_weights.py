@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from subnetworks import SHAPES, subnetwork
 
 from lce.foundations.errors import LceError
-from lce.localize.controls import uninformed
 from lce.localize.selection import Selection
 from lce.localize.weights import localize, mask_based, value_based
 
@@ -35,33 +35,26 @@ def test_mask_based_is_the_exclusive_or() -> None:
     assert selection.share == expected.sum().item() / sum(torch.Size(shape).numel() for shape in SHAPES.values())
 
 
-@pytest.mark.parametrize("k", [0.1, 0.5, 1.0, 1, 17])
-def test_value_based_is_the_exact_top_k_among_those_kept_in_both(k: float) -> None:
-    selection = value_based(TARGET, REFERENCE, k)
+@pytest.mark.parametrize("size", [{"share": 0.1}, {"share": 0.5}, {"share": 1}, {"count": 1}, {"count": 17}], ids=str)
+def test_value_based_is_the_exact_top_k_among_those_kept_in_both(size: dict[str, Any]) -> None:
+    selection = value_based(TARGET, REFERENCE, **size)
     both = flat(TARGET.mask.kept) & flat(REFERENCE.mask.kept)
     difference = (flat(REFERENCE.weights) - flat(TARGET.weights)).abs() * both
-    count = k if isinstance(k, int) else round(k * int(both.sum()))
+    count = size.get("count") or round(size["share"] * int(both.sum()))
     expected = difference.sort(descending=True, stable=True).indices[:count]
     assert sorted(marks(selection).nonzero().flatten().tolist()) == sorted(expected.tolist())
 
 
-@pytest.mark.parametrize("k", [0, -1, 0.0, 1.5, 10**6])
-def test_impossible_k_is_refused(k: float) -> None:
-    with pytest.raises(LceError, match="k: expected"):
-        value_based(TARGET, REFERENCE, k)
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.5, 5])
+def test_an_impossible_share_is_refused(share: float) -> None:
+    with pytest.raises(LceError, match=r"share: expected a share of the weights in \(0, 1\]"):
+        value_based(TARGET, REFERENCE, share)
 
 
-@pytest.mark.parametrize("strategy", ["extrapolation", "pruning"])
-def test_uninformed_has_the_same_size_and_respects_the_rule(strategy: str) -> None:
-    informed = mask_based(TARGET, REFERENCE)
-    draws = [uninformed(informed, TARGET, REFERENCE, strategy, seed) for seed in (0, 0, 1)]
-    target, reference = flat(TARGET.mask.kept), flat(REFERENCE.mask.kept)
-    allowed = target if strategy == "pruning" else target | reference
-    for draw in draws:
-        assert draw.count == informed.count
-        assert not (marks(draw) & ~allowed).any()
-    assert torch.equal(marks(draws[0]), marks(draws[1]))
-    assert not torch.equal(marks(draws[0]), marks(draws[2]))
+@pytest.mark.parametrize("count", [0, -1, 10**6])
+def test_an_impossible_count_is_refused(count: int) -> None:
+    with pytest.raises(LceError, match="count: expected a number of weights from 1 to"):
+        value_based(TARGET, REFERENCE, count=count)
 
 
 def test_pairs_that_cannot_be_compared_are_refused() -> None:
@@ -78,18 +71,7 @@ def test_pairs_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(LceError, match="different architectures"):
         mask_based(TARGET, smaller)
     with pytest.raises(LceError, match="unknown 'layer'; known are mask, value"):
-        localize("layer", TARGET, REFERENCE, 0.1)
+        localize("layer", TARGET, REFERENCE)
     same_mask = replace(TARGET, weights={n: 2 * w for n, w in TARGET.weights.items()})
     with pytest.raises(LceError, match="masks are the same"):
         mask_based(TARGET, same_mask)
-
-
-@pytest.mark.parametrize("strategy", ["extrapolation", "pruning"])
-def test_a_matched_control_takes_as_many_of_each_parameter(strategy: str) -> None:
-    informed = value_based(TARGET, REFERENCE, 0.2)
-    matched, again = (uninformed(informed, TARGET, REFERENCE, strategy, 3, is_matched=True) for _ in range(2))
-    assert matched.counts == informed.counts
-    assert torch.equal(marks(matched), marks(again))
-    assert not torch.equal(marks(matched), marks(informed))
-    allowed = flat(TARGET.mask.kept)
-    assert bool((allowed if strategy == "pruning" else allowed | flat(REFERENCE.mask.kept))[marks(matched)].all())

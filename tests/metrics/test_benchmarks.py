@@ -144,14 +144,16 @@ def test_every_bias_type(
     metrics = suite.measure(bundled[0])
     assert {metric.name for metric in metrics} == {"weat8"} | measured
     assert all(len(metric.items()["item"]) == 4 for metric in metrics if metric.name != "weat8")
-    assert {name for name, items in suite.odd.items() if any("no bias type" in i["reason"] for i in items)} == left_out
+    assert {
+        name for name, items in suite.special_cases.items() if any("no bias type" in i["reason"] for i in items)
+    } == left_out
 
 
-def test_odd_items_are_listed(bundled: Bundled) -> None:
+def test_special_cases_are_listed(bundled: Bundled) -> None:
     model, tokenizer = bundled
     pairs = [Pair("He ran.", "She ran.", "stereo"), Pair("He ran.", "He ran fast.", "stereo")]
     scorer = CrowsPairsScorer(pairs, tokenizer)
-    assert scorer.odd == [{"item": 1, "reason": "left out of bias-bench: a sentence has no changed token"}]
+    assert scorer.special_cases == [{"item": 1, "reason": "left out of bias-bench: a sentence has no changed token"}]
     assert scorer.bias_bench(model, TokenBudget(512)).items()["item"].tolist() == [0]
     assert scorer.original(model, TokenBudget(512)).items()["item"].tolist() == [0, 1]
     words = ("kind", "rude", "blue")
@@ -162,7 +164,7 @@ def test_odd_items_are_listed(bundled: Bundled) -> None:
         Example("girl", "The girl was BLANK.", words),
     ]
     metric = StereoSetScorer(examples, tokenizer)
-    assert [(row["item"], row["reason"].split(":")[0].split(" is ")[0]) for row in metric.odd] == [
+    assert [(row["item"], row["reason"].split(":")[0].split(" is ")[0]) for row in metric.special_cases] == [
         (0, "several BLANKs"),
         (1, "the BLANK"),
         (2, "left out"),
@@ -207,7 +209,7 @@ def test_the_token_budget_halves_until_the_batches_fit(
     torch.testing.assert_close(log_probabilities(model, queries, 0, budget, ""), expected, atol=1e-5, rtol=0)
     assert budget.tokens is not None
     assert budget.tokens <= 125
-    assert "out of memory; going on with" in caplog.text
+    assert "out of memory; continuing with" in caplog.text
     fits = 10
     with pytest.raises(LceError, match="out of memory on one sentence of 26 tokens"):
         log_probabilities(model, queries, 0, budget, "")

@@ -54,13 +54,13 @@ def stereoset(terms: int, each: int, agree: bool) -> StereoSet:
 
 def test_stereoset_is_resampled_over_terms_and_over_their_examples() -> None:
     """Half the answers are yes: spread 50/√terms where a term's examples agree, 50/√examples where terms are alike."""
-    spreads = [stereoset(40, 10, agree).scores()["stereoset_ss"].draws.std() for agree in (True, False)]
+    spreads = [stereoset(40, 10, agree).scores()["stereoset_ss"].resampled.std() for agree in (True, False)]
     assert spreads[0] == pytest.approx(50 / 40**0.5, rel=0.1)
     assert spreads[1] == pytest.approx(50 / 400**0.5, rel=0.1)
 
 
-def test_draws_are_the_same_every_time() -> None:
-    first, second = (stereoset(7, 3, True).scores()["stereoset_icat"].draws for _ in range(2))
+def test_resampled_scores_are_the_same_every_time() -> None:
+    first, second = (stereoset(7, 3, True).scores()["stereoset_icat"].resampled for _ in range(2))
     assert np.array_equal(first, second)
 
 

@@ -1,11 +1,7 @@
-"""Every score on every kind of model and tokenizer, against the literal scorers: tiny random models, our own sentences.
-
-Byte-pair, WordPiece and Unigram tokenizers are trained here on our own sentences, cased and uncased.
-"""
+"""Every score on every kind of model and tokenizer, against the literal scorers, on tiny random models."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,20 +9,17 @@ from typing import NamedTuple
 import literal
 import pytest
 import torch
-from conftest import OBJECTS, PLACES, ROLES, SUBJECTS, own_sentences
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from conftest import own_sentences
+from tokens import albert_tokens, bert_tokens, deberta_v2_tokens, modern_tokens, roberta_tokens
 from transformers import (
     AlbertConfig,
     AlbertForMaskedLM,
-    AlbertTokenizer,
     BertConfig,
     BertForMaskedLM,
-    BertTokenizer,
     DebertaConfig,
     DebertaForMaskedLM,
     DebertaV2Config,
     DebertaV2ForMaskedLM,
-    DebertaV2Tokenizer,
     DistilBertConfig,
     DistilBertForMaskedLM,
     ElectraConfig,
@@ -35,10 +28,8 @@ from transformers import (
     ModernBertForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
-    RobertaTokenizer,
 )
 
 from lce.data.encoding import encode
@@ -48,7 +39,6 @@ from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.stereoset import Example, StereoSetScorer, word_pieces
 from lce.metrics.weat import AssociationTest, WeatScorer
-from lce.models.layers import is_layer_matrix, prunable_parameters
 from lce.models.loading import load_masked_lm
 from lce.models.logits import masked_logits
 
@@ -69,73 +59,6 @@ SENTENCES = (("This is a train.", "The bridge is big."), ("A song.", "It is a ga
 SEAT = AssociationTest("seat", *SENTENCES, a=("He ran.",), b=("She is here.",), protocol="seat")
 BUDGET = 60
 """Small, so that there are many batches, with padding."""
-
-
-def bert_tokens(lower: bool) -> BertTokenizer:
-    letters = {c for text in own_sentences() for c in text} - {" ", "."}
-    words = set(" ".join([*SUBJECTS, *ROLES, *PLACES, *OBJECTS]).replace("-", " ").split())
-    chunks = {*letters, *(f"##{c}" for c in letters), *words}
-    chunks = {p.lower() for p in chunks} if lower else chunks
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ","]
-    return BertTokenizer(vocab={p: i for i, p in enumerate([*special, *sorted(chunks)])}, do_lower_case=lower)
-
-
-def trained(model: models.Model, pre_tokenizer: pre_tokenizers.PreTokenizer, trainer: trainers.Trainer) -> Tokenizer:
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizer
-    tokenizer.train_from_iterator(own_sentences(), trainer)
-    return tokenizer
-
-
-def byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=380,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer = trained(models.BPE(), pre_tokenizers.ByteLevel(add_prefix_space=False), trainer)
-    merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    return tokenizer.get_vocab(), [tuple(merge) for merge in merges]
-
-
-def roberta_tokens() -> RobertaTokenizer:
-    vocab, merges = byte_pairs()
-    return RobertaTokenizer(vocab=vocab, merges=merges)
-
-
-def modern_tokens() -> PreTrainedTokenizerFast:
-    """As ModernBERT's: byte pairs, BERT's special tokens, a mask that takes the space before it."""
-    vocab, merges = byte_pairs()
-    names = {"<s>": "[CLS]", "<pad>": "[PAD]", "</s>": "[SEP]", "<unk>": "[UNK]", "<mask>": "[MASK]"}
-    tokenizer = Tokenizer(models.BPE(vocab={names.get(p, p): i for p, i in vocab.items()}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    ends = [("[CLS]", vocab["<s>"]), ("[SEP]", vocab["</s>"])]
-    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        cls_token="[CLS]",
-        pad_token="[PAD]",
-        sep_token="[SEP]",
-        unk_token="[UNK]",
-        mask_token=AddedToken("[MASK]", lstrip=True, special=True),
-    )
-
-
-def unigram(special: list[str]) -> list[tuple[str, float]]:
-    trainer = trainers.UnigramTrainer(vocab_size=160, special_tokens=special, unk_token=special[1], show_progress=False)
-    tokenizer = trained(models.Unigram(), pre_tokenizers.Metaspace(), trainer)
-    return [(chunk, score) for chunk, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
-
-
-def albert_tokens() -> AlbertTokenizer:
-    return AlbertTokenizer(vocab=unigram(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]))
-
-
-def deberta_v2_tokens() -> DebertaV2Tokenizer:
-    return DebertaV2Tokenizer(vocab=unigram(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
 
 
 class Kind(NamedTuple):
@@ -198,7 +121,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_crows_pairs(loaded: Loaded) -> None:
     model, tokenizer, _ = loaded
     scorer = CrowsPairsScorer(PAIRS, tokenizer)
-    assert not scorer.odd
+    assert not scorer.special_cases
     for measure, changed in ((scorer.bias_bench, True), (scorer.original, False)):
         items = measure(model, TokenBudget(BUDGET)).items()
         for i, pair in enumerate(PAIRS):
@@ -262,9 +185,3 @@ def test_whether_a_word_has_a_leading_space_is_seen_from_the_tokenizer(loaded: L
     for word in ("nurse", "Gardening", "lettertrain"):
         text = f" {word}" if spaced else word
         assert word_pieces(word, tokenizer) == tokenizer.encode(text, add_special_tokens=False)
-
-
-def test_the_matrices_of_the_layers_are_the_same_by_type_and_by_name(loaded: Loaded) -> None:
-    """Training asks the modules, checkpoints on a disk have names and shapes only."""
-    by_name = {n for n, p in loaded.model.named_parameters() if is_layer_matrix(n, tuple(p.shape))}
-    assert by_name == set(prunable_parameters(loaded.model)) != set()

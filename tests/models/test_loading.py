@@ -1,4 +1,4 @@
-"""Models as strangers publish them: with code, pickles, wrong sizes, or of another kind."""
+"""Models as others publish them: with code, pickles, or wrong sizes."""
 
 from __future__ import annotations
 
@@ -10,22 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import DECODER, saved
-from conftest import tiny_bert
+from patches import patch_of
 from transformers import (
-    BartConfig,
-    BartForConditionalGeneration,
     BertForMaskedLM,
-    BertForTokenClassification,
-    BertLMHeadModel,
     BertTokenizer,
-    CLIPConfig,
-    CLIPModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    T5ForConditionalGeneration,
-    ViTConfig,
-    ViTForImageClassification,
 )
 
 import lce
@@ -33,7 +21,6 @@ from lce.cli import main
 from lce.foundations.errors import LceError
 from lce.models.loading import load_masked_lm
 from lce.models.logits import masked_logits
-from lce.patch import Patch
 from lce.storage.changes import Change
 
 OWN_CODE = """
@@ -85,7 +72,8 @@ def refused(folder: Path, **options: Any) -> str:
 def a_patch(model: BertForMaskedLM, path: Path) -> Path:
     name, weight = "bert.encoder.layer.0.output.dense.weight", model.bert.encoder.layer[0].output.dense.weight
     old = weight.detach().flatten()[:2]
-    Patch.create({name: Change(torch.tensor([0, 1]), old + 1, tuple(weight.shape), old)}, {name: weight}, {}).save(path)
+    changes = {name: Change(torch.tensor([0, 1]), old + 1, tuple(weight.shape), old)}
+    patch_of(changes, {name: weight}, path=path)
     return path
 
 
@@ -93,6 +81,12 @@ def a_patch(model: BertForMaskedLM, path: Path) -> Path:
 def _own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers copies a model's code before it runs it: not into the user's folder, and under its own name."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+
+
+def test_a_model_is_loaded_in_float32(base: Path) -> None:
+    model, tokenizer = load_masked_lm(base)
+    assert model.dtype == torch.float32
+    assert tokenizer.mask_token == "[MASK]"
 
 
 def test_code_of_the_models_own_runs_only_when_asked_for(
@@ -144,44 +138,6 @@ def test_nothing_is_unpickled(name: str, folder: Path, model: BertForMaskedLM) -
 def test_weights_under_other_names_are_refused(name: str, folder: Path) -> None:
     change(folder / "config.json", transformers_weights=name)
     assert "names other weights than its own" in refused(folder)
-
-
-SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-PARTS = {"text_config": SMALL, "vision_config": SMALL | {"image_size": 8, "patch_size": 4}, "projection_dim": 8}
-OTHERS = {
-    "a causal language model (LlamaForCausalLM)": lambda: LlamaForCausalLM(LlamaConfig(**DECODER)),
-    "a causal language model (BertLMHeadModel)": lambda config: BertLMHeadModel(config),
-    "a sequence-to-sequence model (T5ForConditionalGeneration)": T5ForConditionalGeneration,
-    "a model for token classification (BertForTokenClassification)": lambda config: BertForTokenClassification(config),
-    "a model for image classification (ViTForImageClassification)": lambda: ViTForImageClassification(
-        ViTConfig(**SMALL, image_size=8, patch_size=4)
-    ),
-    "another kind of model (CLIPModel)": lambda: CLIPModel(CLIPConfig(**PARTS)),
-}
-
-
-@pytest.mark.parametrize("kind", OTHERS)
-def test_a_model_of_another_kind_is_named(kind: str, folder: Path, tokenizer: BertTokenizer, tmp_path: Path) -> None:
-    if "T5" in kind:
-        saved("t5", tmp_path / "other")
-    elif "Bert" in kind:
-        OTHERS[kind](tiny_bert(tokenizer).config).save_pretrained(tmp_path / "other")
-    else:
-        OTHERS[kind]().save_pretrained(tmp_path / "other")
-    tokenizer.save_pretrained(tmp_path / "other")
-    wanted = f"model {tmp_path / 'other'}: is {kind}; this command needs a masked language model"
-    assert refused(tmp_path / "other") == wanted
-    if "Llama" in kind:
-        change(tmp_path / "other/config.json", architectures=...)
-        assert refused(tmp_path / "other") == wanted
-
-
-def test_a_sequence_to_sequence_model_that_fills_masks_is_not_refused_for_its_kind(tmp_path: Path) -> None:
-    from lce.models.kinds import check_is_masked
-
-    config = BartConfig()
-    config.architectures = [BartForConditionalGeneration.__name__]
-    check_is_masked(tmp_path, config)
 
 
 @pytest.mark.parametrize(

@@ -1,154 +1,73 @@
 from __future__ import annotations
 
-import itertools
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from transformers import (
-    AlbertConfig,
-    AlbertForMaskedLM,
-    BertConfig,
-    BertForMaskedLM,
-    BertForSequenceClassification,
-    BertTokenizer,
-    ConvBertConfig,
-    ConvBertForMaskedLM,
-    DebertaV2Config,
-    DebertaV2ForMaskedLM,
-    DistilBertConfig,
-    DistilBertForMaskedLM,
-    ElectraConfig,
-    ElectraForMaskedLM,
-    EsmConfig,
-    EsmForMaskedLM,
-    LongformerConfig,
-    LongformerForMaskedLM,
-    MobileBertConfig,
-    MobileBertForMaskedLM,
-    ModernBertConfig,
-    ModernBertForMaskedLM,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaForMaskedLM,
-)
+from masked_models import CONFIGS, VOCABULARY, tiny
+from torch import Tensor
+from transformers import BertConfig, BertForMaskedLM, PreTrainedModel
 
-from lce.foundations.errors import LceError
-from lce.models.layers import prunable_parameters
-from lce.models.loading import load_masked_lm
-from lce.models.logits import masked_logits
-from lce.training.module import MaskedLanguageModel, linear_schedule
+from lce.models.logits import LAST_MIXING, last_mixing_module, masked_logits
 
-SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-ARCHITECTURES = {
-    "bert": lambda: BertForMaskedLM(BertConfig(**SMALL)),
-    "roberta": lambda: RobertaForMaskedLM(RobertaConfig(**SMALL)),
-    "electra": lambda: ElectraForMaskedLM(ElectraConfig(**SMALL, embedding_size=8)),
-    "albert": lambda: AlbertForMaskedLM(AlbertConfig(**SMALL, embedding_size=8)),
-    "distilbert": lambda: DistilBertForMaskedLM(
-        DistilBertConfig(vocab_size=50, dim=16, n_layers=2, n_heads=2, hidden_dim=32)
-    ),
-    "mobilebert": lambda: MobileBertForMaskedLM(
-        MobileBertConfig(**SMALL, embedding_size=8, intra_bottleneck_size=8, num_feedforward_networks=1)
-    ),
-    "convbert": lambda: ConvBertForMaskedLM(ConvBertConfig(**SMALL, embedding_size=8)),
-    "longformer": lambda: LongformerForMaskedLM(LongformerConfig(**SMALL, attention_window=4)),
-    "esm": lambda: EsmForMaskedLM(EsmConfig(**SMALL, pad_token_id=0, mask_token_id=1)),
-    "deberta": lambda: DebertaV2ForMaskedLM(
-        DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"], max_relative_positions=8)
-    ),
-    "modernbert": lambda: ModernBertForMaskedLM(ModernBertConfig(**SMALL, pad_token_id=0)),
-}
+SHAPES = ((2, 41, 82), (3, 7, 4), (1, 6, 6))
+"""Sentences, tokens of each, and asked positions; the longest first, because a short one changes a BigBird."""
 
 
-@pytest.fixture(params=ARCHITECTURES)
-def any_model(request: pytest.FixtureRequest) -> PreTrainedModel:
-    torch.manual_seed(0)
-    return ARCHITECTURES[request.param]().eval()
-
-
-def test_masked_logits_are_those_of_the_whole_model(any_model: PreTrainedModel) -> None:
-    ids = torch.randint(5, 50, (3, 7), generator=torch.Generator().manual_seed(0))
+def asked(sentences: int, tokens: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Input ids, attention mask and positions."""
+    random = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, VOCABULARY, (sentences, tokens), generator=random)
     attention = torch.ones_like(ids)
-    attention[1, 5:] = 0
-    positions = torch.tensor([0, 3, 9, 20])
-    with torch.no_grad():
-        whole = any_model(input_ids=ids, attention_mask=attention).logits.flatten(0, 1)[positions]
-        torch.testing.assert_close(masked_logits(any_model, ids, attention, positions), whole)
-        again = any_model(input_ids=ids, attention_mask=attention).logits
-    assert again.shape == (3, 7, 50), "the model is left as it was"
+    attention[1:2, tokens // 2 :] = 0
+    return ids, attention, torch.randperm(sentences * tokens, generator=random)[:count]
+
+
+@torch.no_grad()
+def whole(model: PreTrainedModel, ids: Tensor, attention: Tensor, positions: Tensor) -> Tensor:
+    """As `masked_logits`, from all logits of the model."""
+    return model(input_ids=ids, attention_mask=attention).logits.flatten(0, 1)[positions]
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_logits_are_gathered_as_early_as_they_can_be(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the two places in the table, that of each type is the first one that gives the logits of the whole model."""
+    right, close = [], {"rtol": 1e-4, "atol": 1e-4}
+    for path in ("encoder.layer.{last}.attention", ""):
+        model = tiny(kind)
+        with monkeypatch.context() as patched, torch.no_grad():
+            patched.setitem(LAST_MIXING, kind, path)
+            if last_mixing_module(model) is None:
+                continue
+            try:
+                for arguments in map(asked, *zip(*SHAPES, strict=True)):
+                    torch.testing.assert_close(masked_logits(model, *arguments), whole(model, *arguments), **close)
+            except (RuntimeError, AssertionError, IndexError, TypeError, ValueError, AttributeError, KeyError):
+                continue
+        right.append(path)
+    assert LAST_MIXING.get(kind) == next(iter(right), None)
+
+
+def test_every_type_in_the_table_is_tested() -> None:
+    assert set(LAST_MIXING) <= set(CONFIGS)
 
 
 def test_what_follows_the_last_attention_is_computed_at_the_asked_positions_only(model: BertForMaskedLM) -> None:
+    assert last_mixing_module(model) is model.bert.encoder.layer[1].attention
     sizes = []
     model.bert.encoder.layer[1].intermediate.register_forward_hook(lambda m, i, output: sizes.append(output.shape[:2]))
-    ids = torch.randint(5, 50, (3, 7))
-    masked_logits(model, ids, torch.ones_like(ids), torch.tensor([0, 3, 9, 20]))
-    assert sizes[-1] == (1, 4)
+    masked_logits(model, *asked(3, 7, 4))
+    whole(model, *asked(3, 7, 4))
+    assert sizes == [(1, 4), (3, 7)], "the model is left as it was"
 
 
-def test_prunable_are_the_matrices_of_the_layers(any_model: PreTrainedModel) -> None:
-    parameters = prunable_parameters(any_model)
-    own = dict(any_model.named_parameters())
-    assert parameters
-    assert all(own[name] is parameter and parameter.ndim == 2 for name, parameter in parameters.items())
-    for name in own:
-        if any(part in name for part in ("embed", "pooler", "Norm", "norm", "bias", "lm_head", "cls.", "predictions")):
-            assert name not in parameters
+class Own(BertForMaskedLM):
+    """Code of a model's own, under a known type."""
 
 
-def test_prunable_weights_of_bert(model: BertForMaskedLM) -> None:
-    layers = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
-    parts = (*layers, "intermediate.dense", "output.dense")
-    expected = [f"bert.encoder.layer.{i}.{part}.weight" for i, part in itertools.product(range(2), parts)]
-    assert list(prunable_parameters(model)) == expected
-
-
-def test_freezing(model: BertForMaskedLM) -> None:
-    module = MaskedLanguageModel(model, 1e-3, 10, 0, freeze=["embeddings"])
-    assert not model.bert.embeddings.word_embeddings.weight.requires_grad
-    assert model.bert.encoder.layer[0].output.dense.weight.requires_grad
-    assert all(
-        p.requires_grad for group in module.configure_optimizers()["optimizer"].param_groups for p in group["params"]
-    )
-    with pytest.raises(LceError, match="matches no parameter"):
-        MaskedLanguageModel(model, 1e-3, 10, 0, freeze=["no such name"])
-
-
-def test_the_learning_rate_rises_and_falls_linearly() -> None:
-    factor = linear_schedule(warmup_steps=4, steps=14)
-    assert [factor(step) for step in (0, 1, 3)] == pytest.approx([0.2, 0.4, 0.8])
-    assert [factor(step) for step in (4, 9, 14)] == pytest.approx([1.0, 0.5, 0.0])
-    assert linear_schedule(0, 10)(0) == 1.0
-
-
-def test_a_model_is_loaded_in_float32(base: Path) -> None:
-    model, tokenizer = load_masked_lm(base)
-    assert model.dtype == torch.float32
-    assert tokenizer.mask_token == "[MASK]"
-
-
-def test_what_is_no_masked_language_model_is_refused(tmp_path: Path, tokenizer: BertTokenizer) -> None:
-    with pytest.raises(LceError, match="cannot be loaded"):
-        load_masked_lm(tmp_path)
-    classifier = BertForSequenceClassification(BertConfig(**{**SMALL, "vocab_size": len(tokenizer)}))
-    classifier.save_pretrained(tmp_path / "classifier")
-    tokenizer.save_pretrained(tmp_path / "classifier")
-    with pytest.raises(LceError, match="is a model for sequence classification"):
-        load_masked_lm(tmp_path / "classifier")
-    about = json.loads((tmp_path / "classifier/config.json").read_text(encoding="utf-8"))
-    (tmp_path / "classifier/config.json").write_text(json.dumps(about | {"architectures": None}), encoding="utf-8")
-    with pytest.raises(LceError, match="is no masked language model; its checkpoint lacks cls"):
-        load_masked_lm(tmp_path / "classifier")
-    BertForMaskedLM(BertConfig(**{**SMALL, "vocab_size": len(tokenizer)})).save_pretrained(tmp_path / "maskless")
-    tokenizer.save_pretrained(tmp_path / "maskless")
-    about = json.loads((tmp_path / "maskless/tokenizer_config.json").read_text(encoding="utf-8"))
-    about["mask_token"] = None
-    (tmp_path / "maskless/tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
-    with pytest.raises(LceError, match="its tokenizer has no mask token"):
-        load_masked_lm(tmp_path / "maskless")
-    BertForMaskedLM(BertConfig(**SMALL)).save_pretrained(tmp_path / "small")
-    tokenizer.save_pretrained(tmp_path / "small")
-    with pytest.raises(LceError, match="tokens, the model only 50"):
-        load_masked_lm(tmp_path / "small")
+@pytest.mark.parametrize("layers", [0, 2])
+def test_all_logits_of_an_unknown_model_are_computed(layers: int) -> None:
+    config = BertConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=layers, num_attention_heads=2)
+    model = (Own(config) if layers else BertForMaskedLM(config)).eval()
+    assert last_mixing_module(model) is None
+    arguments = asked(3, 7, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(masked_logits(model, *arguments), whole(model, *arguments))

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import made
-from patches import NAME, OTHER, model, patch_for, weights
+from patches import NAME, OTHER, changes_of, claiming, model, patch_for, patch_of, weights
 
 from lce.cli import main
 from lce.foundations.errors import LceError
 from lce.patch import Patch
 from lce.patch.compose import compose
-from lce.patch.on_modules import Tensors
 from lce.patch.scale import scale
 from lce.storage.changes import Change
 
@@ -42,7 +41,7 @@ def test_conflicts_are_listed_and_settled_on_request(tmp_path: Path) -> None:
         both = compose(first, second, tmp_path / "p", prefer)
         edited = both.apply(base)
         values = edited.get_parameter(NAME).flatten()
-        change = Tensors(winner)[NAME]
+        change = changes_of(winner)[NAME]
         assert torch.equal(values[change.indices], change.new)
         assert both.count == 4
         assert both.provenance["conflicts"] == [f"{NAME} at 2 weights (9, 20)"]
@@ -87,8 +86,6 @@ def test_scaling_is_the_edit_with_another_alpha_bit_for_bit(alpha: float, dtype:
 def test_what_cannot_be_scaled(tmp_path: Path) -> None:
     base = model()
     patch = patch_for(base)
-    with pytest.raises(LceError, match=r"\(pruning\) is not linear"):
-        scale(patch_for(base, strategy="pruning"), 2.0, tmp_path / "p")
     for alpha in (0.0, float("inf")):
         with pytest.raises(LceError, match="other than 0"):
             scale(patch, alpha, tmp_path / "p")
@@ -96,9 +93,9 @@ def test_what_cannot_be_scaled(tmp_path: Path) -> None:
         scale(patch, 1e39, tmp_path / "p")
     with pytest.raises(LceError, match="changes no weight"):
         scale(patch, 1e-30, tmp_path / "p")
-    without = {name: Change(c.indices, c.new, c.shape, c.old) for name, c in Tensors(patch).items()}
-    with pytest.raises(LceError, match="without the old or the full-step"):
-        scale(Patch.create(without, weights(base), patch.provenance), 1.0, tmp_path / "p")
+    for kept in ({"keep_old": False}, {"keep_full": False}):
+        with pytest.raises(LceError, match=r"without the old or the full-step .* only edits that are linear in α have"):
+            scale(patch_of(changes_of(patch), weights(base), patch.provenance, **kept), 1.0, tmp_path / "p")
     assert not list(tmp_path.iterdir())
 
 
@@ -106,9 +103,9 @@ def test_patches_that_take_each_other_back(tmp_path: Path) -> None:
     base = model()
     first = patch_for(base)
     edited = first.apply(base)
-    back = {n: Change(c.indices, c.old, c.shape, c.new) for n, c in Tensors(first).items() if c.old is not None}
+    back = {n: Change(c.indices, c.old, c.shape, c.new) for n, c in changes_of(first).items() if c.old is not None}
     with pytest.raises(LceError, match="together they change nothing"):
-        compose(first, Patch.create(back, weights(edited), {}), tmp_path / "p")
+        compose(first, patch_of(back, weights(edited)), tmp_path / "p")
     assert not list(tmp_path.iterdir())
 
 
@@ -117,12 +114,12 @@ def test_a_second_patch_that_only_claims_to_follow_the_first(tmp_path: Path) -> 
     first = patch_for(base)
     second = patch_for(first.apply(base))
     for lie in ({"dtype": "F16"}, {"shape": (32, 16)}):
-        liar = replace(second, parameters={**second.parameters, NAME: replace(second.parameters[NAME], **lie)})
+        liar = claiming(second, {NAME: replace(second.parameters[NAME], **lie)})
         with pytest.raises(LceError, match="different models"):
             compose(first, liar, tmp_path / "p")
     other = patch_for(made("bert", seed=1))
     follows = replace(other.parameters[NAME], sha256=first.parameters[NAME].sha256_after or "")
-    liar = replace(other, parameters={**other.parameters, NAME: follows, OTHER: second.parameters[OTHER]})
+    liar = claiming(other, {NAME: follows, OTHER: second.parameters[OTHER]})
     with pytest.raises(LceError, match="other old values"):
         compose(first, liar, tmp_path / "p")
     assert not list(tmp_path.iterdir())
@@ -131,7 +128,7 @@ def test_a_second_patch_that_only_claims_to_follow_the_first(tmp_path: Path) -> 
 def test_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = model()
     for name, positions in (("a", [1, 9]), ("b", [9, 30])):
-        patch_for(base, positions={NAME: positions}, step_size=len(name) + positions[0]).save(tmp_path / name)
+        patch_for(base, positions={NAME: positions}, step_size=len(name) + positions[0], path=tmp_path / name)
     a, b, c = (str(tmp_path / name) for name in "abc")
     assert main(["patch", "compose", a, b, "--out", c]) == 2
     assert "--prefer first or --prefer second" in capsys.readouterr().err

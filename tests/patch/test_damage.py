@@ -16,7 +16,7 @@ from lce.foundations.errors import LceError
 from lce.patch import Patch
 from lce.patch.between import patch_between
 from lce.patch.compose import compose
-from lce.patch.on_folders import apply_patch, revert_patch, verify_patch
+from lce.patch.on_folders import apply_patch, revert_patch
 from lce.patch.peft import to_peft
 from lce.patch.scale import scale
 from lce.storage.safetensors_file import read_header
@@ -25,7 +25,7 @@ from lce.storage.safetensors_file import read_header
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A checkpoint in ``model``, a patch for it in ``p``, and the patched checkpoint in ``patched``."""
-    patch_for(saved("bert", tmp_path / "model")).save(tmp_path / "p")
+    patch_for(saved("bert", tmp_path / "model"), path=tmp_path / "p")
     apply_patch(tmp_path / "model", Patch.load(tmp_path / "p"), tmp_path / "patched")
     return tmp_path
 
@@ -76,7 +76,7 @@ def test_files_without_digests_load_with_a_warning(folder: Path, caplog: pytest.
     assert load_file(folder / "out/model.safetensors")[NAME].equal(
         load_file(folder / "patched/model.safetensors")[NAME]
     )
-    assert verify_patch(folder / "out", patch) == "patched"
+    assert patch.verify(folder / "out") == "patched"
     revert_patch(folder / "out", patch, folder / "back")
 
 
@@ -117,12 +117,12 @@ def test_a_model_that_was_patched_with_a_damaged_file_is_not_verified(folder: Pa
     content[position : position + 4] = changed[-1:].numpy().tobytes()
     (folder / "patched/model.safetensors").write_bytes(content)
     with pytest.raises(LceError, match="neither the patch's base nor"):
-        verify_patch(folder / "patched", Patch.load(bad))
+        Patch.load(bad).verify(folder / "patched")
 
 
 def test_a_base_that_differs_only_where_the_patch_writes_is_refused_without_old_values(folder: Path) -> None:
     patch_between(folder / "model", folder / "patched", folder / "p", keep_old=False)
-    patch_for(saved("bert", folder / "again"), alpha=5.0).save(folder / "other")
+    patch_for(saved("bert", folder / "again"), alpha=5.0, path=folder / "other")
     apply_patch(folder / "model", Patch.load(folder / "other"), folder / "third")
     with pytest.raises(LceError, match="is not the base of this patch"):
         apply_patch(folder / "third", Patch.load(folder / "p"), folder / "out")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import MADE, saved
-from patches import NAME, POSITIONS, patch_for
+from patches import NAME, POSITIONS, claiming, patch_for
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM
 
@@ -20,15 +20,15 @@ from lce.cli import main
 from lce.foundations.errors import LceError
 from lce.patch import Patch
 from lce.patch.between import patch_between
-from lce.patch.format import same_bits
-from lce.patch.on_folders import apply_patch, revert_patch, verify_patch
+from lce.patch.on_folders import apply_patch, revert_patch
+from lce.patch.record import same_bits
 from lce.storage.torch_bridge import read_tensors, tensor_digest
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A patch for the checkpoint in ``tmp_path / "model"``."""
-    patch_for(saved("bert", tmp_path / "model")).save(tmp_path / "p.safetensors")
+    patch_for(saved("bert", tmp_path / "model"), path=tmp_path / "p.safetensors")
     return tmp_path / "p.safetensors"
 
 
@@ -69,11 +69,11 @@ def test_a_parameter_in_which_nothing_moves(tmp_path: Path) -> None:
     with torch.no_grad():
         model.get_parameter(NAME).fill_(64.0)
     model.save_pretrained(tmp_path / "model")
-    patch_for(model, alpha=0.01).save(tmp_path / "p")
+    patch_for(model, alpha=0.01, path=tmp_path / "p")
     patch = Patch.load(tmp_path / "p")
     assert same_bits(patch.changes[NAME].new, patch.changes[NAME].old)
     apply_patch(tmp_path / "model", patch, tmp_path / "out")
-    assert [verify_patch(tmp_path / name, patch) for name in ("model", "out")] == ["base", "patched"]
+    assert [patch.verify(tmp_path / name) for name in ("model", "out")] == ["base", "patched"]
     revert_patch(tmp_path / "out", patch, tmp_path / "back")
     assert files(tmp_path / "back") == files(tmp_path / "model")
 
@@ -138,7 +138,7 @@ def test_a_base_whose_names_lack_the_prefix(tmp_path: Path) -> None:
             whole.save_pretrained(tmp_path / "whole")
         patch_between(tmp_path / target, tmp_path / reference, tmp_path / "p")
         apply_patch(tmp_path / target, Patch.load(tmp_path / "p"), tmp_path / f"{target}-edited")
-        assert verify_patch(tmp_path / f"{target}-edited", Patch.load(tmp_path / "p")) == "patched"
+        assert Patch.load(tmp_path / "p").verify(tmp_path / f"{target}-edited") == "patched"
     patch_between(tmp_path / "base", tmp_path / "reference", tmp_path / "p")
     edited = lce.from_pretrained(tmp_path / "base", patch=tmp_path / "p")
     wanted = type(whole).from_pretrained(tmp_path / "reference")
@@ -154,21 +154,18 @@ def test_verify(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert answer in capsys.readouterr().out
     lean = tmp_path / "lean.safetensors"
     assert main(["patch", "diff", model, out, "--out", str(lean), "--old_values", "false"]) == 0
-    assert verify_patch(out, Patch.load(lean)) == "patched"
-    scaled = replace(
-        Patch.load(lean),
-        parameters={name: replace(about, sha256_after=None) for name, about in Patch.load(lean).parameters.items()},
-    )
+    assert Patch.load(lean).verify(out) == "patched"
+    unknown = {name: replace(about, sha256_after=None) for name, about in Patch.load(lean).parameters.items()}
     with pytest.raises(LceError, match="cannot be told without old values"):
-        verify_patch(out, scaled)
+        claiming(Patch.load(lean), unknown).verify(out)
     saved("bert", tmp_path / "other", seed=1)
     with pytest.raises(LceError, match="neither the patch's base nor"):
-        verify_patch(tmp_path / "other", Patch.load(file))
+        Patch.load(file).verify(tmp_path / "other")
     half = load_file(tmp_path / "out/model.safetensors")
     half[NAME] = load_file(tmp_path / "model/model.safetensors")[NAME]
     save_file(half, tmp_path / "out/model.safetensors", metadata={"format": "pt"})
     with pytest.raises(LceError, match="in some of its parameters only"):
-        verify_patch(tmp_path / "out", Patch.load(file))
+        Patch.load(file).verify(tmp_path / "out")
 
 
 @pytest.mark.usefixtures("chunk")
@@ -276,3 +273,22 @@ def test_a_kill_leaves_the_old_state_and_the_next_run_tidies_up(file: Path, tmp_
             time.sleep(0.1)
     assert (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".lce-*.tmp"))
+
+
+@pytest.mark.parametrize("action", ["diff", "apply", "revert", "verify", "inspect", "compose"])
+def test_what_only_moves_bytes_does_without_torch(action: str, file: Path, tmp_path: Path) -> None:
+    apply_patch(tmp_path / "model", Patch.load(file), tmp_path / "edited")
+    models, out = [str(tmp_path / name) for name in ("model", "edited")], str(tmp_path / "out")
+    patch_for(Patch.load(file).apply(saved("bert", tmp_path / "again")), path=tmp_path / "second")
+    arguments = {
+        "diff": [*models, "--out", out],
+        "apply": [models[0], "--patch", str(file), "--out", out],
+        "revert": [models[1], "--patch", str(file), "--out", out],
+        "verify": [models[0], "--patch", str(file)],
+        "inspect": [str(file)],
+        "compose": [str(file), str(tmp_path / "second"), "--out", out],
+    }[action]
+    script = "import sys; from lce.cli import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    command = [sys.executable, "-c", script, "patch", action, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 False"

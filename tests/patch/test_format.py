@@ -1,37 +1,42 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from importlib.metadata import version as lce_version
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from architectures import saved
-from patches import NAME, literally_applied, model, patch_for, record, weights
+from patches import NAME, POSITIONS, changes_of, literally_applied, model, patch_for, patch_of, record, sha256, weights
 
 import lce
 from lce.foundations.errors import LceError
 from lce.patch import Patch
-from lce.patch.on_modules import Tensors
 from lce.storage.changes import Change
 
 
-def test_saved_and_read_back(tmp_path: Path) -> None:
-    patch = patch_for(model())
-    patch.save(tmp_path / "p")
-    read = Patch.load(tmp_path / "p")
-    known = {name: replace(about, sha256_old=None) for name, about in read.parameters.items()}
-    assert (known, read.count, read.provenance) == (patch.parameters, 5, patch.provenance)
-    assert (read.base_fingerprint, read.has_old, read.has_full) == (patch.base_fingerprint, True, True)
-    for name, change in patch.changes.items():
-        for part in ("indices", "new", "old", "full"):
-            assert np.array_equal(getattr(read.changes[name], part), getattr(change, part))
-    assert (tmp_path / "p").read_bytes() == (read.save(tmp_path / "q"), (tmp_path / "q").read_bytes())[1]
+def test_written_and_read_back(tmp_path: Path) -> None:
+    base = weights(model())
+    patch_for(model(), path=tmp_path / "p")
+    patch = Patch.load(tmp_path / "p")
+    assert (patch.count, patch.file, patch.has_old, patch.has_full) == (5, tmp_path / "p", True, True)
+    assert patch.moved == {name: len(places) for name, places in POSITIONS.items()}
+    assert (patch.provenance["target"], patch.provenance["library_version"]) == ("tiny", lce_version("lce"))
+    for name, change in changes_of(patch).items():
+        old = base[name].flatten()[POSITIONS[name]]
+        assert change.indices.tolist() == POSITIONS[name]
+        assert change.shape == base[name].shape
+        for found, expected in ((change.old, old), (change.new, old + 1), (change.full, old + 0.5)):
+            assert torch.equal(found, expected)
+        edited = base[name].flatten().index_copy(0, change.indices, old + 1).view_as(base[name])
+        about = patch.parameters[name]
+        assert (about.sha256, about.sha256_after, about.sha256_old) == (sha256(base[name]), sha256(edited), sha256(old))
+    patch_for(model(), path=tmp_path / "q")
+    assert (tmp_path / "p").read_bytes() == (tmp_path / "q").read_bytes()
 
 
 def test_anyone_can_read_it(tmp_path: Path) -> None:
     base = model()
-    patch_for(base).save(tmp_path / "p")
+    patch_for(base, path=tmp_path / "p")
     expected = Patch.load(tmp_path / "p").apply(base)
     edited = literally_applied(tmp_path / "p", weights(base))
     assert all(torch.equal(parameter, edited[name]) for name, parameter in expected.named_parameters())
@@ -42,7 +47,7 @@ def test_anyone_can_read_it(tmp_path: Path) -> None:
 def test_applying_to_a_model_and_taking_it_back(tmp_path: Path) -> None:
     base = model()
     before = weights(base)
-    patch_for(base).save(tmp_path / "p")
+    patch_for(base, path=tmp_path / "p")
     patch = Patch.load(tmp_path / "p")
     edited = patch.apply(base)
     assert all(torch.equal(p, before[name]) for name, p in base.named_parameters()), "the input is not mutated"
@@ -71,8 +76,8 @@ def test_one_other_weight_in_a_touched_parameter_is_enough() -> None:
 def test_a_patch_without_old_values_cannot_be_reverted(tmp_path: Path) -> None:
     base = model()
     patch = patch_for(base)
-    changes = {name: Change(c.indices, c.new, c.shape) for name, c in Tensors(patch).items()}
-    Patch.create(changes, weights(base), {}).save(tmp_path / "p")
+    changes = {name: Change(c.indices, c.new, c.shape) for name, c in changes_of(patch).items()}
+    patch_of(changes, weights(base), path=tmp_path / "p")
     small = Patch.load(tmp_path / "p")
     assert (small.has_old, small.has_full) == (False, False)
     edited = small.apply(base)
@@ -93,15 +98,14 @@ def test_fewer_bytes_a_weight_than_weightscope(tmp_path: Path) -> None:
             size = base[name].numel()
             indices = torch.randperm(size, generator=random)[: round(0.005 * size)].sort().values
             changes[name] = Change(indices, torch.randn(len(indices), generator=random), shape)
-    patch = Patch.create(changes, base, {})
-    patch.save(tmp_path / "p")
+    patch = patch_of(changes, base, path=tmp_path / "p")
     assert 424_000 < patch.count < 425_000
     assert (tmp_path / "p").stat().st_size / patch.count < 5.6
 
 
 def test_loading_a_patched_model_in_one_call(tmp_path: Path) -> None:
     base = saved("bert", tmp_path / "base")
-    patch_for(base).save(tmp_path / "p")
+    patch_for(base, path=tmp_path / "p")
     edited = lce.from_pretrained(tmp_path / "base", patch=tmp_path / "p")
     assert type(edited) is type(base)
     assert all(torch.equal(p, edited.get_parameter(n)) for n, p in patch_for(base).apply(base).named_parameters())

@@ -16,17 +16,17 @@ import pytest
 import torch
 from architectures import saved
 from file_mutants import KINDS, mutant
+from patches import patch_of
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from lce.foundations.errors import LceError
 from lce.patch import Patch
 from lce.patch.compose import compose
-from lce.patch.on_folders import apply_patch, revert_patch, verify_patch
+from lce.patch.on_folders import apply_patch, revert_patch
 from lce.patch.page import write_page
 from lce.patch.peft import to_peft
 from lce.patch.scale import scale
 from lce.patch.text import describe
-from lce.patch.writer import PatchWriter
 from lce.storage.changes import Change, step
 
 MUTANTS = 10_000 if os.environ.get("LCE_FUZZ") == "all" else 2_000
@@ -41,7 +41,7 @@ class Made:
     expected: dict[str, bytes | None]
 
 
-def a_patch(model: PreTrainedModel, alpha: float, names: list[str]) -> Patch:
+def a_patch(model: PreTrainedModel, alpha: float, names: list[str], path: Path, **kept: bool) -> Patch:
     """Moves every seventh weight of the parameters ``names``, and one far away from the others."""
     base = {name: parameter.detach() for name, parameter in model.named_parameters()}
     changes = {}
@@ -51,7 +51,8 @@ def a_patch(model: PreTrainedModel, alpha: float, names: list[str]) -> Patch:
         old = base[name].flatten()[indices]
         full = (old.float() + 0.5).to(old.dtype)
         changes[name] = Change(indices, step(old, full, alpha), tuple(base[name].shape), old, full)
-    return Patch.create(changes, base, {"strategy": "extrapolation", "alpha": alpha, "localization": "value"})
+    about = {"strategy": "extrapolation", "alpha": alpha, "localization": "value"}
+    return patch_of(changes, base, about, path, **kept)
 
 
 CASES: dict[str, tuple[str, torch.dtype, list[str], bool, bool]] = {
@@ -70,16 +71,13 @@ def made(case: str, folder: Path) -> Made:
     kind, dtype, parts, keep_old, keep_full = CASES[case]
     model = saved(kind, folder / "model", dtype=dtype)
     names = [name for part in parts for name in dict(model.named_parameters()) if f"{part}.weight" in name][:3]
-    whole = a_patch(model, 2.0, names)
     file, second = folder / "p.safetensors", folder / "second.safetensors"
-    with PatchWriter.to(file, whole.provenance, keep_old, keep_full) as writer:
-        for name, change in whole.changes.items():
-            writer.add(name, change, whole.parameters[name])
+    a_patch(model, 2.0, names, file, keep_old=keep_old, keep_full=keep_full)
     if "scaled" in case:
         scale(Patch.load(file), 3.0, folder / "scaled.safetensors")
         (folder / "scaled.safetensors").replace(file)
     apply_patch(folder / "model", Patch.load(file), folder / "patched")
-    a_patch(model, -1.0, [*names, "model.norm.weight"] if kind == "llama" else names).save(second)
+    a_patch(model, -1.0, [*names, "model.norm.weight"] if kind == "llama" else names, second)
     auto = AutoModelForMaskedLM if kind == "bert" else AutoModelForCausalLM
     patched = auto.from_pretrained(folder / "patched", dtype=dtype)
     out, side = folder / "out", folder / "side"
@@ -138,7 +136,7 @@ def made(case: str, folder: Path) -> Made:
 
     def verified(path: Path) -> bytes:
         patch = Patch.load(path)
-        return "".join(verify_patch(folder / name, patch) for name in ("model", "patched")).encode()
+        return "".join(patch.verify(folder / name) for name in ("model", "patched")).encode()
 
     uses = {
         "apply by file": by_file,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import saved
-from patches import NAME, OTHER, patch_for, record, rewritten
+from patches import NAME, OTHER, patch_for, patch_of, record, rewritten
 
 from lce.cli import main
 from lce.foundations.errors import LceError
@@ -24,7 +24,7 @@ from lce.storage.position_codec import decode
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint in ``model`` and a patch for it in ``p``."""
     folder = tmp_path_factory.mktemp("hostile")
-    patch_for(saved("bert", folder / "model")).save(folder / "p")
+    patch_for(saved("bert", folder / "model"), path=folder / "p")
     return folder
 
 
@@ -218,7 +218,7 @@ def test_scores_and_names_out_of_the_ordinary_are_shown(folder: Path) -> None:
     odd = {"scores": {"weat8": {"before": 10**400, "after": float("1e300")}, "[x](y)": {"before": True, "after": []}}}
     names = [f"a.{'9' * 5000}.b.weight", *(f"h.{i}.{'c' * (i % 50 + 1)}" for i in range(999))]
     changes = {name: Change(torch.tensor([0]), torch.zeros(1), (2,)) for name in names}
-    Patch.create(changes, dict.fromkeys(names, torch.ones(2)), odd).save(folder / "odd")
+    patch_of(changes, dict.fromkeys(names, torch.ones(2)), odd, path=folder / "odd")
     page = folder / "odd.html"
     assert main(["patch", "inspect", str(folder / "odd"), "--html", str(page)]) == 0
     assert page.stat().st_size < 2_000_000

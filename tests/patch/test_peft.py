@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import logits, made, saved
-from patches import patch_for
+from patches import changes_of, patch_for, patch_of
 from peft import PeftModel
 from safetensors.torch import load_file
 
 from lce.cli import main
 from lce.foundations.errors import LceError
 from lce.patch import Patch
-from lce.patch.on_modules import Tensors
 from lce.patch.peft import to_peft
 from lce.storage.changes import Change
 
@@ -30,8 +29,8 @@ PLACES = {
 def written(kind: str, folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Path, Path, Patch]:
     """A model's folder, the adapter's, and the patch that it is made of."""
     model = saved(kind, folder / "model", dtype=dtype)
-    patch = patch_for(model, positions={PLACES[kind][0]: [0, 3, 17], PLACES[kind][1]: [*range(40, 90)]})
-    patch.save(folder / "p")
+    positions = {PLACES[kind][0]: [0, 3, 17], PLACES[kind][1]: [*range(40, 90)]}
+    patch = patch_for(model, positions=positions, path=folder / "p")
     command = [
         "patch",
         "to-peft",
@@ -126,7 +125,7 @@ def test_old_values_and_the_right_model_are_needed(tmp_path: Path) -> None:
     for folder, message in (("other", "has none of this name"), ("others", "it is not the base of this patch")):
         with pytest.raises(LceError, match=message):
             to_peft(patch, tmp_path / folder, tmp_path / "adapter")
-    changes = {name: Change(c.indices, c.new, c.shape) for name, c in Tensors(patch).items()}
+    changes = {name: Change(c.indices, c.new, c.shape) for name, c in changes_of(patch).items()}
     base = {name: parameter.detach() for name, parameter in model.named_parameters()}
     with pytest.raises(LceError, match="without the old values"):
-        to_peft(Patch.create(changes, base, {}), tmp_path / "model", tmp_path / "adapter")
+        to_peft(patch_of(changes, base), tmp_path / "model", tmp_path / "adapter")

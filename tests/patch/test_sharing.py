@@ -1,4 +1,4 @@
-"""What people see of a patch and of a patched model: the card, the page, the push to the hub, the README's recipes."""
+"""What people see of a patch and a patched model: the card, the page, the push to the hub, the recipes of the docs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCORES = {"weat8": {"before": 1.3, "after": 0.83}, "crows_pairs": {"before": 54.
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """``model`` and its patch ``p`` with scores; ``out`` is the patched model."""
-    patch_for(saved("bert", tmp_path / "model"), scores=SCORES).save(tmp_path / "p")
+    patch_for(saved("bert", tmp_path / "model"), scores=SCORES, path=tmp_path / "p")
     (tmp_path / "model/README.md").write_text("---\nlicense: mit\nlanguage: en\n---\n# Base\n", encoding="utf-8")
     command = ["patch", "apply", str(tmp_path / "model"), "--patch", str(tmp_path / "p")]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
@@ -48,7 +48,7 @@ def test_the_card_says_what_was_edited_and_what_it_risks(folder: Path) -> None:
 
 
 def test_a_patch_without_scores_asks_for_a_measurement(tmp_path: Path) -> None:
-    patch_for(saved("bert", tmp_path / "model")).save(tmp_path / "p")
+    patch_for(saved("bert", tmp_path / "model"), path=tmp_path / "p")
     command = ["patch", "apply", str(tmp_path / "model"), "--patch", str(tmp_path / "p")]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     assert "lce evaluate" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ def test_a_reader_that_has_seen_enough(folder: Path) -> None:
 
 
 def test_push_to_the_hub_up_to_the_network(folder: Path) -> None:
-    """``hf upload``, as the README has it, against a server that only takes down what it is asked."""
+    """``hf upload``, as docs/patches.md has it, against a server that only takes down what it is asked."""
     asked = []
 
     class Hub(BaseHTTPRequestHandler):
@@ -107,16 +107,13 @@ def test_push_to_the_hub_up_to_the_network(folder: Path) -> None:
     assert "model-edited" in asked[0][1]
 
 
-def test_the_recipe_of_the_readme_needs_no_lce(folder: Path) -> None:
-    """The README's own lines, run in a process in which lce cannot be imported."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (recipe,) = re.findall(r"without `lce`.*?\n\n((?:    .*\n|\n)+)", readme)
-    lines = [line.removeprefix("    ") for line in recipe.splitlines()]
-    script = "\n".join(
-        ["import sys", "sys.modules['lce'] = None", *lines, "torch.save(model.state_dict(), 'state.pt')"]
-    )
-    for name, path in (("path/of/the/model", "model"), ("patch.safetensors", "p")):
-        script = script.replace(name, str(folder / path))
+def test_the_recipe_of_the_docs_needs_no_lce(folder: Path) -> None:
+    """The lines of docs/patches.md themselves, run in a process in which lce cannot be imported."""
+    page = (ROOT / "docs/patches.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"without `lce`.*?\n\n```python\n(.*?)```", page, re.DOTALL)
+    script = f"import sys\nsys.modules['lce'] = None\n{recipe}torch.save(model.state_dict(), 'state.pt')"
+    for name, path in (("MODEL", "model"), ("patch.safetensors", "p")):
+        script = script.replace(f'"{name}"', repr(str(folder / path)))
     subprocess.run([sys.executable, "-c", script], cwd=folder, check=True, timeout=120)
     state = torch.load(folder / "state.pt", weights_only=True)
     base = saved("bert", folder / "again")

@@ -11,9 +11,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lce.foundations.errors import LceError
-from lce.models.layers import is_layer_matrix
+from lce.models.layers import is_prunable
+from lce.storage.arrays import digest
 from lce.storage.checkpoint import Checkpoint, aligned, canonical, common_tensors
-from lce.storage.digests import digest
 from lce.storage.torch_bridge import read_tensor, read_tensors, tensor_digest
 
 
@@ -25,7 +25,7 @@ def test_the_default_tensors_are_the_matrices_of_the_layers(kind: str) -> None:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and any(part.isdigit() for part in name.split("."))
     }
-    assert {name for name, p in model.named_parameters() if is_layer_matrix(name, tuple(p.shape))} == modules
+    assert {name for name, p in model.named_parameters() if is_prunable(name, tuple(p.shape))} == modules
 
 
 @pytest.mark.parametrize("shard", ["5GB", "6KB"])

@@ -17,10 +17,12 @@ from conftest import tiny_bert
 from file_mutants import File, flip_in, length, raw
 from transformers import BertTokenizer
 
-from lce.commands.checkpoint_editing import run_edit, run_localize
-from lce.commands.checkpoint_settings import EditSettings, LocalizeSettings
+from lce.config import EditSettings
+from lce.edit.weight_edit import WeightEdit
 from lce.foundations.errors import LceError
 from lce.foundations.paths import MASK, PRUNED_VALUES, SUBNETWORK
+from lce.localize.pair import open_pair, select
+from lce.localize.selection import Selection
 from lce.models.layers import prunable_parameters
 from lce.storage.in_memory import load_subnetwork
 from lce.storage.masks import Mask, magnitude_prune
@@ -78,12 +80,14 @@ def test_selections(localization: str, tmp_path: Path) -> None:
     for seed, name in enumerate(("a", "b")):
         saved("llama", tmp_path / name, seed)
     a, b, selection = (str(tmp_path / name) for name in ("a", "b", "s.safetensors"))
-    run_localize(a, b, LocalizeSettings(localization=localization, k=0.1), Path(selection))
-    strategy = "mask-switch" if localization == "mask" else "extrapolation"
-    settings = EditSettings(selection=selection, strategy=strategy, patch=str(tmp_path / "p.safetensors"))
+    settings = EditSettings(localization=localization)
+    select(open_pair(a, b, settings), settings, Path(selection))
+    strategy = "mask-switch" if localization == "mask" else "linear"
 
     def edited() -> bytes:
-        run_edit(a, b, settings)
+        read = Selection.load(Path(selection))
+        edit = WeightEdit(read, *open_pair(a, b, None, read, localization == "mask"), strategy, 2.0)
+        edit.patch(tmp_path / "p.safetensors")
         return (tmp_path / "p.safetensors").read_bytes()
 
     check_all(Path(selection), edited, f"selections, {localization}")

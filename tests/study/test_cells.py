@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from lce.edit.strategies import STRATEGIES
 from lce.foundations.errors import LceError
 from lce.study.cells import Cell, cell_name, context_of, expand, settings_for
 from lce.study.settings import ALPHAS, DownstreamSettings, EditBlock, StudySettings
 
 SETTINGS = StudySettings(seeds=[0, 1], sparsities=[0.1, 0.3], edits=[])
-EVERYTHING = EditBlock(strategies=["linear", "pruning", "mask-switch"], alpha=[0.5, -2], k=[0.1, "mask"])
+EVERYTHING = EditBlock(strategies=["linear", "pruning", "mask-switch"], alpha=[0.5, -2], share=[0.1], count=["mask"])
 
 
 def edits(*blocks: EditBlock) -> list[Cell]:
@@ -32,8 +31,7 @@ def test_blocks_are_full_products_of_what_makes_sense() -> None:
     found = edits(EVERYTHING)
     assert len(found) == 2 * (4 + 2 * 3), "two directions: 4 mask-based edits; 3 value-based ones at each of two k"
     assert {cell.localization for cell in found if cell.strategy == "mask-switch"} == {"mask"}
-    assert {cell.strategy for cell in found if cell.alpha == 0.5} == {"interpolation"}
-    assert {cell.strategy for cell in found if cell.alpha == -2} == {"extrapolation"}
+    assert {cell.strategy for cell in found if cell.alpha in (0.5, -2)} == {"linear"}
     assert all(cell.k is None for cell in found if cell.localization == "mask")
 
 
@@ -92,7 +90,7 @@ def test_the_default_is_the_papers_study() -> None:
     found = [cell for cell in expand(StudySettings(seeds=[0])) if cell.kind == "edit"]
     assert {cell.alpha for cell in found if cell.target == "neutral"} == set(ALPHAS)
     assert {cell.k for cell in found} == {None, "mask", 0.01, 0.05, 0.1, 0.2, 0.4, 1.0}
-    assert {cell.strategy for cell in found} == set(STRATEGIES)
+    assert {cell.strategy for cell in found} == {"linear", "pruning", "mask-switch"}
     assert {cell.control for cell in found} == {"none", "uninformed", "matched"}
 
 

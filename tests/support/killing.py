@@ -86,6 +86,9 @@ def work(
     tempfile.tempdir = None  # chosen anew
     answer_interrupts()
     from lce.cli import main
+    from lce.foundations import threads
+
+    threads._processors = lambda: 2  # as in the tests
 
     if moment:
         ended_at(moment, number)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -14,15 +18,42 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from lce.patch import Patch
+from lce.patch.on_modules import in_torch
+from lce.patch.record import Parameter, base_fingerprint
+from lce.patch.writer import Made, made_of, write_patch
 from lce.storage.changes import Change, step
+from lce.storage.torch_bridge import tensor_digest
 
 NAME = "bert.encoder.layer.1.output.dense.weight"
 OTHER = "bert.encoder.layer.0.attention.self.key.weight"
 POSITIONS = {NAME: [0, 7, 100, 400], OTHER: [5]}
+FOLDER = TemporaryDirectory()
+NUMBERS = count()
 
 
 def weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def patch_of(
+    changes: Mapping[str, Change[torch.Tensor]],
+    base: Mapping[str, torch.Tensor],
+    provenance: Mapping[str, object] | None = None,
+    path: Path | None = None,
+    **kept: bool,
+) -> Patch:
+    """The patch that makes ``changes`` to ``base`` (all parameters that change), at ``path`` or somewhere else."""
+
+    def made(name: str) -> Made:
+        change = changes[name]
+        return made_of(change, tensor_digest(base[name]), tensor_digest(base[name], change.indices, change.new))
+
+    path = path or Path(FOLDER.name) / f"{next(NUMBERS)}.safetensors"
+    return write_patch(path, made, {name: base[name].nbytes for name in changes}, provenance or {}, **kept)
+
+
+def changes_of(patch: Patch) -> dict[str, Change[torch.Tensor]]:
+    return {name: in_torch(patch.changes, name) for name in patch.parameters}
 
 
 def patch_for(
@@ -30,6 +61,7 @@ def patch_for(
     alpha: float = 2.0,
     positions: dict[str, list[int]] = POSITIONS,
     step_size: float = 0.5,
+    path: Path | None = None,
     **provenance: object,
 ) -> Patch:
     """Moves some weights by α · ``step_size``."""
@@ -41,7 +73,7 @@ def patch_for(
         full = old + step_size
         changes[name] = Change(indices, step(old, full, alpha), tuple(base[name].shape), old, full)
     about = {"target": "tiny", "strategy": "extrapolation", "alpha": alpha, "localization": "mask", **provenance}
-    return Patch.create(changes, base, about)
+    return patch_of(changes, base, about, path)
 
 
 def model() -> PreTrainedModel:
@@ -49,7 +81,7 @@ def model() -> PreTrainedModel:
 
 
 def literally_applied(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What the README's recipe makes of ``tensors``."""
+    """What the recipe of docs/patches.md makes of ``tensors``."""
     edited = {name: tensor.clone() for name, tensor in tensors.items()}
     patch = load_file(path)
     for name in (key.removeprefix("steps/") for key in patch if key.startswith("steps/")):
@@ -84,6 +116,13 @@ def rewritten(path: Path, tensors: dict[str, torch.Tensor | None], **changed: ob
     out = path.with_name("bad.safetensors")
     save_file(kept, out, metadata={"lce": about, "lce_sha256": hashlib.sha256(about.encode()).hexdigest()})
     return out
+
+
+def claiming(patch: Patch, parameters: Mapping[str, Parameter]) -> Patch:
+    """A patch like ``patch`` whose file says something else of these ``parameters``."""
+    about = {**patch.parameters, **parameters}
+    listed = {name: asdict(parameter) for name, parameter in about.items()}
+    return Patch.open(rewritten(patch.file, {}, parameters=listed, base_fingerprint=base_fingerprint(about)))
 
 
 def older(path: Path, out: Path, **tensors: torch.Tensor) -> Path:

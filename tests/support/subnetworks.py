@@ -20,7 +20,7 @@ def subnetwork(folder: str, seed: int, sparsity: float = 0.3) -> Subnetwork:
     trained = {name: torch.randn(shape, generator=random) for name, shape in SHAPES.items()}
     if not sparsity:
         empty = {name: torch.empty(0) for name in SHAPES}
-        return Subnetwork(folder, trained, Mask.dense(trained), empty, has_mask=False)
+        return Subnetwork(folder, trained, Mask.dense(trained), empty)
     mask = magnitude_prune(trained, Mask.dense(trained), sparsity)
     weights = {name: tensor * mask.kept[name] for name, tensor in trained.items()}
     return Subnetwork(folder, weights, mask, pruned_values(mask, trained))

@@ -1,7 +1,5 @@
 """Numbers that both the claims and the report are about, worked out from a study's results."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

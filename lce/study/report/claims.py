@@ -1,36 +1,21 @@
-"""The paper's claims C1 to C15: the functions that apply the rules of claims.yaml to a study.
+"""The paper's claims C1 to C15, and what a study says of each by the rules of claims.yaml."""
 
-Each says whether its claim holds and what was measured; None where the study does not hold what the rule needs.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from lce.foundations.labels import label
-from lce.study.report.aggregates import against_controls, crossing, curve, densities, gap, is_null, over_k
-from lce.study.report.results import EDIT, WAY, Results
-from lce.study.report.statistics import mean_interval, over_seeds, paired_difference, spearman
-from lce.study.settings import BOTH_WAYS, NEUTRAL, STEREOTYPICAL
-from lce.training.pruning.imp import WINNING_TICKET
-
-Verdict = tuple[bool | None, str]
-"""Whether a claim holds (None: cannot be tested here), and what was measured."""
-
-MEASURES = 3
-"""WEAT, StereoSet's SS and CrowS-Pairs."""
-UNTESTED: Verdict = (None, "the study holds no cells for it")
+from lce.study.report import rules
+from lce.study.report.results import Results
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, the paper's number, the rule by which it holds, and what a study says of it."""
+    """A claim of the paper, the paper's number, the rule by which it holds, and what a study says of it.
+
+    ``holds`` is None where the study does not hold what the rule needs.
+    """
 
     number: str
     text: str
@@ -40,241 +25,11 @@ class Claim:
     measured: str
 
 
-def intended_direction(results: Results) -> Verdict:
-    gaps = {name: gap(results, 0.0, name) for name in results.bias}
-    if len(gaps) < MEASURES or any(len(values) < 2 for values in gaps.values()):
-        return UNTESTED
-    found = {name: mean_interval(values) for name, values in gaps.items()}
-    return all(e.low > 0 for e in found.values()), "; ".join(f"{label(name)} {e}" for name, e in found.items())
-
-
-def winning_tickets(results: Results) -> Verdict:
-    frame = results.trained
-    if not len(frame) or not (frame["sparsity"] > 0).any():
-        return UNTESTED
-    ratios = frame[frame["sparsity"] > 0].groupby(["variant", "sparsity"])["ratio"].mean()
-    worst: Any = ratios.idxmax()
-    return bool(ratios.max() <= WINNING_TICKET), f"at most {ratios.max():.3f} ({worst[0]}, {worst[1]:.0%})"
-
-
-def stable_masks(results: Results) -> Verdict:
-    means = {
-        (variant, cell.sparsity): float(np.mean(values))
-        for cell, result in results.of("overlap").items()
-        for variant, values in result["masks"].items()
-    }
-    if not means:
-        return UNTESTED
-    worst = min(means, key=lambda key: means[key])
-    return means[worst] > 0.98, f"{means[worst]:.4f} to {max(means.values()):.4f}, least: {worst[0]}, {worst[1]:.0%}"
-
-
-def bias_of_subnetworks(results: Results) -> Verdict:
-    ratios, doubts = {}, {}
-    for metric in results.bias:
-        dense = gap(results, 0.0, metric)
-        if len(dense) and dense.mean() > 0 and not mean_interval(dense).low > 0:
-            doubts[metric] = f" (of a dense gap of {mean_interval(dense)}, which may be none)"
-        for sparsity in results.study.sparsities:
-            here = gap(results, sparsity, metric)
-            if len(dense) and len(here) and dense.mean() > 0:
-                ratios[metric, sparsity] = here.mean() / dense.mean()
-    if len(results.bias) < MEASURES or not ratios:
-        return UNTESTED
-    least = min(ratios, key=lambda key: ratios[key])
-    shown = {metric: [f"{r:.2f}" for (m, _), r in ratios.items() if m == metric] for metric in results.bias}
-    texts = [f"{label(m)} {', '.join(values)}{doubts.get(m, '')}" for m, values in shown.items() if values]
-    return ratios[least] >= 0.5, "; ".join(texts)
-
-
-def small_difference(results: Results) -> Verdict:
-    shares: dict[float, list[float]] = {}
-    for cell, result in results.of("compare").items():
-        shares.setdefault(cell.sparsity or 0, []).append(result["selections"]["mask"]["share"])
-    if not shares:
-        return UNTESTED
-    means = {sparsity: float(np.mean(values)) for sparsity, values in shares.items()}
-    return max(means.values()) < 0.005, ", ".join(f"{m:.2%} at {s:.0%}" for s, m in sorted(means.items()))
-
-
-def where_it_sits(results: Results) -> Verdict:
-    frame = densities(results)
-    if not len(frame) or not frame["component"].str.contains("attention.output.dense").any():
-        return UNTESTED
-    verdicts, texts = [], []
-    for name, part in frame.groupby("localization"):
-        layers, components = (
-            part.groupby(by)[["selected", "weights"]].sum().eval("selected / weights") for by in ("layer", "component")
-        )
-        half = len(layers) // 2
-        first, last = layers.sort_index().iloc[:half].mean(), layers.sort_index().iloc[-half:].mean()
-        top: Any = components.idxmax()
-        verdicts.append(last > first and top == "attention.output.dense")
-        texts.append(f"{name}: last half of the layers {last:.2%}, first {first:.2%}; densest component {top}")
-    return all(verdicts), "; ".join(texts)
-
-
-def informed_edits(results: Results) -> Verdict:
-    frame = over_seeds(results.at_paper_settings, [*EDIT, "metric"], "intended")
-    shares = frame.assign(hit=frame["mean"] > 0).groupby("metric")["hit"].agg(["mean", "count"])
-    if results.weat not in shares.index:
-        return UNTESTED
-    named = [(name, shares.loc[name]) for name in results.bias]
-    text = "; ".join(f"{label(name)} {row['mean']:.0%} of {int(row['count'])}" for name, row in named)
-    return bool(shares.loc[results.weat, "mean"] >= 0.9), text
-
-
-def uninformed_edits(results: Results) -> Verdict:
-    frame = against_controls(results, "uninformed", results.weat)
-    pairs = frame.groupby(["seed", "target"])[["intended", "by_control"]].mean()
-    if len(pairs) < 2:
-        return UNTESTED
-    ratio = frame["by_control"].abs().mean() / frame["intended"].abs().mean()
-    estimate = paired_difference(pairs["intended"], pairs["by_control"])
-    text = f"mean |move| of {label(results.weat)} {ratio:.0%} of the informed edits'; informed − uninformed {estimate}"
-    return bool(ratio <= 0.25 and estimate.low > 0), f"{text}, {len(pairs)} pairs of seed and target"
-
-
-def monotone_in_alpha(results: Results) -> Verdict:
-    ranks, zeros, texts = [], [], []
-    for (target, reference), name in ((d, n) for d in BOTH_WAYS for n in ("mask", "value")):
-        found = curve(results, target, reference, name, results.weat)
-        near = found[found["alpha"].abs() <= 4]
-        if len(near) < 5:
-            return UNTESTED
-        rank = spearman(near["alpha"], near["mean"]) * (-1 if target == STEREOTYPICAL else 1)
-        zero = crossing(found["alpha"], found["mean"])
-        ranks.append(rank)
-        zeros.append(zero is not None and 1.5 <= zero <= 3)
-        texts.append(f"{target}, {name}: ρ = {rank:.2f}, zero at {'no α' if zero is None else f'α = {zero:.1f}'}")
-    return all(rank >= 0.95 for rank in ranks) and all(zeros), "; ".join(texts)
-
-
-def saturation(results: Results) -> Verdict:
-    found = over_k(results, results.weat, alpha=1.0).set_index("k")["mean"]
-    if not {0.2, 0.4, 1.0} <= set(found.index):
-        return UNTESTED
-    ratios = {k: found[k] / found[1.0] for k in (0.2, 0.4)}
-    text = ", ".join(f"k = {k:.0%}: {ratio:.0%} of the effect of all" for k, ratio in ratios.items())
-    return bool(ratios[0.4] >= 0.9), text
-
-
-def language_kept(results: Results) -> Verdict:
-    frame = results.at_paper_settings
-    frame = frame.assign(relative=frame["moved"] / frame["before"])
-    destroyed = (frame["strategy"] == "pruning") & (frame["localization"] == "value")
-    kept, pruned = (
-        {name: over_seeds(part[part["metric"] == name], ["sparsity", *WAY], column) for name, column in columns.items()}
-        for part in (frame[~destroyed], frame[destroyed])
-        for columns in ({"perplexity": "relative", "stereoset_lm": "moved"},)
-    )
-    if not all(len(part) for part in (*kept.values(), pruned["perplexity"])):
-        return UNTESTED
-    rise, worst = kept["perplexity"]["mean"].max(), pruned["perplexity"]["mean"].min()
-    fall = kept["stereoset_lm"]["mean"].min()
-    text = f"perplexity {rise:+.1%} at most, by value-based pruning {worst:+.1%} at least; LM {fall:+.2f} at least"
-    return bool(rise <= 0.05 and fall >= -2 and worst > rise), text
-
-
-def dose(results: Results) -> Verdict:
-    ranks: dict[str, list[float]] = {results.weat: [], "perplexity": []}
-    spreads: dict[bool, list[float]] = {False: [], True: []}
-    for (target, reference), name in ((d, n) for d in BOTH_WAYS for n in ("mask", "value")):
-        for metric, found in ranks.items():
-            points = curve(results, target, reference, name, metric)
-            if len(points) < 5:
-                return UNTESTED
-            start = points.loc[points["alpha"] == 0, "mean"].item()
-            near = points[(points["alpha"] > 0) & (points["alpha"] <= 4)]
-            move = near["mean"] - start
-            found.append(spearman(near["alpha"], move if metric == "perplexity" else move.abs()))
-        for metric in set(results.bias) - {results.weat}:
-            points = curve(results, target, reference, name, metric)
-            for alpha, std in zip(points["alpha"], points["std"], strict=True):
-                if alpha >= 1:
-                    spreads[alpha >= 5].append(std)
-    if not all(spreads.values()) or np.isnan([*spreads[False], *spreads[True]]).any():
-        return UNTESTED
-    low, high = (float(np.mean(spreads[is_far])) for is_far in (False, True))
-    text = "; ".join(f"{label(name)}: ρ ≥ {min(values):.2f}" for name, values in ranks.items())
-    holds = all(min(values) >= 0.9 for values in ranks.values()) and high > low
-    return holds, f"{text}; spread over seeds {low:.2f} for 1 ≤ α < 5, {high:.2f} beyond"
-
-
-def by_sparsity(results: Results) -> Verdict:
-    frame = results.at_paper_settings
-    frame = frame[(frame["metric"] == results.weat) & frame["alpha"].isin((1.0, 2.0))]
-    found = over_seeds(frame, ["localization", "sparsity"], "intended")
-    texts, verdicts = [], []
-    for name, sign in (("mask", 1), ("value", -1)):
-        part = found[found["localization"] == name].sort_values("sparsity")
-        if len(part) < 3:
-            return UNTESTED
-        rank = spearman(part["sparsity"], part["mean"])
-        verdicts.append(sign * rank >= 0.8)
-        texts.append(f"{name}: {', '.join(f'{m:.2f}' for m in part['mean'])} (ρ = {rank:+.1f})")
-    return all(verdicts), "; ".join(texts)
-
-
-def neutral_target(results: Results) -> Verdict:
-    frame = results.swept[(results.swept["target"] == NEUTRAL) & (results.swept["metric"] == results.weat)]
-    frame = frame[frame["alpha"] == -2]
-    steered = frame[frame["reference"] == STEREOTYPICAL]
-    if not len(steered):
-        return UNTESTED
-    means = frame.groupby("reference", sort=False)[["before", "value"]].mean()
-    text = "; ".join(f"{name} reference: {before:.2f} → {after:.2f}" for name, before, after in means.itertuples())
-    unedited = results.measured[(results.measured["variant"] == NEUTRAL) & (results.measured["metric"] == results.weat)]
-    p_values = unedited[unedited["sparsity"] == results.study.sparsity]["p_value"]
-    if p_values.map(is_null).mean() > 0.5:
-        return None, f"the neutral models' bias is within its null interval before any edit; {text}"
-    is_removed = steered["p_value"].map(is_null).mean() > 0.5
-    return bool(is_removed or abs(steered["value"].mean()) <= 0.25 * abs(steered["before"].mean())), text
-
-
-def downstream_kept(results: Results) -> Verdict:
-    frame = results.tuned
-    if not len(frame):
-        return None, "no downstream task was run"
-    unedited = frame[frame["strategy"].isna()].rename(columns={"value": "unedited"})
-    edited = frame[frame["strategy"].notna() & (frame["control"] == "none")]
-    keys = ["sparsity", "seed", "task", "metric"]
-    joined = edited.merge(
-        unedited[["variant", *keys, "unedited"]], left_on=["target", *keys], right_on=["variant", *keys]
-    )
-    lost = over_seeds(joined.assign(lost=joined["unedited"] - joined["value"]), [*EDIT, "task", "metric"], "lost")
-    destroyed = (lost["strategy"] == "pruning") & (lost["localization"] == "value")
-    if not len(lost[~destroyed]):
-        return UNTESTED
-    worst, pruned = lost[~destroyed]["mean"].max(), lost[destroyed]["mean"].max() if destroyed.any() else float("nan")
-    return bool(worst <= 2), f"at most {worst:.1f} points lost, by value-based pruning {pruned:.1f}"
-
-
-DECISIONS: dict[str, Callable[[Results], Verdict]] = {
-    "C1": intended_direction,
-    "C2": winning_tickets,
-    "C3": stable_masks,
-    "C4": bias_of_subnetworks,
-    "C5": small_difference,
-    "C6": where_it_sits,
-    "C7": informed_edits,
-    "C8": uninformed_edits,
-    "C9": monotone_in_alpha,
-    "C10": saturation,
-    "C11": language_kept,
-    "C12": dose,
-    "C13": by_sparsity,
-    "C14": neutral_target,
-    "C15": downstream_kept,
-}
-
-
 def judge(results: Results) -> list[Claim]:
     """All claims with what the study's ``results`` say of them."""
-    claims = yaml.safe_load((Path(__file__).parent / "claims.yaml").read_text(encoding="utf-8"))
-    return [Claim(number, **about, **_verdict(DECISIONS[number](results))) for number, about in claims.items()]
-
-
-def _verdict(found: Verdict) -> dict[str, Any]:
-    holds, measured = found
-    return {"holds": None if holds is None else bool(holds), "measured": measured}
+    claims: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    found = []
+    for number, about in claims.items():
+        holds, measured = getattr(rules, about.pop("function"))(results)
+        found.append(Claim(number, **about, holds=None if holds is None else bool(holds), measured=measured))
+    return found

@@ -1,7 +1,5 @@
 """What the paper did not ask, as sections of the report."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

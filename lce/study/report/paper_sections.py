@@ -1,7 +1,5 @@
 """The paper's tables and figures as sections of the report."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import isnan, nan
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from lce.edit.strategies import abbreviation
 from lce.foundations.labels import label
 from lce.localize.heat_map import heat_map
 from lce.study.report.aggregates import curve, densities
@@ -84,7 +85,7 @@ def _finish(figure: Figure, panels: Sequence[Axes], names: Sequence[str], x: str
 
 def edit_name(strategy: str, alpha: float, localization: str | None = None) -> str:
     """An edit as the paper writes it: IP α=0.5, EP α=−2, PR, SW."""
-    short = {"interpolation": "IP", "extrapolation": "EP", "pruning": "PR", "mask-switch": "SW"}[strategy]
+    short = abbreviation(strategy, alpha)
     text = short if pd.isna(alpha) else f"{short} α={alpha:g}".replace("-", "−")
     return text if localization is None else f"{localization}: {text}"
 

@@ -1,7 +1,5 @@
 """The report of a study: one self-contained HTML page, its figures, its tables as text, and TensorBoard logs."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 from collections.abc import Sequence
@@ -13,7 +11,6 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 
-from lce.config import LINEAR
 from lce.evaluation.evaluator import LIBRARIES
 from lce.foundations.atomic_files import replaced_file, scratch_folder
 from lce.foundations.errors import LceError
@@ -127,7 +124,7 @@ def write_logs(results: Results, folder: Path) -> None:
     """TensorBoard logs: a run per curve over α, with its scores at step 100 · α and its settings as hparams."""
     from torch.utils.tensorboard import SummaryWriter
 
-    frame = results.edits.astype(dict.fromkeys(EDIT, object)).replace({"strategy": dict.fromkeys(LINEAR, "linear")})
+    frame = results.edits.astype(dict.fromkeys(EDIT, object))
     by = [name for name in EDIT if name != "alpha"]
     with scratch_folder(folder) as temporary:
         for key, part in frame.groupby([*by, "seed"], dropna=False, sort=False):

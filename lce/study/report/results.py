@@ -1,7 +1,5 @@
 """The results of a study as tables, one row per cell and score."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +16,7 @@ from lce.foundations.files import read_json
 from lce.foundations.paths import CONFIG
 from lce.study.cells import Cell, expand
 from lce.study.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, StudySettings
-from lce.study.worker_cache import Workplace
+from lce.study.worker_cache import WorkerCache
 
 LEANING = {ANTI_STEREOTYPICAL: -1, NEUTRAL: 0, STEREOTYPICAL: 1}
 EDIT = ["target", "reference", "sparsity", "localization", "k", "strategy", "alpha", "control", "draw", "last_layers"]
@@ -120,7 +118,8 @@ def _table(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _scores(cell: Cell, result: dict[str, Any]) -> list[dict[str, Any]]:
-    shared = cell.known() | {"selected_share": result.get("selected_share")}
+    size = {} if cell.k is None else {"k": cell.k}
+    shared = cell.known() | size | {"selected_share": result.get("selected_share")}
     return [
         shared | {"metric": name, "value": score["value"], "p_value": score.get("p_value")}
         for name, score in result["scores"].items()
@@ -134,9 +133,9 @@ def load_results(run: Path) -> Results:
         LceError: ``run`` holds no study, or none of its cells has a result.
     """
     study, trainer_options = load_study(run)
-    place = Workplace(study, trainer_options)
+    cache = WorkerCache(study, trainer_options)
     cells = expand(study)
-    found = {cell: read_json(path) for cell in cells if (path := place.path(cell)).exists()}
+    found = {cell: read_json(path) for cell in cells if (path := cache.path(cell)).exists()}
     if not found:
         raise LceError(f"{run}: no cell of the study has a result yet; `lce sweep` makes them")
     return Results(run, study, found, len(cells))

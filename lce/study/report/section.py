@@ -1,7 +1,5 @@
 """A section of a study's report: a text, a table and figures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """The statistics of a study, by scipy and statsmodels: over seeds, of pairs, and of ranks."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from math import isnan, nan

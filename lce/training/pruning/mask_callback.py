@@ -1,15 +1,12 @@
 """Keeps pruned weights at zero while a subnetwork trains."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from lce.edit.callback import _checked
 from lce.storage.masks import Mask
-from lce.training.module import MaskedLanguageModel
+from lce.training.module import MaskedLanguageModel, checked
 
 
 class MaskCallback(Callback):
@@ -22,10 +19,10 @@ class MaskCallback(Callback):
         self.mask_sparsity = self.mask.sparsity
         # Multiplying by 0 or 1 in one byte takes a twelfth of the time of filling by a mask.
         self.factors = {name: kept.to(pl_module.device, torch.int8) for name, kept in self.mask.kept.items()}
-        self.clear_(_checked(pl_module))
+        self.clear_(checked(pl_module))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self.clear_(_checked(pl_module))
+        self.clear_(checked(pl_module))
         pl_module.log("train/sparsity", self.mask_sparsity, batch_size=1)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Localising and editing two checkpoints on their files, against the same thing done in memory with whole models."""
+"""Localising and editing two models on their files, against the same thing done in memory with whole models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 import lce
 from lce.cli import main
 from lce.localize.selection import Selection
-from lce.models.layers import is_layer_matrix
+from lce.models.layers import is_prunable
 from lce.patch import Patch
 from lce.storage.changes import step
 from lce.storage.checkpoint import Checkpoint
@@ -27,9 +27,15 @@ def pair(kind: str, folder: Path, dtype: torch.dtype = torch.float32) -> tuple[P
     return saved(kind, folder / "target", 0, dtype, "6KB"), saved(kind, folder / "reference", 1, dtype)
 
 
+def edit(folder: Path, *options: str, models: tuple[str, str] = ("target", "reference"), output: str = "result") -> int:
+    """The status of `lce edit` on two folders, measuring nothing."""
+    where = ["--output", str(folder / output), "--measure", "false"]
+    return main(["edit", *(str(folder / name) for name in models), *where, *options])
+
+
 def matrices(model: PreTrainedModel, folder: Path) -> dict[str, torch.Tensor]:
     """In the order of the checkpoint's files."""
-    names = [name for name, entry in Checkpoint(folder).entries.items() if is_layer_matrix(name, entry.shape)]
+    names = [name for name, entry in Checkpoint(folder).entries.items() if is_prunable(name, entry.shape)]
     return {name: model.get_parameter(name).detach() for name in names}
 
 
@@ -57,7 +63,15 @@ def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
 def test_value_based_is_the_exact_top_k(kind: str, dtype: str, chunk: int, tmp_path: Path) -> None:
     target, reference = (matrices(m, tmp_path / "target") for m in pair(kind, tmp_path, DTYPES[dtype]))
     out = tmp_path / "s.safetensors"
-    command = ["localize", str(tmp_path / "target"), str(tmp_path / "reference"), "--k", "0.07", "--output", str(out)]
+    command = [
+        "localize",
+        str(tmp_path / "target"),
+        str(tmp_path / "reference"),
+        "--share",
+        "0.07",
+        "--output",
+        str(out),
+    ]
     assert main(command) == 0
     difference = (flat(reference) - flat(target)).abs()
     count = round(0.07 * len(difference))
@@ -87,7 +101,7 @@ def test_ties_go_to_the_earlier_position(chunk: int, tmp_path: Path) -> None:
         tensors = {f"h.{i}.up.weight": torch.full((10, 20), value) for i in range(3)}
         save_file(tensors, tmp_path / folder / "model.safetensors")
     out = tmp_path / "s.safetensors"
-    assert main(["localize", str(tmp_path / "a"), str(tmp_path / "b"), "--k", "333", "--output", str(out)]) == 0
+    assert main(["localize", str(tmp_path / "a"), str(tmp_path / "b"), "--count", "333", "--output", str(out)]) == 0
     selection = Selection.load(out)
     assert [selection.indices[f"h.{i}.up.weight"].tolist() for i in range(3)] == [
         list(range(200)),
@@ -101,11 +115,11 @@ def test_ties_go_to_the_earlier_position(chunk: int, tmp_path: Path) -> None:
 def test_an_edit_by_files_is_the_edit_of_the_model(kind: str, strategy: str, chunk: int, tmp_path: Path) -> None:
     target, reference = pair(kind, tmp_path)
     paths = [str(tmp_path / name) for name in ("target", "reference", "edited", "p.safetensors", "s.safetensors")]
-    localization = ["--localization", "mask"] if strategy == "mask-switch" else ["--k", "50"]
+    localization = ["--localization", "mask"] if strategy == "mask-switch" else ["--count", "50"]
     assert main(["localize", *paths[:2], *localization, "--output", paths[4]]) == 0
     options = ["--selection", paths[4], "--strategy", strategy]
     options += ["--alpha", "2"] if strategy == "extrapolation" else []
-    assert main(["edit", *paths[:2], *options, "--output", paths[2], "--patch", paths[3]]) == 0
+    assert edit(tmp_path, *options, "--edited", paths[2], "--patch", paths[3]) == 0
 
     selection = Selection.load(Path(paths[4]))
     cut = (flat(matrices(reference, tmp_path / "target")).abs().sort().values)[: round(0.3 * selection.size)][-1]
@@ -139,8 +153,8 @@ def test_tied_weights_are_edited_in_all_their_copies(tmp_path: Path) -> None:
         tensors = load_file(path)
         tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"].clone()
         save_file(tensors, path, metadata={"format": "pt"})
-    command = ["edit", str(tmp_path / "a"), str(tmp_path / "b"), "--tensors", "[embeddings, decoder]", "--k", "100"]
-    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    options = ["--tensors", "[embeddings, decoder]", "--count", "100", "--edited", str(tmp_path / "out")]
+    assert edit(tmp_path, *options, models=("a", "b")) == 0
     edited = load_file(tmp_path / "out/model.safetensors")
     words = edited["bert.embeddings.word_embeddings.weight"]
     assert torch.equal(edited["cls.predictions.decoder.weight"], words)
@@ -152,8 +166,8 @@ def test_tied_weights_are_edited_in_all_their_copies(tmp_path: Path) -> None:
 def test_a_reference_in_another_precision(tmp_path: Path) -> None:
     target = saved("llama", tmp_path / "a", 0, torch.bfloat16)
     reference = saved("llama", tmp_path / "b", 1, torch.float32)
-    command = ["edit", str(tmp_path / "a"), str(tmp_path / "b"), "--alpha", "1", "--k", "1.0"]
-    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    options = ["--alpha", "1", "--share", "1", "--edited", str(tmp_path / "out")]
+    assert edit(tmp_path, *options, models=("a", "b")) == 0
     edited = type(target).from_pretrained(tmp_path / "out")
     for name in matrices(target, tmp_path / "a"):
         expected = reference.get_parameter(name).bfloat16()
@@ -162,32 +176,32 @@ def test_a_reference_in_another_precision(tmp_path: Path) -> None:
 
 def test_the_same_command_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     pair("qwen2", tmp_path)
-    command = ["edit", str(tmp_path / "target"), str(tmp_path / "reference"), "--patch"]
     for name in ("one", "two"):
-        assert main([*command, str(tmp_path / f"{name}.safetensors")]) == 0
+        assert edit(tmp_path, "--patch", str(tmp_path / f"{name}.safetensors"), output=name) == 0
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "nothing to write"),
-        (["--patch", "{}/p", "--alpha", "0"], "alpha: expected a finite number other than 0"),
+        (["--patch", "{}/p", "--alpha", "0"], "alpha: 0 changes nothing"),
+        (["--patch", "{}/p", "--alpha", "1", "2"], "patch: is made for one α, got 2"),
         (["--patch", "{}/p", "--alpha", "nan"], "Got value: nan"),
         (["--patch", "{}/p", "--alpha", "1e39"], "not finite"),
-        (["--patch", "{}/p", "--k", "0"], "k: expected"),
-        (["--patch", "{}/p", "--k", "1.5"], "k: expected"),
+        (["--patch", "{}/p", "--share", "0"], "share: expected"),
+        (["--patch", "{}/p", "--share", "1.5"], "share: expected"),
+        (["--patch", "{}/p", "--count", "0"], "count: expected"),
         (["--patch", "{}/p", "--localization", "mask", "--sparsity", "1.0"], "sparsity: expected"),
-        (["--patch", "{}/p", "--strategy", "mask-switch"], "needs a mask-based selection"),
+        (["--patch", "{}/p", "--strategy", "mask-switch", "--localization", "value"], "needs a mask-based selection"),
         (["--patch", "{}/p", "--tensors", "[nothing]"], "no such tensor in common"),
         (["--patch", "{}/p", "--tensors", "['(']"], "'\\(' is no regular expression"),
-        (["--patch", "{}/p", "--k", ".inf"], "k: expected|Got value"),
+        (["--patch", "{}/p", "--share", ".inf"], "share: expected|Got value"),
         (["--patch", "{}/p", "--localization", "mask", "--sparsity", "2"], "sparsity: expected"),
-        (["--output", "{}/target"], "target: exists already"),
-        (["--output", "{}/target/inside"], "lies inside of"),
-        (["--output", "{}/out", "--patch", "{}/out/p"], "lies in the --output folder"),
+        (["--edited", "{}/target"], "target: exists already"),
+        (["--edited", "{}/target/inside"], "lies inside of"),
+        (["--edited", "{}/out", "--patch", "{}/out/p"], "lies in the --edited folder"),
         (["--patch", "."], "is not a patch made by lce"),
-        (["--patch", "{}/new/p", "--k", "0"], "k: expected"),
+        (["--patch", "{}/new/p", "--count", "0"], "count: expected"),
         (["--patch", "{}/target/config.json/p"], "cannot be written"),
         (["--patch", "{}/p", "--selection", "{}/none"], "none: cannot be read"),
     ],
@@ -199,7 +213,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     present = sorted(tmp_path.rglob("*"))
     given = [option.replace("{}", str(tmp_path)) for option in options]
     capfd.readouterr()
-    assert main(["edit", str(tmp_path / "target"), str(tmp_path / "reference"), *given]) == 2
+    assert edit(tmp_path, *given) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("lce: error:")]
     assert len(errors) == 1
     assert any(part in errors[0] for part in message.replace("\\", "").split("|"))
@@ -208,9 +222,8 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
 
 def test_the_patch_may_be_named_like_the_model(tmp_path: Path) -> None:
     pair("llama", tmp_path)
-    models = [str(tmp_path / name) for name in ("target", "reference")]
     out = str(tmp_path / "EDITED")
-    assert main(["edit", *models, "--k", "10", "--output", out, "--patch", f"{out}.patch.safetensors"]) == 0
+    assert edit(tmp_path, "--count", "10", "--edited", out, "--patch", f"{out}.patch.safetensors") == 0
     assert {path.name for path in tmp_path.glob("*EDITED*")} == {"EDITED", "EDITED.patch.safetensors"}
     assert not list(tmp_path.glob(".*"))
 
@@ -234,10 +247,8 @@ def test_pairs_that_do_not_fit_are_refused(tmp_path: Path, capfd: pytest.Capture
         assert message in capfd.readouterr().err
     selection = tmp_path / "s.safetensors"
     assert main(["localize", str(tmp_path / "target"), str(tmp_path / "pruned"), "--output", str(selection)]) == 0
-    command = ["edit", str(tmp_path / "target"), str(tmp_path / "reference"), "--patch", str(tmp_path / "p")]
     saved("llama", tmp_path / "third", 3)
-    command[2] = str(tmp_path / "third")
-    assert main([*command, "--selection", str(selection)]) == 2
+    assert edit(tmp_path, "--selection", str(selection), models=("target", "third")) == 2
     assert "made for other models" in capfd.readouterr().err
 
 
@@ -249,33 +260,22 @@ def test_a_tensor_of_one_model_only_is_listed_and_may_be_skipped(
     tensors = load_file(path)
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, path, metadata={"format": "pt"})
-    command = ["edit", str(tmp_path / "target"), str(tmp_path / "reference"), "--patch", str(tmp_path / "p")]
-    assert main(command) == 2
+    assert edit(tmp_path, "--patch", str(tmp_path / "p")) == 2
     assert "has model.layers.1.mlp.up_proj.weight; to leave" in capfd.readouterr().err
-    assert main([*command, "--skip_unmatched", "true"]) == 0
+    assert edit(tmp_path, "--patch", str(tmp_path / "p"), "--skip_unmatched", "true") == 0
     assert "model.layers.1.mlp.up_proj.weight" not in Patch.load(tmp_path / "p").parameters
-
-
-def test_help_of_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
-    for command, phrase in (
-        (["edit", "--help"], "lce edit TARGET REFERENCE"),
-        (["edit", "A", "B", "--help"], "--tensors"),
-    ):
-        with pytest.raises(SystemExit):
-            main(command)
-        assert phrase in " ".join(capsys.readouterr().out.split())
 
 
 def test_provenance_says_where_a_patch_comes_from(tmp_path: Path) -> None:
     pair("gpt2", tmp_path)
-    command = ["edit", str(tmp_path / "target"), str(tmp_path / "reference"), "--patch", str(tmp_path / "p")]
-    assert main([*command, "--strategy", "interpolation", "--alpha", "0.5"]) == 0
+    options = ("--strategy", "interpolation", "--alpha", "0.5")
+    assert edit(tmp_path, "--patch", str(tmp_path / "p"), *options, output="one") == 0
     provenance = Patch.load(tmp_path / "p").provenance
     assert provenance["target"] == str(tmp_path / "target")
     assert (provenance["strategy"], provenance["alpha"], provenance["localization"]) == ("interpolation", 0.5, "value")
-    assert provenance["k"] == 0.1
+    assert provenance["selected"]["share"] == pytest.approx(0.1, rel=1e-3)
     assert json.dumps(provenance)
-    assert main([*command, "--localization", "mask"]) == 0
+    assert edit(tmp_path, "--patch", str(tmp_path / "p"), "--localization", "mask", output="two") == 0
     provenance = Patch.load(tmp_path / "p").provenance
     assert (provenance["masks"], provenance["sparsity"]) == ("one-shot magnitude", 0.3)
 
@@ -286,10 +286,10 @@ def test_a_selection_brings_its_own_tensors_and_its_masks(tmp_path: Path, capfd:
     assert (
         main(["localize", *models, "--tensors", "[embed, head]", "--localization", "mask", "--output", selection]) == 0
     )
-    command = ["edit", *models, "--selection", selection, "--strategy", "mask-switch", "--patch", str(tmp_path / "p")]
-    assert main([*command, "--sparsity", "0.5"]) == 2
+    options = ["--selection", selection, "--strategy", "mask-switch", "--patch", str(tmp_path / "p")]
+    assert edit(tmp_path, *options, "--sparsity", "0.5") == 2
     assert "made with other masks; give the sparsity" in capfd.readouterr().err
-    assert main(command) == 0
+    assert edit(tmp_path, *options) == 0
     assert set(Patch.load(tmp_path / "p").parameters) == {"model.embed_tokens.weight", "lm_head.weight"}
     assert main(["localize", *models, "--output", str(tmp_path / "s.png")]) == 2
     assert "is the name that a heat map beside it gets" in capfd.readouterr().err

@@ -1,0 +1,44 @@
+"""What the commands share: groups of settings, as arguments of a parser and as the objects made of them."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jsonargparse import ArgumentParser, Namespace
+
+from lce.checks import check_settings
+from lce.commands.arguments import Arguments
+from lce.config import Settings, TrainerSettings
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Kind = TypeVar("Kind", bound="DataclassInstance")
+
+
+def add_experiment(parser: ArgumentParser) -> None:
+    parser.add_class_arguments(Settings)
+    add_trainer(parser)
+
+
+def add_trainer(parser: ArgumentParser) -> None:
+    parser.add_class_arguments(TrainerSettings, "trainer", instantiate=False)
+
+
+EXPERIMENT = Arguments(add_experiment, config=Path("configs/quickstart.yaml"))
+COMPARISON = replace(EXPERIMENT, words=("target", "reference"))
+"""An experiment whose target and reference are named by the words that follow the command."""
+
+
+def settings_of(values: Namespace) -> tuple[Settings, dict[str, Any]]:
+    """The experiment's settings, checked, and the arguments of Lightning's Trainer."""
+    settings = read(Settings, values)
+    check_settings(settings)
+    return settings, values["trainer"].as_dict()
+
+
+def read(kind: type[Kind], values: Namespace) -> Kind:
+    """The settings of one ``kind`` among the parsed ``values``."""
+    return kind(**{field.name: values[field.name] for field in fields(kind)})

@@ -1,0 +1,238 @@
+"""The run of `lce edit`: every α of one edit tried, measured and kept as a patch, in one folder of results."""
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from math import prod
+from pathlib import Path
+from typing import Any, get_args
+
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lce.config import Settings, Variant
+from lce.edit.callback import log_scores
+from lce.edit.strategies import checked_strengths, find
+from lce.edit.weight_edit import WeightEdit
+from lce.evaluation.curves import alpha_curves
+from lce.evaluation.edits import EditMeasurement
+from lce.evaluation.evaluator import Evaluator
+from lce.foundations.atomic_files import check_new, scratch_folder
+from lce.foundations.errors import LceError
+from lce.foundations.files import read_json, save_config, write_json
+from lce.foundations.overwriting import check_own_folder, check_replaceable
+from lce.foundations.paths import CONFIG, RESULT
+from lce.foundations.seeds import derive
+from lce.localize.components import by_component
+from lce.localize.heat_map import save_heat_map
+from lce.localize.pair import Pair, find_model, localization_of, open_pair, select
+from lce.localize.selection import Selection
+from lce.metrics.suite import Scores
+from lce.models.kinds import check_is_masked, read_config
+from lce.models.loading import load_masked_lm
+from lce.patch import Patch
+from lce.patch.on_folders import new_output, write_patched
+from lce.storage.checkpoint import Checkpoint
+from lce.storage.in_memory import Subnetwork, read_record
+from lce.storage.torch_bridge import fingerprint
+from lce.training.trainer_options import numerics
+
+log = logging.getLogger(__name__)
+Rows = dict[str, dict[str, Any]]
+"""Score → its values before and after the edit, and of what they are compared with."""
+
+
+def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
+    """Edit the target for every α, measure, write patches and figures; return the path of the result.
+
+    A result that exists for the same settings and models is not made again.
+
+    Raises:
+        LceError: target, reference, selection and strategy do not fit, no α changes anything, or something would be
+            written over.
+    """
+    alphas = checked_strengths(settings.strategy, settings.alpha)
+    given = Selection.load(Path(settings.selection)) if settings.selection else None
+    target, reference = (find_model(name, settings) for name in (settings.target, settings.reference))
+    pair = open_pair(target, reference, settings, given, find(settings.strategy).needs_masks)
+    localization = given.localization if given else localization_of(pair, settings)
+    default = Path(settings.experiment) / f"seed-{settings.seed}" / "edits" / _name(settings, pair, localization)
+    folder = Path(settings.output) if settings.output else default
+    result_file = folder / RESULT
+    identity = _varying(settings) | {
+        "alpha": alphas,
+        "models": [model.fingerprint for model in pair],
+        "selection": fingerprint(given.indices) if given else None,
+        "trainer": numerics(trainer_options),
+    }
+    if result_file.exists():
+        known = read_json(result_file)
+        if isinstance(known, dict) and known.get("identity") == _digest(identity):
+            log.info("%s exists already; nothing to do", result_file)
+            return result_file
+        raise LceError(f"{folder}: holds the result of other settings or models; remove it or name another --output")
+    if settings.output:
+        check_own_folder(folder, CONFIG, "edit")
+    _check_outputs(settings, alphas, folder)
+    with _removed_if_refused(folder), scratch_folder(folder) as scratch:
+        selection = given or select(pair, settings, scratch / "selection.safetensors")
+        edits = {alpha: WeightEdit(selection, *pair, settings.strategy, alpha) for alpha in alphas if alpha}
+        next(iter(edits.values())).check()  # refused before anything is written
+        with _measurement(settings, trainer_options, pair, len(edits), folder) as measurement:
+            save_config(folder / CONFIG, asdict(settings) | {"trainer": dict(trainer_options)}, "edit")
+            common = _provenance(settings, pair, selection)
+            results = [
+                _tried(settings, edits.get(alpha), alpha, folder, common, pair.target.shapes, measurement)
+                for alpha in alphas
+            ]
+        save_heat_map(selection, folder / "selection.png")
+    if measurement and len(results) > 1:
+        alpha_curves(results, folder / "alpha.png")
+    found = results[0] if len(results) == 1 else {"edits": results}
+    write_json(result_file, {**common, **found, "identity": _digest(identity)})
+    return result_file
+
+
+@contextmanager
+def _removed_if_refused(folder: Path) -> Iterator[None]:
+    """Removes what the block wrote into a new ``folder`` if it ends with an LceError."""
+    is_new = not folder.exists()
+    try:
+        yield
+    except LceError:
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _check_outputs(settings: Settings, alphas: list[float], folder: Path) -> None:
+    """Raises LceError unless the patch and the edited model can be written to where they are to go."""
+    for name in ("patch", "edited"):
+        if getattr(settings, name) and len(alphas) > 1:
+            raise LceError(f"{name}: is made for one α, got {len(alphas)}; give one α, or no --{name}")
+    if settings.patch:
+        check_replaceable(settings.patch, "patch")
+    if settings.edited:
+        check_new(settings.edited)
+        for inner in filter(None, (settings.patch, str(folder))):
+            if Path(inner).absolute().is_relative_to(Path(settings.edited).absolute()):
+                raise LceError(f"{inner}: lies in the --edited folder, which is made anew; name a place elsewhere")
+
+
+@contextmanager
+def _measurement(
+    settings: Settings, trainer_options: Mapping[str, Any], pair: Pair, edits: int, folder: Path
+) -> Iterator[EditMeasurement | None]:
+    """What measures so many ``edits``; None where nothing is to be measured, or the models are of another kind."""
+    if not settings.measure or not _is_measurable(settings, pair):
+        yield None
+        return
+    (model, tokenizer), (reference, other_tokenizer) = (
+        load_masked_lm(side.folder, settings.trust_remote_code) for side in pair
+    )
+    if tokenizer.get_vocab() != other_tokenizer.get_vocab():
+        raise LceError(
+            f"{pair.target.folder} and {pair.reference.folder}: have different vocabularies, so their scores cannot be "
+            "compared; --measure false edits without measuring"
+        )
+    evaluator = Evaluator(settings, trainer_options, tokenizer)
+    logger = TensorBoardLogger(folder, name=None, version="logs")
+
+    def logged(alpha: float, scores: Scores) -> None:
+        log_scores(logger, "edited", alpha, scores)
+
+    with EditMeasurement(evaluator, model, reference, settings, edits, logged) as measurement:
+        yield measurement
+    logger.finalize("success")
+
+
+def _is_measurable(settings: Settings, pair: Pair) -> bool:
+    try:
+        for model in pair:
+            check_is_masked(model.folder, read_config(model.folder, settings.trust_remote_code)[1])
+    except LceError as error:
+        log.info("nothing is measured: %s", error)
+        return False
+    return True
+
+
+def _tried(
+    settings: Settings,
+    edit: WeightEdit | None,
+    alpha: float,
+    folder: Path,
+    common: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    measurement: EditMeasurement | None,
+) -> dict[str, Any]:
+    """What the result says of one α, whose patch is written on the way; without an ``edit`` α is 0."""
+    scores = measurement.rows(edit, alpha) if measurement else {}
+    patch = _write_patch(settings, edit, folder, common, scores) if edit else None
+    file = patch.file if patch else None
+    return {
+        "alpha": alpha,
+        "scores": scores,
+        "edited": _edited(patch.moved if patch else {}, shapes),
+        "patch": str(file) if file else None,
+        "patch_bytes": file.stat().st_size if file else 0,
+    }
+
+
+def _write_patch(settings: Settings, edit: WeightEdit, folder: Path, common: Mapping[str, Any], scores: Rows) -> Patch:
+    """Write the patch, and the edited model if it is wanted.
+
+    The patch appears first: a run that is killed between the two can be run again.
+    """
+    moved = {name: {"before": row["before"], "after": row["after"]} for name, row in scores.items()}
+    path = Path(settings.patch) if settings.patch else folder / f"alpha{edit.alpha:g}.patch.safetensors"
+    checkpoint = Checkpoint(common["target"])
+    with new_output(checkpoint, settings.edited) if settings.edited else nullcontext() as edited:
+        patch = edit.patch(path, {**common, "scores": moved}, settings.old_values, settings.full_step)
+        if edited:
+            write_patched(checkpoint, patch, edited)
+    return patch
+
+
+def _edited(moved: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Number and share of the weights that changed, of all that took part, and where they sit."""
+    places = by_component({name: moved.get(name, 0) for name in shapes}, shapes)
+    count, size = sum(moved.values()), sum(map(prod, shapes.values()))
+    return {"count": count, "share": count / size, "by_component": places}
+
+
+def _provenance(settings: Settings, pair: Pair, selection: Selection) -> dict[str, Any]:
+    """Where the edits of a result come from, as result and patches say it."""
+    names = {
+        side: model.folder if (name := getattr(settings, side)) in get_args(Variant) else name
+        for side, model in zip(("target", "reference"), pair, strict=True)
+    }
+    made = read_record(pair.target.folder)
+    masks = {"masks": "IMP" if isinstance(pair.target, Subnetwork) else "one-shot magnitude"}
+    return {
+        **names,
+        "localization": selection.localization,
+        "strategy": settings.strategy,
+        "sparsity": made.get("sparsity", pair.target.sparsity),
+        "seed": settings.seed,
+        "selected": {"count": selection.count, "share": selection.share},
+        **(masks if pair.target.is_pruned else {}),
+    }
+
+
+def _name(settings: Settings, pair: Pair, localization: str) -> str:
+    """A readable name that differs wherever the result may differ."""
+    parts = [Path(settings.target).name, Path(settings.reference).name, localization, settings.strategy]
+    if find(settings.strategy).is_linear:
+        parts.append(f"alpha{settings.alpha[0]:g}" if len(settings.alpha) == 1 else "alphas")
+    short = derive(str(_varying(settings)), *(model.fingerprint for model in pair)) % 16**6
+    return "-".join([*parts, f"{short:06x}"])
+
+
+def _varying(settings: Settings) -> dict[str, Any]:
+    """The settings that a result can depend on."""
+    return {key: value for key, value in asdict(settings).items() if key != "trust_remote_code"}
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return f"{derive(str(content)):016x}"

@@ -1,0 +1,49 @@
+"""`lce localize`: where two models differ."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from lce.commands.common import COMPARISON, settings_of
+from lce.config import Settings
+
+ARGUMENTS = COMPARISON
+
+
+def localize(values: Namespace) -> None:
+    """Find the weights in which target and reference differ; write the selection and its heat map.
+
+    TARGET and REFERENCE are variants that `lce train` made (stereotypical, anti-stereotypical, neutral), folders, or
+    names on the hub; without them, those of the configuration.
+    """
+    settings, _ = settings_of(values)
+
+    from lce.commands.tables import print_selection
+    from lce.localize.selection import Selection
+
+    path = run_localize(settings)
+    print_selection(Selection.load(path))
+    print(path)
+
+
+def run_localize(settings: Settings) -> Path:
+    """Write the selection, its heat map and the settings beside it; return the selection's file."""
+    from lce.foundations.files import save_config
+    from lce.foundations.overwriting import check_selection_file
+    from lce.foundations.seeds import derive
+    from lce.localize.heat_map import save_heat_map
+    from lce.localize.pair import find_model, localization_of, open_pair, select
+
+    siblings = {".png": "heat map", ".yaml": "settings file of localize"}
+    if settings.output:
+        check_selection_file(Path(settings.output), siblings)
+    pair = open_pair(find_model(settings.target, settings), find_model(settings.reference, settings), settings)
+    name = "-".join([Path(settings.target).name, Path(settings.reference).name, localization_of(pair, settings)])
+    short = derive(str(asdict(settings)), *(model.fingerprint for model in pair)) % 16**6
+    default = Path(settings.experiment) / f"seed-{settings.seed}" / "selections" / f"{name}-{short:06x}.safetensors"
+    path = Path(settings.output) if settings.output else default
+    selection = select(pair, settings, path)
+    save_heat_map(selection, path.with_suffix(".png"))
+    save_config(path.with_suffix(".yaml"), asdict(settings), "localize")
+    return path

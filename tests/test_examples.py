@@ -1,0 +1,64 @@
+"""The scripts in examples/, run on the bundled model and on one that differs from it a little."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import BASE, ROOT
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model with noise on the weights of its layers."""
+    folder = tmp_path_factory.mktemp("other") / "model"
+    shutil.copytree(BASE, folder)
+    tensors = load_file(folder / "model.safetensors")
+    noise = torch.Generator().manual_seed(0)
+    for name, tensor in tensors.items():
+        if name.endswith("dense.weight"):
+            tensors[name] = tensor + (0.05 * torch.randn(tensor.shape, generator=noise)).to(tensor.dtype)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def script(name: str, *arguments: str | Path) -> str:
+        monkeypatch.setattr("sys.argv", [name, *map(str, arguments)])
+        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return script
+
+
+def test_an_edit_is_tried_kept_and_applied(run, other: Path, tmp_path: Path) -> None:
+    patch, out = tmp_path / "edit.safetensors", tmp_path / "patched"
+    printed = run("edit_two_models.py", BASE, other, "--alpha", "2", "--share", "0.1", "--patch", patch)
+    before, within, after = (re.search(rf"{when}: *(.*)", printed)[1] for when in ("before", "within", "after"))
+    assert before == after != within
+    [count] = re.findall(r"([\d,]+) changed weights", printed)
+
+    printed = run("apply_a_patch.py", BASE, "--patch", patch, "--out", out)
+    assert "is the base of this patch" in printed
+    assert f"target: {BASE}" in printed
+    assert "alpha: 2.0" in printed
+    changed = [int(number.replace(",", "")) for number in re.findall(r": ([\d,]+) of [\d,]+ weights", printed)]
+    assert sum(changed) == int(count.replace(",", ""))
+
+    with pytest.raises(SystemExit) as end:
+        run("apply_a_patch.py", out, "--patch", patch)
+    assert not end.value.code
+
+
+def test_two_models_are_compared(run, benchmarks: Path, other: Path) -> None:
+    printed = run("compare_models.py", BASE, other, "--limit", "20", "--downloads", benchmarks.parent)
+    names = [line.split()[0] for line in printed.splitlines()[1:]]
+    assert names == ["weat8", "stereoset_ss", "stereoset_lm", "stereoset_icat", "crows_pairs"]
+    model, against, difference = map(float, re.search(r"weat8 +(\S+) +(\S+) +(\S+)", printed).groups())
+    assert abs(model - against - difference) < 0.02
