@@ -75,8 +75,8 @@ def benchmarks(downloads: Path) -> Path:
 def tokenizer() -> BertTokenizer:
     words = sorted({w for s in own_sentences() for w in s.lower().replace(".", "").replace("-", " ").split()})
     letters = [chr(i) for i in range(ord("a"), ord("z") + 1)]
-    chunks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "-", *letters, *(f"##{x}" for x in letters), *words]
-    return BertTokenizer(vocab={chunk: i for i, chunk in enumerate(dict.fromkeys(chunks))})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "-", *letters, *(f"##{x}" for x in letters), *words]
+    return BertTokenizer(vocab={piece: i for i, piece in enumerate(dict.fromkeys(pieces))})
 
 
 def tiny_bert(tokenizer: BertTokenizer, seed: int = 0) -> BertForMaskedLM:

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
 SHIPPED = ("lce", "configs", "checkpoints")
@@ -68,11 +69,14 @@ def test_commands_work_in_any_folder(environment: Path, tmp_path: Path) -> None:
     assert "localize" in run(environment / "bin/lce", "--help", cwd=tmp_path)
 
     tests = "[weat8, configs/bias/weat-race.yaml]"
-    measured = ("--evaluation.metrics", "[weat]", "--evaluation.weat", tests, "--limit", "5")
-    options = ("--config", "configs/quickstart.yaml", *measured)
+    options = ("--evaluation.metrics", "[weat]", "--evaluation.weat", tests, "--limit", "5")
     out = run(environment / "bin/lce", "evaluate", "checkpoints/lce-bert-mini", *options, cwd=tmp_path)
-    result = json.loads((tmp_path / out.rstrip().splitlines()[-1]).read_text(encoding="utf-8"))
+    path = tmp_path / out.rstrip().splitlines()[-1]
+    result = json.loads(path.read_text(encoding="utf-8"))
     assert result["model"]["name"] == "checkpoints/lce-bert-mini"
     assert result["scores"].keys() == {"weat8", "weat-race"}
+    used = yaml.safe_load((path.with_suffix("") / "config.yaml").read_text(encoding="utf-8"))
+    default = yaml.safe_load((ROOT / "configs/quickstart.yaml").read_text(encoding="utf-8"))
+    assert used["train"]["steps"] == default["train"]["steps"], "that configuration was read"
     assert not (tmp_path / "configs").exists()
     assert not (tmp_path / "checkpoints").exists()

@@ -191,7 +191,7 @@ def separate(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[list[str
         action = actions.get(name)
         if not argument.startswith("--"):
             (options if argument == "-h" else words).append(argument)
-        elif action is None or action.nargs == 0 or not (equals or left):
+        elif (action and action.nargs == 0) or not (equals or left):
             options.append(argument)
         else:
             values = [value if equals else left.popleft()]

@@ -1,5 +1,7 @@
 """The run of `lce edit`: every α of one edit tried, measured and kept as a patch, in one folder of results."""
 
+from __future__ import annotations
+
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -7,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -29,7 +31,6 @@ from lce.localize.heat_map import save_heat_map
 from lce.localize.pair import Pair, find_model, localization_of, open_pair, select
 from lce.localize.selection import Selection
 from lce.metrics.suite import Scores
-from lce.models.kinds import check_is_masked, read_config
 from lce.models.loading import load_masked_lm
 from lce.patch import Patch
 from lce.patch.on_folders import new_output, write_patched
@@ -37,6 +38,9 @@ from lce.storage.checkpoint import Checkpoint
 from lce.storage.in_memory import Subnetwork, read_record
 from lce.storage.torch_bridge import fingerprint
 from lce.training.trainer_options import numerics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 Rows = dict[str, dict[str, Any]]
@@ -125,17 +129,11 @@ def _measurement(
     settings: Settings, trainer_options: Mapping[str, Any], pair: Pair, edits: int, folder: Path
 ) -> Iterator[EditMeasurement | None]:
     """What measures so many ``edits``; None where nothing is to be measured, or the models are of another kind."""
-    if not settings.measure or not _is_measurable(settings, pair):
+    models = _loaded(settings, pair) if settings.measure else None
+    if models is None:
         yield None
         return
-    (model, tokenizer), (reference, other_tokenizer) = (
-        load_masked_lm(side.folder, settings.trust_remote_code) for side in pair
-    )
-    if tokenizer.get_vocab() != other_tokenizer.get_vocab():
-        raise LceError(
-            f"{pair.target.folder} and {pair.reference.folder}: have different vocabularies, so their scores cannot be "
-            "compared; --measure false edits without measuring"
-        )
+    model, reference, tokenizer = models
     evaluator = Evaluator(settings, trainer_options, tokenizer)
     logger = TensorBoardLogger(folder, name=None, version="logs")
 
@@ -147,14 +145,16 @@ def _measurement(
     logger.finalize("success")
 
 
-def _is_measurable(settings: Settings, pair: Pair) -> bool:
+def _loaded(settings: Settings, pair: Pair) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase] | None:
+    """Target, reference and their tokenizer; None, with the reason on the screen, where they cannot be measured."""
     try:
-        for model in pair:
-            check_is_masked(model.folder, read_config(model.folder, settings.trust_remote_code)[1])
+        target, reference = (load_masked_lm(model.folder, settings.trust_remote_code) for model in pair)
+        if target[1].get_vocab() != reference[1].get_vocab():
+            raise LceError("target and reference have different vocabularies, so their scores cannot be compared")
     except LceError as error:
         log.info("nothing is measured: %s", error)
-        return False
-    return True
+        return None
+    return target[0], reference[0], target[1]
 
 
 def _tried(

@@ -89,7 +89,7 @@ def _option(action: Action, origins: Mapping[str, str]) -> list[str]:
     hint = getattr(action, "_typehint", None) or action.type
     kind = _kind(hint) if action.option_strings and action.nargs != 0 else ""
     text = " ".join((action.help or "").split())
-    if action.option_strings and hint is str and action.default is None:
+    if action.option_strings and hint is str and action.default is None and action.dest != "config":
         text += " (required)"
     elif action.option_strings and action.dest not in ("config", "help"):
         value = _value(action.default)

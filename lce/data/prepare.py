@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
@@ -31,6 +32,8 @@ from lce.foundations.paths import CONFIG, DATA_LOCK, EXAMPLES, REPORT, SENTENCES
 
 if TYPE_CHECKING:
     import datasets
+
+log = logging.getLogger(__name__)
 
 SHOWN_PAIRS = 5
 RESULTS = ("*.parquet",)
@@ -124,6 +127,7 @@ def _file_digest(path: Path) -> str:
 
 def _sentences(settings: DataSettings, spec: BiasSpecification) -> datasets.Dataset:
     documents = load_documents(settings.corpus, Path(settings.downloads), Path(settings.folder) / "cache")
+    log.info("%s: prepares the text of %s documents", settings.folder, f"{len(documents):,}")
     work = partial(
         split_and_annotate,
         spec=spec,

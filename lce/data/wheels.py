@@ -11,16 +11,14 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from filelock import FileLock
 
-from lce.foundations.atomic_files import cannot_write, new_folder
+from lce.foundations.atomic_files import new_folder
 from lce.foundations.errors import LceError
+from lce.foundations.locks import held
 
 log = logging.getLogger(__name__)
 
@@ -49,24 +47,13 @@ def fetch(wheel: Wheel, root: str | Path) -> Path:
     """
     folder = Path(root) / f"{wheel.package}-{wheel.version}"
     if not folder.exists():
-        with _alone(folder):
+        with held(folder.with_name(f".{folder.name}.lock"), f"{folder}: another process fetches it", patience=-1):
             if not folder.exists():  # another process may have fetched it in the meantime
                 _make(wheel, folder)
                 return folder
     for name, digest in wheel.files.items():
         _check(folder, name, digest)
     return folder
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes from making ``folder`` at the same time; a killed one lets go of it."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
-            yield
-    except OSError as error:
-        raise cannot_write(folder, error) from error
 
 
 def _make(wheel: Wheel, folder: Path) -> None:

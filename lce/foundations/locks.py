@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lce.foundations.atomic_files import cannot_write
 from lce.foundations.errors import LceError
 
 log = logging.getLogger(__name__)
@@ -24,17 +25,19 @@ def held(lock: Path, reason: str, patience: float | None = None) -> Iterator[Non
         patience: how long to wait for another process that holds it [s], -1 without an end; by default `PATIENCE`.
 
     Raises:
-        LceError: another process still holds it after that time.
+        LceError: another process still holds it after that time, or its folder cannot be written.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
-            stack.enter_context(FileLock(lock, timeout=0))
-        except Timeout:
-            if patience != 0:
-                log.info("%s; waiting", reason)
+            lock.parent.mkdir(parents=True, exist_ok=True)
             try:
+                stack.enter_context(FileLock(lock, timeout=0))
+            except Timeout:
+                if patience != 0:
+                    log.info("%s; waiting", reason)
                 stack.enter_context(FileLock(lock, timeout=PATIENCE if patience is None else patience))
-            except Timeout as error:
-                raise LceError(reason) from error
+        except Timeout as error:
+            raise LceError(reason) from error
+        except OSError as error:
+            raise cannot_write(lock.parent, error) from error
         yield

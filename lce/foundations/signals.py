@@ -1,5 +1,7 @@
 """Stopping on SIGTERM and SIGINT: a command ends at once and cleanly, with the exit status that shells expect."""
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
@@ -32,8 +34,9 @@ class Stopped(BaseException):
 def stopping() -> Iterator[list[Stopped]]:
     """Has SIGTERM and SIGINT raise `Stopped` in the block; gives the list of those that came.
 
-    A second signal ends the process at once, and so does a first one after `PATIENCE`, if a library has swallowed it:
-    files that lce writes are safe from that. A signal that was ignored before, by nohup for example, stays ignored.
+    A second signal ends the process at once, and so does a first one that comes in a destructor, which swallows it, or
+    that a library has swallowed, after `PATIENCE`: files that lce writes are safe from that. A signal that was ignored
+    before, by nohup for example, stays ignored.
     """
     came: list[Stopped] = []
     watches: list[threading.Timer] = []
@@ -55,13 +58,20 @@ def stopping() -> Iterator[list[Stopped]]:
         print(f"lce: {stopped}", file=sys.stderr, flush=True)
         os._exit(stopped.status)
 
+    def swallowed(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_value in came:
+            end(came[0])
+        hook(unraisable)
+
     with handlers_kept():
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, stop)
+        hook, sys.unraisablehook = sys.unraisablehook, swallowed
         try:
             yield came
         finally:
+            sys.unraisablehook = hook
             for watch in watches:
                 watch.cancel()
 

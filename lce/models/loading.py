@@ -151,6 +151,8 @@ def load_tokenizer(name: str | Path, folder: Path, trust_remote_code: bool = Fal
     from transformers import AutoTokenizer
 
     title = f"model {name}"
+    if not any(True for pattern in ("*token*", "vocab*", "*.model") for _ in folder.glob(pattern)):
+        raise LceError(f"{title}: has no tokenizer")  # transformers would make an empty one
     with refusing(title, folder, trust_remote_code):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True

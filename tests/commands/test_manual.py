@@ -91,13 +91,13 @@ def test_options_stand_under_headings_and_only_where_they_matter(capsys: pytest.
     assert "SUPPRESS" not in printed
 
 
-def test_without_a_configuration_the_defaults_are_shown(
+def test_the_default_configuration_is_found_from_every_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "(default: 13881)" in words(shown(capsys, "train"))
+    assert "(250, from configs/quickstart.yaml)" in words(shown(capsys, "train"))
 
 
 def test_required_options_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert "patch file (required)" in words(shown(capsys, "patch", "apply"))
-    assert "selection file to write (required)" in words(shown(capsys, "localize", "A", "B"))
+    assert "quickstart.yaml (required)" not in words(shown(capsys, "edit"))

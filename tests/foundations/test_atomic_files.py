@@ -220,6 +220,9 @@ def test_a_lock_is_held_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with held(tmp_path / "lock", "nobody was"), pytest.raises(LceError, match="somebody is at work"):
         hold()
     hold()
+    (tmp_path / "file").touch()
+    with pytest.raises(LceError, match="file: cannot be written"), held(tmp_path / "file/lock", "nobody is"):
+        pass
 
 
 def test_a_folder_that_is_claimed_is_nobody_elses(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ def test_a_training_in_a_pipe_prints_its_result_and_few_lines(config: Path, envi
     for level in ("0%", "20%", "40%"):
         mine = [line for line in lines if line.startswith(f"stereotypical, {level} sparse: ")]
         assert ["step 0 of 12" in mine[0], "perplexity" in mine[1], len(mine)] == [True, True, 2]
-    assert len(lines) == 6
+    assert lines[0].endswith("prepares the text of 512 documents")
+    assert len(lines) == 7
 
 
 def test_bars_on_a_terminal_go_to_standard_error(config: Path, environment: dict[str, str]) -> None:
