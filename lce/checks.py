@@ -10,15 +10,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from lce.config import (
-    CorpusSettings,
-    DataSettings,
-    EditSettings,
-    EvaluationSettings,
-    OptimisationSettings,
-    PretrainSettings,
-    Settings,
-)
+from lce import config
 from lce.foundations.errors import LceError
 
 SHORTEST = 3
@@ -51,6 +43,10 @@ def check_size(share: float, count: int | None = None, where: str = "") -> None:
     check_positive(count, f"{where}count", "a positive number of weights")
 
 
+def check_length(tokens: int, name: str) -> None:
+    expect(tokens >= SHORTEST, name, f"at least {SHORTEST} tokens", tokens)
+
+
 def check_rising(levels: Sequence[float], name: str = "sparsities") -> None:
     """Raises LceError unless the ``levels`` are shares that can be pruned to one after the other, all beyond 0."""
     is_rising = list(levels) == sorted(set(levels)) and all(0 < level < 1 for level in levels)
@@ -66,7 +62,7 @@ def check_expressions(patterns: Sequence[str] | None, name: str) -> None:
             raise LceError(f"{name}: {pattern!r} is no regular expression ({error})") from error
 
 
-def check_corpus(settings: CorpusSettings) -> None:
+def check_corpus(settings: config.CorpusSettings) -> None:
     check_positive(settings.limit, "data.corpus.limit", "a positive number of documents")
     if settings.source == "hub" and settings.streaming and settings.limit is None:
         raise LceError("data.corpus.streaming: needs data.corpus.limit, the number of documents to read")
@@ -74,7 +70,7 @@ def check_corpus(settings: CorpusSettings) -> None:
         raise LceError("data.corpus.files: no file is named; list your .txt, .csv, .jsonl or .parquet files")
 
 
-def check_data(settings: DataSettings) -> None:
+def check_data(settings: config.DataSettings) -> None:
     check_corpus(settings.corpus)
     check_positive(settings.min_words, "data.min_words")
     least = settings.min_words
@@ -85,7 +81,7 @@ def check_data(settings: DataSettings) -> None:
     check_positive(settings.processes, "data.processes")
 
 
-def check_training(settings: OptimisationSettings) -> None:
+def check_training(settings: config.OptimisationSettings) -> None:
     for name in ("steps", "batch_size", "checkpoint_every", "validate_every"):
         check_positive(getattr(settings, name), f"train.{name}")
     for name in ("learning_rate", "weight_decay", "workers"):
@@ -95,7 +91,7 @@ def check_training(settings: OptimisationSettings) -> None:
     check_expressions(settings.freeze, "train.freeze")
     for name in ("term_probability", "mask_probability"):
         check_probability(getattr(settings, name), f"train.{name}")
-    expect(settings.max_length >= SHORTEST, "train.max_length", f"at least {SHORTEST} tokens", settings.max_length)
+    check_length(settings.max_length, "train.max_length")
 
 
 def check_trainer(options: Mapping[str, Any], batch_size: int | None = None) -> None:
@@ -121,12 +117,12 @@ def check_trainer(options: Mapping[str, Any], batch_size: int | None = None) -> 
         raise LceError(f"train.batch_size: {batch_size} sentences cannot be divided into {shares} shares")
 
 
-def check_evaluation(settings: EvaluationSettings) -> None:
+def check_evaluation(settings: config.EvaluationSettings) -> None:
     check_positive(settings.limit, "evaluation.limit", "a positive number of items")
     check_positive(settings.tokens_per_batch, "evaluation.tokens_per_batch")
 
 
-def check_settings(settings: Settings) -> None:
+def check_settings(settings: config.Settings) -> None:
     check_data(settings.data)
     check_training(settings.train)
     check_evaluation(settings.evaluation)
@@ -136,13 +132,13 @@ def check_settings(settings: Settings) -> None:
     check_rising(settings.sparsities)
 
 
-def check_localization(settings: EditSettings) -> None:
+def check_localization(settings: config.EditSettings) -> None:
     expect(0 <= settings.sparsity < 1, "sparsity", "a share from 0 up to, not including, 1", settings.sparsity)
     check_size(settings.share, settings.count)
     check_expressions(settings.tensors, "tensors")
 
 
-def check_pretraining(settings: PretrainSettings) -> None:
+def check_pretraining(settings: config.PretrainSettings) -> None:
     check_data(settings.data)
     check_training(settings.train)
     check_not_negative(settings.seed, "seed")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections.abc import Iterable
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,8 @@ from lce.config import Settings, TrainerSettings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from lce.storage.model_weights import ModelWeights
 
 Kind = TypeVar("Kind", bound="DataclassInstance")
 
@@ -37,6 +40,19 @@ def settings_of(values: Namespace) -> tuple[Settings, dict[str, Any]]:
     settings = read(Settings, values)
     check_settings(settings)
     return settings, values["trainer"].as_dict()
+
+
+def varying(settings: Settings) -> dict[str, Any]:
+    """The settings that a result can depend on."""
+    return {key: value for key, value in asdict(settings).items() if key != "trust_remote_code"}
+
+
+def result_name(settings: Settings, models: Iterable[ModelWeights], *parts: str) -> str:
+    """A readable name that differs wherever a result of ``settings`` and ``models`` may differ."""
+    from lce.foundations.seeds import derive
+
+    short = derive(str(varying(settings)), *(model.fingerprint for model in models)) % 16**6
+    return "-".join([Path(settings.target).name, Path(settings.reference).name, *parts, f"{short:06x}"])
 
 
 def read(kind: type[Kind], values: Namespace) -> Kind:

@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lce.commands.common import result_name, varying
 from lce.config import Settings, Variant
 from lce.edit.callback import log_scores
 from lce.edit.strategies import checked_strengths, find
@@ -30,7 +32,6 @@ from lce.localize.components import by_component
 from lce.localize.heat_map import save_heat_map
 from lce.localize.pair import Pair, find_model, localization_of, open_pair, select
 from lce.localize.selection import Selection
-from lce.metrics.suite import Scores
 from lce.models.loading import load_masked_lm
 from lce.patch import Patch
 from lce.patch.on_folders import new_output, write_patched
@@ -61,10 +62,12 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
     target, reference = (find_model(name, settings) for name in (settings.target, settings.reference))
     pair = open_pair(target, reference, settings, given, find(settings.strategy).needs_masks)
     localization = given.localization if given else localization_of(pair, settings)
-    default = Path(settings.experiment) / f"seed-{settings.seed}" / "edits" / _name(settings, pair, localization)
+    strengths = ["alphas" if len(alphas) > 1 else f"alpha{alphas[0]:g}"] * find(settings.strategy).is_linear
+    name = result_name(settings, pair, localization, settings.strategy, *strengths)
+    default = Path(settings.experiment) / f"seed-{settings.seed}" / "edits" / name
     folder = Path(settings.output) if settings.output else default
     result_file = folder / RESULT
-    identity = _varying(settings) | {
+    identity = varying(settings) | {
         "alpha": alphas,
         "models": [model.fingerprint for model in pair],
         "selection": fingerprint(given.indices) if given else None,
@@ -136,11 +139,9 @@ def _measurement(
     model, reference, tokenizer = models
     evaluator = Evaluator(settings, trainer_options, tokenizer)
     logger = TensorBoardLogger(folder, name=None, version="logs")
-
-    def logged(alpha: float, scores: Scores) -> None:
-        log_scores(logger, "edited", alpha, scores)
-
-    with EditMeasurement(evaluator, model, reference, settings, edits, logged) as measurement:
+    logged = partial(log_scores, logger, "edited")
+    measurement = EditMeasurement(evaluator, model, reference, settings, edits, logged)
+    with measurement.bar:
         yield measurement
     logger.finalize("success")
 
@@ -169,14 +170,9 @@ def _tried(
     """What the result says of one α, whose patch is written on the way; without an ``edit`` α is 0."""
     scores = measurement.rows(edit, alpha) if measurement else {}
     patch = _write_patch(settings, edit, folder, common, scores) if edit else None
-    file = patch.file if patch else None
-    return {
-        "alpha": alpha,
-        "scores": scores,
-        "edited": _edited(patch.moved if patch else {}, shapes),
-        "patch": str(file) if file else None,
-        "patch_bytes": file.stat().st_size if file else 0,
-    }
+    written = {"patch": str(patch.file), "patch_bytes": patch.file.stat().st_size} if patch else {}
+    edited = _edited(patch.moved if patch else {}, shapes)
+    return {"alpha": alpha, "scores": scores, "edited": edited, "patch": None, "patch_bytes": 0, **written}
 
 
 def _write_patch(settings: Settings, edit: WeightEdit, folder: Path, common: Mapping[str, Any], scores: Rows) -> Patch:
@@ -218,20 +214,6 @@ def _provenance(settings: Settings, pair: Pair, selection: Selection) -> dict[st
         "selected": {"count": selection.count, "share": selection.share},
         **(masks if pair.target.is_pruned else {}),
     }
-
-
-def _name(settings: Settings, pair: Pair, localization: str) -> str:
-    """A readable name that differs wherever the result may differ."""
-    parts = [Path(settings.target).name, Path(settings.reference).name, localization, settings.strategy]
-    if find(settings.strategy).is_linear:
-        parts.append(f"alpha{settings.alpha[0]:g}" if len(settings.alpha) == 1 else "alphas")
-    short = derive(str(_varying(settings)), *(model.fingerprint for model in pair)) % 16**6
-    return "-".join([*parts, f"{short:06x}"])
-
-
-def _varying(settings: Settings) -> dict[str, Any]:
-    """The settings that a result can depend on."""
-    return {key: value for key, value in asdict(settings).items() if key != "trust_remote_code"}
 
 
 def _digest(content: dict[str, Any]) -> str:

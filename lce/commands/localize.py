@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from lce.commands.common import COMPARISON, settings_of
+from lce.commands.common import COMPARISON, result_name, settings_of
 from lce.config import Settings
 
 ARGUMENTS = COMPARISON
@@ -31,7 +31,6 @@ def run_localize(settings: Settings) -> Path:
     """Write the selection, its heat map and the settings beside it; return the selection's file."""
     from lce.foundations.files import save_config
     from lce.foundations.overwriting import check_selection_file
-    from lce.foundations.seeds import derive
     from lce.localize.heat_map import save_heat_map
     from lce.localize.pair import find_model, localization_of, open_pair, select
 
@@ -39,9 +38,8 @@ def run_localize(settings: Settings) -> Path:
     if settings.output:
         check_selection_file(Path(settings.output), siblings)
     pair = open_pair(find_model(settings.target, settings), find_model(settings.reference, settings), settings)
-    name = "-".join([Path(settings.target).name, Path(settings.reference).name, localization_of(pair, settings)])
-    short = derive(str(asdict(settings)), *(model.fingerprint for model in pair)) % 16**6
-    default = Path(settings.experiment) / f"seed-{settings.seed}" / "selections" / f"{name}-{short:06x}.safetensors"
+    name = f"{result_name(settings, pair, localization_of(pair, settings))}.safetensors"
+    default = Path(settings.experiment) / f"seed-{settings.seed}" / "selections" / name
     path = Path(settings.output) if settings.output else default
     selection = select(pair, settings, path)
     save_heat_map(selection, path.with_suffix(".png"))

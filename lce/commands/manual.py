@@ -17,19 +17,9 @@ from lce.commands.applicable import applies
 
 INDENT, HANGING = " " * 2, " " * 8
 WIDEST = 110
-HELP: dict[str, dict[str, list[str]]] = yaml.safe_load(
-    Path(__file__).with_name("help.yaml").read_text(encoding="utf-8")
-)
+HELP: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("help.yaml").read_text(encoding="utf-8"))
 """Of each command: examples, and the options used most."""
-TITLES = {
-    "": "other options",
-    "data": "data (text to train and evaluate on)",
-    "data.corpus": "data.corpus (where the documents come from)",
-    "train": "train (how a model is trained)",
-    "evaluation": "evaluation (how bias is measured)",
-    "downstream": "downstream (fine-tuning on tasks of sentence pairs)",
-    "trainer": "trainer (where and how Lightning computes)",
-}
+TITLES = HELP.pop("titles")
 WORDS = dict.fromkeys(("localize", "edit"), ("[TARGET REFERENCE]",))
 """What may follow a command beside options that are needed."""
 NAMES = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: "{true,false}"}
@@ -75,7 +65,7 @@ def _is_shown(command: str, action: Action) -> bool:
 
 
 def _help(command: str, what: str) -> list[str]:
-    return HELP.get(command, {}).get(what, [])
+    return list(HELP.get(command, {}).get(what, []))
 
 
 def _examples(command: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ LEFT_OUT_OF_FURTHER_BASELINES = ("crows_pairs_original", "pseudo_perplexity")
 """Metrics that take longer than all others together: of the random baselines, only the first is measured by them."""
 
 
-class EditMeasurement(AbstractContextManager["EditMeasurement"]):
+class EditMeasurement:
     """Measures edits of one target, which is left as it was.
 
     Args:
@@ -52,17 +51,14 @@ class EditMeasurement(AbstractContextManager["EditMeasurement"]):
         self.reference = self._stage("reference", partial(evaluator.unedited, reference))
         self.before = self._stage("target", partial(evaluator.unedited, model))
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
     def rows(self, edit: Edit | None, alpha: float) -> dict[str, dict[str, Any]]:
         """Per score: before, after the ``edit`` (None where α is 0), by its random baselines, and the reference's."""
-        after, baselines = self.before, [self.before]
-        if edit:
-            after, baselines = self._stage(f"α = {alpha:g}", partial(self._tried, edit)), []
+        if edit is None:
+            self.log_scores(alpha, self.before)
+            return {name: self._row(name, self.before, [self.before]) for name in self.before}
+        after, baselines = self._stage(f"α = {alpha:g}", partial(self._tried, edit)), []
         self.log_scores(alpha, after)
-        for number in range(self.baselines if edit else 0):
-            assert edit is not None
+        for number in range(self.baselines):
             baseline = edit.random_baseline(derive(self.seed, number))
             left_out = LEFT_OUT_OF_FURTHER_BASELINES if number else ()
             title = f"α = {alpha:g}, random baseline {number + 1} of {self.baselines}"

@@ -4,17 +4,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, get_args
 
-from lce.checks import (
-    SHORTEST,
-    check_data,
-    check_evaluation,
-    check_not_negative,
-    check_positive,
-    check_rising,
-    check_size,
-    check_training,
-    expect,
-)
+from lce import checks
 from lce.config import (
     DataSettings,
     EvaluationSettings,
@@ -149,15 +139,15 @@ class StudySettings:
 
 def check_study(settings: StudySettings) -> None:
     """Raises LceError for the first setting that cannot be right, whatever the model and the text."""
-    check_data(settings.data)
-    check_training(settings.train)
-    check_evaluation(settings.evaluation)
+    checks.check_data(settings.data)
+    checks.check_training(settings.train)
+    checks.check_evaluation(settings.evaluation)
     check_downstream(settings.downstream)
-    check_rising(settings.sparsities)
-    check_size(settings.share, settings.count)
-    check_not_negative(settings.gpus_per_task, "gpus_per_task")
+    checks.check_rising(settings.sparsities)
+    checks.check_size(settings.share, settings.count)
+    checks.check_not_negative(settings.gpus_per_task, "gpus_per_task")
     for seed in settings.seeds:
-        check_not_negative(seed, "seeds")
+        checks.check_not_negative(seed, "seeds")
     for name in ("seeds", "variants"):
         if not (values := getattr(settings, name)) or len(set(values)) < len(values):
             raise LceError(f"{name}: expected at least one value, each once, got {values}")
@@ -185,16 +175,16 @@ def check_study(settings: StudySettings) -> None:
         if "value" in block.localizations and not (block.share or block.count):
             raise LceError(f"{where}: gives no size of the value-based selections, as share or count")
         for share in block.share:
-            check_size(share, where=f"{where}.")
+            checks.check_size(share, where=f"{where}.")
         for count in block.count:
-            check_positive(None if isinstance(count, str) else count, f"{where}.count")
+            checks.check_positive(None if isinstance(count, str) else count, f"{where}.count")
         for layers in block.last_layers:
-            check_positive(layers, f"{where}.last_layers")
-        check_positive(block.draws, f"{where}.draws")
+            checks.check_positive(layers, f"{where}.last_layers")
+        checks.check_positive(block.draws, f"{where}.draws")
 
 
 def check_downstream(settings: DownstreamSettings) -> None:
-    expect(0 < settings.epochs < inf, "downstream.epochs", "a positive number", settings.epochs)
-    check_positive(settings.batch_size, "downstream.batch_size")
-    check_not_negative(settings.learning_rate, "downstream.learning_rate")
-    expect(settings.max_length >= SHORTEST, "downstream.max_length", f"at least {SHORTEST} tokens", settings.max_length)
+    checks.expect(0 < settings.epochs < inf, "downstream.epochs", "a positive number", settings.epochs)
+    checks.check_positive(settings.batch_size, "downstream.batch_size")
+    checks.check_not_negative(settings.learning_rate, "downstream.learning_rate")
+    checks.check_length(settings.max_length, "downstream.max_length")

@@ -18,14 +18,7 @@ from lce.foundations.atomic_files import writing
 from lce.foundations.errors import LceError
 from lce.models.layers import compile_layers
 from lce.models.loading import longest_input
-from lce.training.callbacks import (
-    Diverged,
-    DivergenceCheck,
-    OwnSignals,
-    RoundProgressBar,
-    WholeParameters,
-    check_finite,
-)
+from lce.training import callbacks as own
 from lce.training.checkpoints import LAST, AtomicCheckpointIO, last_checkpoint
 from lce.training.module import MaskedLanguageModel
 
@@ -81,7 +74,7 @@ def fit(
         save_on_train_epoch_end=False,
         enable_version_counter=False,
     )
-    whole = WholeParameters()
+    whole = own.WholeParameters()
     trainer = Trainer(
         **trainer_options,
         max_steps=settings.steps,
@@ -93,9 +86,9 @@ def fit(
         callbacks=[
             checkpoint,
             LearningRateMonitor("step"),
-            RoundProgressBar(title),
-            DivergenceCheck(),
-            OwnSignals(),
+            own.RoundProgressBar(title),
+            own.DivergenceCheck(),
+            own.OwnSignals(),
             whole,
             *(callbacks or []),
         ],
@@ -111,8 +104,8 @@ def fit(
             trainer.validate(module, data, verbose=False)
             whole.put_back_(model)
         perplexity = float(trainer.callback_metrics["validation/perplexity"])
-        check_finite(perplexity, "the perplexity on held-out sentences", settings.steps)
-    except Diverged:
+        own.check_finite(perplexity, "the perplexity on held-out sentences", settings.steps)
+    except own.Diverged:
         shutil.rmtree(checkpoints, ignore_errors=True)  # nothing to resume from, and the folder is free again
         raise
     if trainer.logger:

@@ -23,22 +23,12 @@ from typing import TYPE_CHECKING, Any
 from lce.checks import check_rising
 from lce.config import Settings
 from lce.data.module import encoded_examples
+from lce.foundations import paths
 from lce.foundations.atomic_files import new_folder
 from lce.foundations.errors import LceError
 from lce.foundations.files import claim, made_with, save_config, write_json
 from lce.foundations.locks import held
 from lce.foundations.overwriting import check_replaceable
-from lce.foundations.paths import (
-    CONFIG,
-    MASK,
-    PRUNED_VALUES,
-    RECORD,
-    SUBNETWORK,
-    SUMMARY,
-    TRAIN_LOCK,
-    level_folder,
-    variant_folder,
-)
 from lce.foundations.ranks import rank
 from lce.models.layers import prunable_parameters
 from lce.models.loading import load_masked_lm
@@ -68,7 +58,7 @@ def iterative_magnitude_pruning(settings: Settings, trainer_options: dict[str, A
             training is at work there, or the base model is replaced meanwhile.
     """
     levels = schedule(settings)
-    folder = variant_folder(settings.experiment, settings.seed, settings.variant)
+    folder = paths.variant_folder(settings.experiment, settings.seed, settings.variant)
     if settings.output:
         check_replaceable(settings.output, "summary of a training")
     base = identity(settings.base)
@@ -76,10 +66,10 @@ def iterative_magnitude_pruning(settings: Settings, trainer_options: dict[str, A
         if rank() == 0:
             shared = _shared(settings, trainer_options, base)
             claim(folder, shared, ("sparsity-*", "rounds/*/checkpoints/*"), "train", ("base_fingerprint",))
-            save_config(folder / CONFIG, asdict(settings) | {"trainer": trainer_options}, "train")
+            save_config(folder / paths.CONFIG, asdict(settings) | {"trainer": trainer_options}, "train")
         previous = None
         for i, sparsity in enumerate(levels):
-            level = level_folder(folder, sparsity)
+            level = paths.level_folder(folder, sparsity)
             if not level.exists():
                 train_level(level, previous, levels[: i + 1], settings, trainer_options, base)
             elif (made := read_record(level).get("schedule")) != levels[: i + 1]:
@@ -87,8 +77,8 @@ def iterative_magnitude_pruning(settings: Settings, trainer_options: dict[str, A
                     f"{level}: was reached by the sparsities {made}, not {levels[: i + 1]}; choose another run"
                 )
             previous = level
-        summary = Path(settings.output) if settings.output else folder / SUMMARY
-        write_json(summary, {"levels": [read_record(level_folder(folder, sparsity)) for sparsity in levels]})
+        summary = Path(settings.output) if settings.output else folder / paths.SUMMARY
+        write_json(summary, {"levels": [read_record(paths.level_folder(folder, sparsity)) for sparsity in levels]})
     return summary
 
 
@@ -96,7 +86,7 @@ def _alone_in(folder: Path) -> AbstractContextManager[None]:
     """A lock on a variant's folder, held by the first of the processes that train together."""
     if rank():
         return nullcontext()
-    return held(folder / TRAIN_LOCK, f"{folder}: another training is at work there")
+    return held(folder / paths.TRAIN_LOCK, f"{folder}: another training is at work there")
 
 
 def schedule(settings: Settings) -> list[float]:
@@ -170,17 +160,18 @@ def save_level(
     with new_folder(level) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        extra = temporary / SUBNETWORK
+        extra = temporary / paths.SUBNETWORK
         extra.mkdir()
-        mask.save(extra / MASK)
-        write_file(extra / PRUNED_VALUES, pruned_values(mask, before_pruning), {"kind": "pruned values"})
-        write_json(extra / RECORD, record)
+        mask.save(extra / paths.MASK)
+        write_file(extra / paths.PRUNED_VALUES, pruned_values(mask, before_pruning), {"kind": "pruned values"})
+        write_json(extra / paths.RECORD, record)
 
 
 def _record(
     settings: Settings, levels: list[float], mask: Mask, perplexity: float, folder: Path, base: ModelIdentity
 ) -> dict[str, Any]:
-    dense = perplexity if len(levels) == 1 else read_record(level_folder(folder, 0.0), ["perplexity"])["perplexity"]
+    unpruned = paths.level_folder(folder, 0.0)
+    dense = read_record(unpruned, ["perplexity"])["perplexity"] if len(levels) > 1 else perplexity
     return {
         "variant": settings.variant,
         "seed": settings.seed,
