@@ -103,6 +103,7 @@ bench: $(DATA)/report.json $(call trained,stereotypical anti-stereotypical) | $(
 	$(BIN)/python tests/benchmarks/training.py
 	$(BIN)/python tests/benchmarks/pruning.py
 	$(BIN)/python tests/benchmarks/patches.py
+	$(BIN)/python tests/benchmarks/patches_peers.py
 	$(BIN)/python tests/benchmarks/sweep.py
 
 lint: | $(INSTALLED) ## check style, format, types, and which file imports which
