@@ -87,7 +87,7 @@ tensorboard: | $(INSTALLED) ## look at the curves of all runs
 	$(BIN)/tensorboard --logdir runs
 
 test: | $(INSTALLED) ## run all tests, on real data too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 fuzz: | $(INSTALLED) ## all mutants of patches and model folders; `make test` tries a fifth of them
 	LCE_FUZZ=all $(BIN)/python -m pytest -s tests/patch/test_fuzz.py tests/storage/test_fuzz_files.py tests/commands/test_fuzz_inputs.py

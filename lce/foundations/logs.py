@@ -17,9 +17,15 @@ def quieten() -> None:
     for name in CHATTY:  # and the loggers below them, whose levels Lightning leaves alone when it is imported
         for below in ("", ".utilities.rank_zero", ".rank_zero"):
             logging.getLogger(name + below).setLevel(logging.WARNING)
+    logging.getLogger("transformers.modeling_utils").addFilter(_is_error)  # a level has it say more, in 5.23
     warnings.filterwarnings("ignore", module="lightning")
     if not sys.stderr.isatty():
         os.environ.update(dict.fromkeys(SWITCHES, "1"))
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    """Leaves out transformers' report of weights that a model does not need; lce itself checks what is missing."""
+    return record.levelno >= logging.ERROR
 
 
 def hide_weight_bars() -> None:

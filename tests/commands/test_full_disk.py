@@ -113,7 +113,7 @@ def pair(tmp_path: Path) -> Path:
             parameter += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(tmp_path / "b")
     a, b, p, whole = (str(tmp_path / name) for name in ("a", "b", "p.safetensors", "all.safetensors"))
-    assert main(["edit", a, b, "--k", "0.1", "--patch", p]) == 0
+    assert main(["edit", a, b, "--measure", "false", "--patch", p, "--output", str(tmp_path / "result")]) == 0
     assert main(["patch", "diff", a, b, "--out", whole]) == 0
     return tmp_path
 
@@ -124,7 +124,7 @@ def test_commands_on_checkpoints(pair: Path, tmp_path: Path, capfd: pytest.Captu
     out = str(place / "out")
     for command in (
         ["localize", a, b, "--output", f"{out}.safetensors"],
-        ["edit", a, b, "--k", "0.5", "--output", out, "--patch", f"{out}.patch.safetensors"],
+        ["edit", a, b, "--share", "0.5", "--edited", out, "--measure", "false", "--output", f"{out}.result"],
         ["patch", "diff", a, b, "--out", out],
         ["patch", "apply", a, "--patch", all_of_it, "--out", out],
         ["patch", "revert", b, "--patch", all_of_it, "--out", out],
@@ -156,7 +156,7 @@ def test_data_and_training_and_measuring(
     for variant in ("stereotypical", "anti-stereotypical"):
         assert main(["train", *trained, "--variant", variant]) == 0
     try_all(["localize", *trained, "--output", str(place / "s.safetensors")], place, tmp_path, capfd)
-    edit = ["edit", *trained, *few, "--uninformed_draws", "0", "--output", str(place / "out")]
+    edit = ["edit", *trained, *few, "--random_baselines", "0", "--output", str(place / "out")]
     try_all(edit, place, tmp_path, capfd)
 
 

@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT
 
 from lce.cli import main
-from lce.commands.arguments import ARGUMENTS, settings_in
+from lce.commands.arguments import settings_in
+from lce.commands.registry import COMMANDS
 from lce.foundations.errors import LceError
 
 BOMB = "\n".join(["a: &a [x, x, x, x, x, x, x, x]", *(f"b{i}: &b{i} [{', '.join(['*a'] * 8)}]" for i in range(3))])
@@ -118,7 +119,7 @@ def mutant(text: str, chance: random.Random) -> bytes:
 )
 def test_mutants_of_a_configuration_are_read_or_refused(name: str, command: str, mutants: int, tmp_path: Path) -> None:
     text = (ROOT / f"configs/{name}.yaml").read_text(encoding="utf-8")
-    path, refusals, settings = tmp_path / "mutant.yaml", [], ARGUMENTS[command].settings
+    path, refusals, settings = tmp_path / "mutant.yaml", [], COMMANDS[command][1].settings
     assert settings is not None
     for seed in range(mutants):
         path.write_bytes(mutant(text, random.Random(f"{name} {seed}")))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
+from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +20,13 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if "DISABLE" not in key} | {"PYTHONPATH": str(ROOT)}
 
 
-def test_a_training_in_a_pipe_prints_its_result_and_few_lines(config: Path, environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "lce.cli", "train", "--config", str(config)]
+def test_a_training_in_a_pipe_prints_its_result_and_few_lines(
+    config: Path, base: Path, environment: dict[str, str]
+) -> None:
+    published = shutil.copytree(base, config.parent / "published")  # with a head of its pretraining, like BERT
+    head = {"cls.seq_relationship.weight": torch.zeros(2, 16)}
+    save_file(load_file(base / "model.safetensors") | head, published / "model.safetensors", {"format": "pt"})
+    command = [sys.executable, "-m", "lce.cli", "train", "--config", str(config), "--base", str(published)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == f"{config.parent}/run/seed-0/stereotypical/summary.json\n"
     assert "\r" not in done.stderr

@@ -20,10 +20,13 @@ from typing import Any
 
 import pytest
 
+from lce.foundations.logs import SWITCHES
+
+os.environ.update(dict.fromkeys(SWITCHES, "1"))  # no bars: read when what follows is imported
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["lce.cli", "lce.commands.editing", "lce.metrics.suite", "lce.training.pruning.imp", "lce.commands.tables"]
-)
+LCE = ("lce.cli", "lce.commands.edit_run", "lce.metrics.suite", "lce.training.pruning.imp", "lce.commands.tables")
+LIBRARIES = ("datasets", "pandas", "torch.utils.tensorboard", "transformers.models.bert.modeling_bert")
+CONTEXT.set_forkserver_preload([*LCE, *LIBRARIES])
 PATIENCE = 180
 
 
