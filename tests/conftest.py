@@ -188,3 +188,12 @@ def swept(study_config: Path) -> Path:
     """The folder of the finished study."""
     assert main(["sweep", "--config", str(study_config)]) == 0
     return study_config.parent / "study"
+
+
+@pytest.fixture(params=[50, 1 << 19])
+def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors of several chunks, the last one shorter, and of one."""
+    for module in ("storage.safetensors_file", "storage.model_weights", "storage.torch_bridge"):
+        monkeypatch.setattr(f"lce.{module}.CHUNK", request.param)
+    for module in ("patch.on_folders", "patch.between"):
+        monkeypatch.setattr(f"lce.{module}.CHUNK", request.param)

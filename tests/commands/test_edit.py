@@ -8,23 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import MADE, logits, saved
+from pairs import flat, matrices, pair
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers import AutoModelForMaskedLM
 
 import lce
 from lce.cli import main
 from lce.localize.selection import Selection
-from lce.models.layers import is_prunable
 from lce.patch import Patch
 from lce.storage.changes import step
-from lce.storage.checkpoint import Checkpoint
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def pair(kind: str, folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedModel]:
-    """The target in many shards, the reference in one file."""
-    return saved(kind, folder / "target", 0, dtype, "6KB"), saved(kind, folder / "reference", 1, dtype)
 
 
 def edit(folder: Path, *options: str, models: tuple[str, str] = ("target", "reference"), output: str = "result") -> int:
@@ -33,86 +25,9 @@ def edit(folder: Path, *options: str, models: tuple[str, str] = ("target", "refe
     return main(["edit", *(str(folder / name) for name in models), *where, *options])
 
 
-def matrices(model: PreTrainedModel, folder: Path) -> dict[str, torch.Tensor]:
-    """In the order of the checkpoint's files."""
-    names = [name for name, entry in Checkpoint(folder).entries.items() if is_prunable(name, entry.shape)]
-    return {name: model.get_parameter(name).detach() for name in names}
-
-
-def flat(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-    return torch.cat([tensor.flatten().float() for tensor in tensors.values()])
-
-
-def marks(selection: Selection, names: list[str]) -> torch.Tensor:
-    whole = {name: torch.zeros(selection.shapes[name], dtype=torch.bool) for name in names}
-    for name in names:
-        whole[name].view(-1)[selection.indices[name]] = True
-    return torch.cat([mark.flatten() for mark in whole.values()])
-
-
-@pytest.fixture(params=[64, 1 << 19])
-def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Tensors of several chunks, the last one shorter, and of one."""
-    for module in ("storage.safetensors_file", "storage.model_weights", "storage.torch_bridge", "patch.on_folders"):
-        monkeypatch.setattr(f"lce.{module}.CHUNK", request.param)
-    return int(request.param)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", MADE)
-def test_value_based_is_the_exact_top_k(kind: str, dtype: str, chunk: int, tmp_path: Path) -> None:
-    target, reference = (matrices(m, tmp_path / "target") for m in pair(kind, tmp_path, DTYPES[dtype]))
-    out = tmp_path / "s.safetensors"
-    command = [
-        "localize",
-        str(tmp_path / "target"),
-        str(tmp_path / "reference"),
-        "--share",
-        "0.07",
-        "--output",
-        str(out),
-    ]
-    assert main(command) == 0
-    difference = (flat(reference) - flat(target)).abs()
-    count = round(0.07 * len(difference))
-    expected = difference.sort(descending=True, stable=True).indices[:count]
-    found = marks(Selection.load(out), list(target)).nonzero().flatten()
-    assert torch.equal(found, expected.sort().values)
-    assert out.with_suffix(".png").stat().st_size > 5_000
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_one_shot_masks_are_exact_too(dtype: str, chunk: int, tmp_path: Path) -> None:
-    models = pair("llama", tmp_path, DTYPES[dtype])
-    target, reference = (matrices(model, tmp_path / "target") for model in models)
-    out = tmp_path / "s.safetensors"
-    command = ["localize", str(tmp_path / "target"), str(tmp_path / "reference"), "--localization", "mask"]
-    assert main([*command, "--sparsity", "0.3", "--output", str(out)]) == 0
-    pruned = []
-    for weights in (flat(target), flat(reference)):
-        smallest = weights.abs().sort(stable=True).indices[: round(0.3 * len(weights))]
-        pruned.append(torch.zeros(len(weights), dtype=torch.bool).index_fill_(0, smallest, True))
-    assert torch.equal(marks(Selection.load(out), list(target)), pruned[0] ^ pruned[1])
-
-
-def test_ties_go_to_the_earlier_position(chunk: int, tmp_path: Path) -> None:
-    for folder, value in (("a", 0.0), ("b", 1.0)):
-        (tmp_path / folder).mkdir()
-        tensors = {f"h.{i}.up.weight": torch.full((10, 20), value) for i in range(3)}
-        save_file(tensors, tmp_path / folder / "model.safetensors")
-    out = tmp_path / "s.safetensors"
-    assert main(["localize", str(tmp_path / "a"), str(tmp_path / "b"), "--count", "333", "--output", str(out)]) == 0
-    selection = Selection.load(out)
-    assert [selection.indices[f"h.{i}.up.weight"].tolist() for i in range(3)] == [
-        list(range(200)),
-        list(range(133)),
-        [],
-    ]
-
-
 @pytest.mark.parametrize("strategy", ["extrapolation", "pruning", "mask-switch"])
 @pytest.mark.parametrize("kind", MADE)
-def test_an_edit_by_files_is_the_edit_of_the_model(kind: str, strategy: str, chunk: int, tmp_path: Path) -> None:
+def test_an_edit_by_files_is_the_edit_of_the_model(kind: str, strategy: str, chunk: None, tmp_path: Path) -> None:
     target, reference = pair(kind, tmp_path)
     paths = [str(tmp_path / name) for name in ("target", "reference", "edited", "p.safetensors", "s.safetensors")]
     localization = ["--localization", "mask"] if strategy == "mask-switch" else ["--count", "50"]

@@ -18,13 +18,8 @@ from lce.foundations.errors import LceError
 from lce.models.loading import load_masked_lm
 
 SCORES = {
-    "weat8",
-    "stereoset_ss",
-    "stereoset_lm",
-    "stereoset_icat",
-    "crows_pairs",
-    "crows_pairs_original",
-    "perplexity",
+    *("weat8", "stereoset_ss", "stereoset_lm", "stereoset_icat"),
+    *("crows_pairs", "crows_pairs_original", "perplexity"),
 }
 
 

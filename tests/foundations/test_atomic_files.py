@@ -13,8 +13,7 @@ import pytest
 
 from lce.foundations.atomic_files import disk_error, new_folder, replaced_file, scratch_folder
 from lce.foundations.errors import LceError
-from lce.foundations.files import claim, made_with, read_json, save_config, write_json
-from lce.foundations.locks import held
+from lce.foundations.files import read_json, write_json
 
 Place = Callable[[Path], AbstractContextManager[Path]]
 
@@ -43,15 +42,6 @@ def test_a_failure_leaves_no_folder_and_an_existing_one_is_refused(tmp_path: Pat
     assert (tmp_path / "f/x").read_text(encoding="utf-8") == "whole"
     with pytest.raises(LceError, match="exists already"), new_folder(tmp_path / "f"):
         pass
-
-
-def test_a_folder_is_claimed_by_its_settings(tmp_path: Path) -> None:
-    claim(tmp_path, {"a": 0}, ("*.json",), "data")
-    claim(tmp_path, {"a": 1, "b": {"c": [2]}}, ("*.json",), "data")
-    write_json(tmp_path / "result.json", {})
-    claim(tmp_path, {"a": 1, "b": {"c": [2]}}, ("*.json",), "data")
-    with pytest.raises(LceError, match="a was 1, now 2"):
-        claim(tmp_path, {"a": 2, "b": {"c": [2]}}, ("*.json",), "data")
 
 
 WAITS_HALF_WAY = """
@@ -209,39 +199,6 @@ def test_failed_writes_are_found_through_what_libraries_make_of_them() -> None:
     assert disk_error(wrapped(denied, declared=True)) is denied
     assert disk_error(wrapped(denied, declared=False)) is None, "an error while it was dealt with is another one"
     assert disk_error(KeyError("x")) is None
-
-
-def test_a_lock_is_held_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hold() -> None:
-        with held(tmp_path / "lock", "somebody is at work"):
-            pass
-
-    monkeypatch.setattr("lce.foundations.locks.PATIENCE", 0.1)
-    with held(tmp_path / "lock", "nobody was"), pytest.raises(LceError, match="somebody is at work"):
-        hold()
-    hold()
-    (tmp_path / "file").touch()
-    with pytest.raises(LceError, match="file: cannot be written"), held(tmp_path / "file/lock", "nobody is"):
-        pass
-
-
-def test_a_folder_that_is_claimed_is_nobody_elses(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("mine: 1\n", encoding="utf-8")
-    with pytest.raises(LceError, match=r"config.yaml: exists and is not a settings file of data made by lce"):
-        claim(tmp_path, {"a": 1}, (), "data")
-    (tmp_path / "config.yaml").unlink()
-    claim(tmp_path, {"a": 1}, ("*.json",), "data")
-    save_config(tmp_path / "config.yaml", {"a": 1}, "data")
-    write_json(tmp_path / "result.json", {})
-    claim(tmp_path, {"a": 1, "b": 2}, ("*.json",), "data", recorded_later=("b",))
-    assert made_with(tmp_path) == {"a": 1, "b": 2}
-    with pytest.raises(LceError, match="b was 2, now 3"):
-        claim(tmp_path, {"a": 1, "b": 3}, ("*.json",), "data", recorded_later=("b",))
-    for odd in ("[1]", "a: [", "\0", "word"):
-        (tmp_path / "made-with.yaml").write_text(odd, encoding="utf-8")
-        with pytest.raises(LceError, match=r"made-with.yaml: (cannot be read|does not say)") as error:
-            made_with(tmp_path)
-        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("write", [replaced_file, new_folder, scratch_folder])

@@ -76,6 +76,10 @@ def patch_for(
     return patch_of(changes, base, about, path)
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def model() -> PreTrainedModel:
     return made("bert")
 
