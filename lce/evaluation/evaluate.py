@@ -17,7 +17,7 @@ from lce.foundations.atomic_files import replaced_file
 from lce.foundations.errors import LceError
 from lce.foundations.files import save_config, write_json
 from lce.foundations.overwriting import check_own_folder, check_replaceable
-from lce.foundations.paths import CONFIG
+from lce.foundations.paths import CONFIG, shipped
 from lce.foundations.seeds import derive
 from lce.metrics.items import ItemMetric, differences
 from lce.metrics.suite import all_scores
@@ -97,7 +97,7 @@ def differing_weights(first: PreTrainedModel, second: PreTrainedModel) -> int | 
 
 
 def _short(name: str) -> str:
-    return Path(name).resolve().name if Path(name).is_dir() else name.replace("/", "--")
+    return shipped(name).resolve().name if shipped(name).is_dir() else name.replace("/", "--")
 
 
 def _write_items(path: Path, metric: ItemMetric, other: ItemMetric | None) -> None:

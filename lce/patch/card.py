@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from jinja2 import Environment, PackageLoader
 
+from lce.foundations.paths import shipped
 from lce.patch.text import plain, provenance_rows, score_rows
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ def _card(depth: int) -> str:
 
 
 def _write_card(folder: Path, patch: Patch, base: str) -> None:
-    is_local = Path(base).exists()
-    name = Path(base).resolve().name if is_local else base
+    is_local = shipped(base).exists()
+    name = shipped(base).resolve().name if is_local else base
     known = _metadata(folder / _card(1))
     metadata = {
         "base_model": name,

@@ -16,7 +16,7 @@ from lce.data import prepare
 from lce.edit.strategies import STRATEGIES
 from lce.foundations.files import read_json, write_json
 from lce.foundations.overwriting import check_replaceable
-from lce.foundations.paths import BASE
+from lce.foundations.paths import BASE, shipped
 from lce.foundations.seeds import derive
 from lce.storage.hub import identity
 from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, EditBlock, StudySettings, check_study
@@ -133,7 +133,7 @@ def context_of(study: StudySettings, trainer_options: dict[str, Any]) -> dict[st
             "train": identity_of(study.train),
             "trainer": numerics(trainer_options),
         },
-        "evaluation": evaluation | {name: digest for name in files if (digest := _digest(Path(name)))},
+        "evaluation": evaluation | {name: digest for name in files if (digest := _digest(shipped(name)))},
     }
 
 

@@ -205,6 +205,9 @@ def _work(ray: Any, cache: WorkerCache, groups: list[Group], cells: list[Cell]) 
             failed = sum(name.endswith(FAILED) for name in existing)
             bar.set_postfix_str(f"{failed} failed" if failed else "")
             bar.update(sum(path.name in existing for path in paths) - bar.n)
+            if bar.disable and finished:
+                done = sum(path.name in existing for path in paths)
+                log.info("%s of %s cells done, %s failed", f"{done:,}", f"{len(cells):,}", failed)
 
 
 def _settle(ray: Any, cache: WorkerCache, group: Group, reference: Any) -> None:

@@ -16,8 +16,9 @@ from lce.foundations.overwriting import KINDS, check_replaceable
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Models a and b, a patch between them, a selection of an edit of theirs, and somebody's own files."""
+    monkeypatch.chdir(tmp_path)  # where results go by default
     model = saved("bert", tmp_path / "a")
     with torch.no_grad():
         for parameter in model.parameters():

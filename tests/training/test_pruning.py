@@ -205,7 +205,7 @@ def test_two_processes_train_like_one(config: Path, still: list[str], program: l
         [*launcher, *program, "train", *options, *shared],
         check=True,
         timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     records = [
         json.loads((config.parent / run / "seed-0/stereotypical/summary.json").read_text(encoding="utf-8"))["levels"]
