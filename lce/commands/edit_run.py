@@ -83,7 +83,7 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
         check_own_folder(folder, CONFIG, "edit")
     _check_outputs(settings, alphas, folder)
     with _removed_if_refused(folder), scratch_folder(folder) as scratch:
-        selection = given or select(pair, settings, scratch / "selection.safetensors")
+        selection = select(pair, settings, scratch / "selection.safetensors")
         edits = {alpha: WeightEdit(selection, *pair, settings.strategy, alpha) for alpha in alphas if alpha}
         next(iter(edits.values())).check()  # refused before anything is written
         with _measurement(settings, trainer_options, pair, len(edits), folder) as measurement:
@@ -108,7 +108,7 @@ def _removed_if_refused(folder: Path) -> Iterator[None]:
     try:
         yield
     except LceError:
-        if is_new:
+        if is_new and not (folder / RESULT).exists():  # of another process, at work on the same
             shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -29,9 +29,9 @@ def _print_edit(result: dict[str, Any], edit: dict[str, Any]) -> None:
             control += f" ± {row['uninformed_std']:.2f}"
         values = [f"{row['before']:.2f}", f"{row['after']:.2f}", control, f"{row['reference']:.2f}", f"{row['n']:,}"]
         table.add_row(label(name), *values)
-    console.print(table)
+    console.print(table if edit["scores"] else title)
     edited = edit["edited"]
-    console.print(f"weights edited: {edited['count']:,} ({edited['share']:.3%} of the encoder's weight matrices)")
+    console.print(f"weights edited: {edited['count']:,} ({edited['share']:.3%} of those compared)")
     if edited["count"]:
         ranked = sorted(edited["by_component"].items(), key=lambda item: -item[1]["count"])
         shares = (f"{name} {about['count'] / edited['count']:.0%}" for name, about in ranked)

@@ -51,13 +51,15 @@ def open_pair(
     Args:
         target, reference: folders, or names on the Hugging Face hub.
         settings: which tensors take part, and what is done where masks are needed and the models bring none.
-        selection: if given, its parameters take part.
+        selection: if given, its parameters take part; by default the one that the settings name, if they do.
         needs_masks: whether masks are needed whatever the localisation.
 
     Raises:
         LceError: the two cannot be compared, or are the same.
     """
     settings = settings or EditSettings()
+    if selection is None and settings.selection:
+        selection = Selection.load(Path(settings.selection))
     checkpoints = Checkpoint(target), Checkpoint(reference)
     shapes = selection.shapes if selection else {}
     wanted = _wanted(settings.tensors) if selection is None else lambda name, entry: name in shapes
@@ -93,7 +95,7 @@ def localization_of(pair: Pair, settings: EditSettings) -> str:
 
 
 def select(pair: Pair, settings: EditSettings, path: Path | None = None) -> Selection:
-    """Localise as ``settings`` say.
+    """Localise as ``settings`` say, or read the selection that they name.
 
     Args:
         path: if given, the selection is written there as it is found, and never held whole.
@@ -101,4 +103,6 @@ def select(pair: Pair, settings: EditSettings, path: Path | None = None) -> Sele
     Raises:
         LceError: the two cannot be compared so, or nothing is selected.
     """
-    return localize(localization_of(pair, settings), *pair, settings.share, settings.count, path)
+    if settings.selection:
+        return Selection.load(Path(settings.selection))
+    return localize(localization_of(pair, settings), *pair, path, share=settings.share, count=settings.count)

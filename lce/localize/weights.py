@@ -84,9 +84,9 @@ def value_based(
     if target.is_pruned or reference.is_pruned:
         available = sum(number for _, number in _over_both(target, reference, lambda chunk: len(differences(chunk))))
     if count is None:
-        if not 0 < share <= 1:
-            raise LceError(f"share: expected a share of the weights in (0, 1], got {share:g}")
-        count = round(share * available)
+        count = round(share * available) if 0 < share <= 1 else 0
+        if not count:
+            raise LceError(f"share: expected a share in (0, 1], at least one of {available:,} weights, got {share:g}")
     if not 1 <= count <= available:
         raise LceError(f"count: expected a number of weights from 1 to {available:,}, got {count:,}")
 
@@ -126,23 +126,18 @@ def _joined(found: Iterable[tuple[Chunk, Tensor]]) -> Iterator[tuple[str, Tensor
         yield name, torch.cat([positions for _, positions in group])
 
 
+LOCALIZATIONS = ("mask", "value")
+
+
 def localize(
-    localization: str,
-    target: ModelWeights,
-    reference: ModelWeights,
-    share: float = 0.1,
-    count: int | None = None,
-    path: Path | None = None,
+    localization: str, target: ModelWeights, reference: ModelWeights, path: Path | None = None, **size: Any
 ) -> Selection:
-    """The selection by ``localization``, mask or value; ``share`` and ``count`` size the value-based one."""
+    """The selection by ``localization``; the ``size`` of a value-based one is a share or a count."""
     if localization == "mask":
         return mask_based(target, reference, path)
     if localization == "value":
-        return value_based(target, reference, share, count, path)
+        return value_based(target, reference, path=path, **size)
     raise LceError(f"localization: unknown {localization!r}; known are {', '.join(LOCALIZATIONS)}")
-
-
-LOCALIZATIONS = ("mask", "value")
 
 
 def check_pair(target: ModelWeights, reference: ModelWeights) -> None:

@@ -87,7 +87,7 @@ def check_is_masked(name: str | Path, config: PreTrainedConfig) -> None:
         return
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", task).lower()
     kind = KINDS.get(task, f"a model for {words}" if words else "another kind of model")
-    raise LceError(f"model {name}: is {kind} ({architecture}); this command needs a masked language model")
+    raise LceError(f"model {name}: is {kind} ({architecture}); this needs a masked language model")
 
 
 def named_class(config: PreTrainedConfig) -> str:

@@ -208,3 +208,21 @@ def test_a_selection_brings_its_own_tensors_and_its_masks(tmp_path: Path, capfd:
     assert set(Patch.load(tmp_path / "p").parameters) == {"model.embed_tokens.weight", "lm_head.weight"}
     assert main(["localize", *models, "--output", str(tmp_path / "s.png")]) == 2
     assert "is the name that a heat map beside it gets" in capfd.readouterr().err
+
+
+def test_a_selection_that_settings_name_is_taken_from_python_too(tmp_path: Path) -> None:
+    pair("llama", tmp_path)
+    models = [tmp_path / name for name in ("target", "reference")]
+    embeddings = lce.EditSettings(tensors=["embed"], count=7)
+    lce.select(lce.open_pair(*models, embeddings), embeddings, tmp_path / "s")
+    named = lce.EditSettings(selection=str(tmp_path / "s"))
+    found = lce.select(lce.open_pair(*models, named), named)
+    assert {name: count for name, count in found.counts.items() if count} == {"model.embed_tokens.weight": 7}
+
+
+def test_without_scores_no_table_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair("llama", tmp_path)
+    assert edit(tmp_path, "--count", "7") == 0
+    printed = capsys.readouterr().out
+    assert "linear, α = 2, value-based, seed 0\nweights edited: 7 " in printed
+    assert "target before" not in printed

@@ -60,7 +60,7 @@ def test_a_model_of_another_kind_is_named(kind: str, tokenizer: BertTokenizer, t
     else:
         OTHERS[kind]().save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
-    wanted = f"model {tmp_path / 'other'}: is {kind}; this command needs a masked language model"
+    wanted = f"model {tmp_path / 'other'}: is {kind}; this needs a masked language model"
     with pytest.raises(LceError, match=f"^{re.escape(wanted)}$"):
         load_masked_lm(tmp_path / "other")
     if "Llama" in kind:
