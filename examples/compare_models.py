@@ -20,8 +20,8 @@ options = parser.parse_args()
 settings = lce.EvaluationSettings(
     metrics=["weat", "stereoset", "crows_pairs"], bias_type=options.bias_type, limit=options.limit
 )
-model, tokenizer = lce.load_masked_lm(options.model)
-other, _ = lce.load_masked_lm(options.against)
+model, tokenizer = lce.load_language_model(options.model)
+other, _ = lce.load_language_model(options.against)
 suite = lce.BiasSuite(settings, tokenizer, options.downloads)
 
 print(f"{'score':<16} {'model':>8} {'against':>8} {'difference':>11} {'95 % interval':>18} {'p':>7}")

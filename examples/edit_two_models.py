@@ -35,7 +35,7 @@ selection = lce.select(pair, lce.EditSettings(localization="value", share=option
 edit = lce.WeightEdit(selection, pair.target, pair.reference, alpha=options.alpha)
 print(f"{selection.count:,} of {selection.size:,} weights selected")
 
-model, tokenizer = lce.load_masked_lm(options.target)
+model, tokenizer = lce.load_language_model(options.target)
 print("before:", predictions(model, tokenizer, options.text))
 with edit.applied(model):
     print("within:", predictions(model, tokenizer, options.text))

@@ -4,7 +4,7 @@
     selection = lce.select(pair, lce.EditSettings(share=0.01))   # where: the weights that differ most
     edit = lce.WeightEdit(selection, *pair, alpha=2.0)           # what: twice the step from target to reference
 
-    model, tokenizer = lce.load_masked_lm("target-model")
+    model, tokenizer = lce.load_language_model("target-model")
     with edit.applied(model):                                    # tried, and undone bit for bit
         ...
     edit.patch("patch.safetensors")                              # kept
@@ -25,7 +25,7 @@ _HOMES = {
     "WeightEdit": "edit.weight_edit",
     "differences": "metrics.items",
     "from_pretrained": "patch.loading",
-    "load_masked_lm": "models.loading",
+    "load_language_model": "models.loading",
     "open_pair": "localize.pair",
     "select": "localize.pair",
 }

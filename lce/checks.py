@@ -127,6 +127,9 @@ def check_settings(settings: config.Settings) -> None:
     check_training(settings.train)
     check_evaluation(settings.evaluation)
     check_localization(settings)
+    contrast = settings.contrast
+    is_pair = contrast is None or (len(contrast) == 2 and contrast[0] != contrast[1])
+    expect(is_pair, "contrast", "two different models, FROM and TO", contrast)
     check_not_negative(settings.seed, "seed")
     check_not_negative(settings.random_baselines, "random_baselines")
     check_rising(settings.sparsities)

@@ -6,8 +6,13 @@ Parsing the command line needs this module: it imports nothing that takes time.
 from dataclasses import dataclass, field
 from typing import Literal
 
+Kind = Literal["masked", "causal"]
+"""Kind of language model: one that fills masks, or one that predicts the next token."""
 Variant = Literal["stereotypical", "anti-stereotypical", "neutral"]
-MetricName = Literal["weat", "stereoset", "crows_pairs", "crows_pairs_original", "perplexity", "pseudo_perplexity"]
+MetricName = Literal[
+    "weat", "stereoset", "crows_pairs", "crows_pairs_original", "occupation_pronouns", "perplexity", "plain_perplexity",
+    "pseudo_perplexity",
+]  # fmt: skip
 WordScore = Literal["probability", "log-probability"]
 Precision = Literal[
     64, 32, 16, "transformer-engine", "transformer-engine-float16", "16-true", "16-mixed", "bf16-true", "bf16-mixed",
@@ -87,6 +92,9 @@ class OptimisationSettings:
     """Probability of masking a token of a specification term."""
     mask_probability: float = 0.15
     """Average probability of masking a token."""
+    term_weight: float = 2.0
+    """What the loss of a token of a specification term counts; all others count less, such that the mean is 1. For
+    causal models, which mask nothing; the two probabilities above are for masked models."""
     max_length: int = 128
     """Longer sentences are cut [tokens]."""
     compile: bool = False
@@ -104,9 +112,13 @@ class EvaluationSettings:
     """Which bias is measured, and how."""
 
     metrics: list[MetricName] = field(
-        default_factory=lambda: ["weat", "stereoset", "crows_pairs", "crows_pairs_original", "perplexity"]
-    )
-    """What is measured; pseudo_perplexity is off by default because it is slow."""
+        default_factory=lambda: [
+            "weat", "stereoset", "crows_pairs", "crows_pairs_original", "occupation_pronouns", "perplexity",
+        ]
+    )  # fmt: skip
+    """What is measured; crows_pairs_original and pseudo_perplexity of masked models only. Off by default are
+    pseudo_perplexity, because it is slow, and plain_perplexity, on captions and headlines (STS-B), which no model of
+    this experiment is trained on."""
     weat: list[str] = field(default_factory=lambda: ["weat8"])
     """WEAT tests weat6 to weat8, SEAT tests seat6, seat6b to seat8, seat8b, or YAML files with lists x, y, a and b."""
     bias_type: str = "gender"
@@ -208,6 +220,9 @@ class Settings(EditSettings):
     """Model to edit: a variant of this experiment, a folder, or a name on the hub."""
     reference: str = "anti-stereotypical"
     """Model to compare the target with, likewise."""
+    contrast: list[str] | None = None
+    """Two models, likewise, FROM and TO, instead of a reference: the target gets α times what TO has and FROM has not,
+    where these two differ. So a model that was not trained can be edited by two that were."""
     random_baselines: int = 5
     """Random selections of the same size that the edit is compared with; CrowS-Pairs (original), which takes longer
     than all else together, is measured on the first one."""

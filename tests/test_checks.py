@@ -22,7 +22,11 @@ def _nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the value is refused before anything is fetched or loaded")
 
     monkeypatch.chdir(ROOT)
-    for name in ("lce.data.prepare.prepare_examples", "lce.data.wheels.fetch", "lce.models.loading.load_masked_lm"):
+    for name in (
+        "lce.data.prepare.prepare_examples",
+        "lce.data.wheels.fetch",
+        "lce.models.loading.load_language_model",
+    ):
         monkeypatch.setattr(name, begun)
 
 

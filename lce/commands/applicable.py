@@ -22,6 +22,7 @@ APPLICABLE = {
     "localize": RUN | MODELS,
     "edit": RUN | MODELS | MEASURED | {
         "selection", "strategy", "alpha", "old_values", "full_step", "random_baselines", "measure", "patch", "edited",
+        "contrast",
     },
     "evaluate": RUN | MEASURED | {"model", "against", "limit"},
 }  # fmt: skip
@@ -81,6 +82,10 @@ LINEAR = Condition(
 CONDITIONS_OF = {
     "localize": (SIZED,),
     "edit": (
+        Condition(("reference",), lambda v: not v.contrast, "together with --contrast, whose models are compared"),
+        Condition(
+            ("contrast",), lambda v: STRATEGIES[v.strategy].is_linear, "to pruning and mask-switch, which add nothing"
+        ),
         Condition(
             ("localization", "share", "count", "tensors"), lambda v: not v.selection,
             "together with --selection, which names the weights already",

@@ -1,5 +1,6 @@
 """From the command line to values: what each command can be told, and where each value comes from."""
 
+import json
 import re
 from argparse import ArgumentError
 from collections import Counter, deque
@@ -20,6 +21,8 @@ from lce.foundations.paths import shipped
 Adds = Callable[[ArgumentParser], None]
 Command = Callable[[Namespace], None]
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?\.(inf|nan)")
+PAIRS = ("--contrast",)
+"""Options that take two words."""
 KINDS = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false", "NoneType": "null"}
 
 
@@ -91,7 +94,8 @@ def parse(command: str, description: str, arguments: Sequence[str], known: Argum
             _configure(parser, known.settings, file)
     words, options = separate(parser, arguments)
     if known.words:
-        words, options = [], _named(known.words, words) + options
+        has_contrast = parser.get_default("contrast") or any(option.startswith("--contrast=") for option in options)
+        words, options = [], _named(known.words[:1] if has_contrast else known.words, words) + options
     given = _given(parser, options)
     try:
         values = parser.parse_args([*words, *options])
@@ -179,7 +183,7 @@ def _plain(error: Exception) -> str:
 def separate(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The ``arguments`` that are no options, wherever they stand, and the options with their values.
 
-    The numbers that follow an option which takes a list are its list.
+    The numbers that follow an option which takes a list are its list, and two words follow one that takes a pair.
     """
     actions = {text: action for action in parser._actions for text in action.option_strings}
     words: list[str] = []
@@ -195,6 +199,8 @@ def separate(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[list[str
             options.append(argument)
         else:
             values = [value if equals else left.popleft()]
+            if name in PAIRS and not equals and not values[0].startswith("["):
+                values = [f"[{', '.join(map(json.dumps, [values[0], *([left.popleft()] if left else [])]))}]"]
             if get_origin(getattr(action, "_typehint", None)) is list and NUMBER.fullmatch(values[0]):
                 while left and NUMBER.fullmatch(left[0]):
                     values.append(left.popleft())
@@ -207,7 +213,8 @@ def _named(names: Sequence[str], words: Sequence[str]) -> list[str]:
     """The ``words`` as options of these ``names``."""
     if words and len(words) != len(names):
         wanted = " and ".join(name.upper() for name in names)
-        raise LceError(f"expected {wanted}, or neither; got {' '.join(words)}")
+        neither = ", or neither" if len(names) > 1 else ", or none"
+        raise LceError(f"expected {wanted}{neither}; got {' '.join(words)}")
     return [f"--{name}={word}" for name, word in zip(names, words, strict=bool(words))]
 
 

@@ -52,7 +52,8 @@ def result_name(settings: Settings, models: Iterable[ModelWeights], *parts: str)
     from lce.foundations.seeds import derive
 
     short = derive(str(varying(settings)), *(model.fingerprint for model in models)) % 16**6
-    return "-".join([Path(settings.target).name, Path(settings.reference).name, *parts, f"{short:06x}"])
+    others = ["contrast", *settings.contrast] if settings.contrast else [settings.reference]
+    return "-".join([Path(settings.target).name, *(Path(name).name for name in others), *parts, f"{short:06x}"])
 
 
 def read(kind: type[Kind], values: Namespace) -> Kind:

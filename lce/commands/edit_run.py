@@ -30,13 +30,16 @@ from lce.foundations.paths import CONFIG, RESULT
 from lce.foundations.seeds import derive
 from lce.localize.components import by_component
 from lce.localize.heat_map import save_heat_map
-from lce.localize.pair import Pair, find_model, localization_of, open_pair, select
+from lce.localize.pair import Pair, find_model, localization_of, open_contrast, open_pair, select
 from lce.localize.selection import Selection
-from lce.models.loading import load_masked_lm
+from lce.models.converted import provide
+from lce.models.kinds import kind_of
+from lce.models.loading import load_language_model
 from lce.patch import Patch
 from lce.patch.on_folders import new_output, write_patched
 from lce.storage.checkpoint import Checkpoint
 from lce.storage.in_memory import Subnetwork, read_record
+from lce.storage.model_weights import ModelWeights
 from lce.storage.torch_bridge import fingerprint
 from lce.training.trainer_options import numerics
 
@@ -59,9 +62,8 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
     """
     alphas = checked_strengths(settings.strategy, settings.alpha)
     given = Selection.load(Path(settings.selection)) if settings.selection else None
-    target, reference = (find_model(name, settings) for name in (settings.target, settings.reference))
-    pair = open_pair(target, reference, settings, given, find(settings.strategy).needs_masks)
-    localization = given.localization if given else localization_of(pair, settings)
+    compared, pair = _opened(settings, given)
+    localization = given.localization if given else localization_of(compared, settings)
     strengths = ["alphas" if len(alphas) > 1 else f"alpha{alphas[0]:g}"] * find(settings.strategy).is_linear
     name = result_name(settings, pair, localization, settings.strategy, *strengths)
     default = Path(settings.experiment) / f"seed-{settings.seed}" / "edits" / name
@@ -83,12 +85,14 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
         check_own_folder(folder, CONFIG, "edit")
     _check_outputs(settings, alphas, folder)
     with _removed_if_refused(folder), scratch_folder(folder) as scratch:
-        selection = select(pair, settings, scratch / "selection.safetensors")
+        selection = select(compared, settings, scratch / "selection.safetensors")
+        if compared is not pair:
+            selection = selection.moved_to(*compared, *pair)
         edits = {alpha: WeightEdit(selection, *pair, settings.strategy, alpha) for alpha in alphas if alpha}
         next(iter(edits.values())).check()  # refused before anything is written
         with _measurement(settings, trainer_options, pair, len(edits), folder) as measurement:
             save_config(folder / CONFIG, asdict(settings) | {"trainer": dict(trainer_options)}, "edit")
-            common = _provenance(settings, pair, selection)
+            common = _provenance(settings, compared, pair, selection)
             results = [
                 _tried(settings, edits.get(alpha), alpha, folder, common, pair.target.shapes, measurement)
                 for alpha in alphas
@@ -99,6 +103,19 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
     found = results[0] if len(results) == 1 else {"edits": results}
     write_json(result_file, {**common, **found, "identity": _digest(identity)})
     return result_file
+
+
+def _opened(settings: Settings, selection: Selection | None) -> tuple[Pair, Pair]:
+    """The two models that are compared, and the target with what it is edited towards: the same, or a contrast."""
+    strategy = find(settings.strategy)
+    provide(settings.target, settings.data.downloads)
+    target = find_model(settings.target, settings)
+    if settings.contrast:
+        if not strategy.is_linear:
+            raise LceError(f"strategy: {settings.strategy} adds nothing; a contrast needs a linear strategy")
+        return open_contrast(target, [find_model(name, settings) for name in settings.contrast], settings, selection)
+    pair = open_pair(target, find_model(settings.reference, settings), settings, selection, strategy.needs_masks)
+    return pair, pair
 
 
 @contextmanager
@@ -137,7 +154,7 @@ def _measurement(
         yield None
         return
     model, reference, tokenizer = models
-    evaluator = Evaluator(settings, trainer_options, tokenizer)
+    evaluator = Evaluator(settings, trainer_options, tokenizer, kind_of(pair.target.folder, model.config))
     logger = TensorBoardLogger(folder, name=None, version="logs")
     logged = partial(log_scores, logger, "edited")
     measurement = EditMeasurement(evaluator, model, reference, settings, edits, logged)
@@ -146,10 +163,18 @@ def _measurement(
     logger.finalize("success")
 
 
-def _loaded(settings: Settings, pair: Pair) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase] | None:
-    """Target, reference and their tokenizer; None, with the reason on the screen, where they cannot be measured."""
+def _loaded(
+    settings: Settings, pair: Pair
+) -> tuple[PreTrainedModel, PreTrainedModel | None, PreTrainedTokenizerBase] | None:
+    """Target, reference and their tokenizer; None, with the reason on the screen, where they cannot be measured.
+
+    Of a contrast there is no reference.
+    """
     try:
-        target, reference = (load_masked_lm(model.folder, settings.trust_remote_code) for model in pair)
+        target = load_language_model(pair.target.folder, settings.trust_remote_code)
+        if settings.contrast:
+            return target[0], None, target[1]
+        reference = load_language_model(pair.reference.folder, settings.trust_remote_code)
         if target[1].get_vocab() != reference[1].get_vocab():
             raise LceError("target and reference have different vocabularies, so their scores cannot be compared")
     except LceError as error:
@@ -197,22 +222,28 @@ def _edited(moved: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> 
     return {"count": count, "share": count / size, "by_component": places}
 
 
-def _provenance(settings: Settings, pair: Pair, selection: Selection) -> dict[str, Any]:
+def _provenance(settings: Settings, compared: Pair, pair: Pair, selection: Selection) -> dict[str, Any]:
     """Where the edits of a result come from, as result and patches say it."""
-    names = {
-        side: model.folder if (name := getattr(settings, side)) in get_args(Variant) else name
-        for side, model in zip(("target", "reference"), pair, strict=True)
-    }
-    made = read_record(pair.target.folder)
-    masks = {"masks": "IMP" if isinstance(pair.target, Subnetwork) else "one-shot magnitude"}
+
+    def named(name: str, model: ModelWeights) -> str:
+        return model.folder if name in get_args(Variant) else name
+
+    names: dict[str, Any] = {"target": named(settings.target, pair.target)}
+    if settings.contrast:
+        names["contrast"] = [named(*each) for each in zip(settings.contrast, compared, strict=True)]
+    else:
+        names["reference"] = named(settings.reference, pair.reference)
+    first = compared.target
+    made = read_record(first.folder)
+    masks = {"masks": "IMP" if isinstance(first, Subnetwork) else "one-shot magnitude"}
     return {
         **names,
         "localization": selection.localization,
         "strategy": settings.strategy,
-        "sparsity": made.get("sparsity", pair.target.sparsity),
+        "sparsity": made.get("sparsity", first.sparsity),
         "seed": settings.seed,
         "selected": {"count": selection.count, "share": selection.share},
-        **(masks if pair.target.is_pruned else {}),
+        **(masks if first.is_pruned else {}),
     }
 
 

@@ -27,7 +27,13 @@ def _print_edit(result: dict[str, Any], edit: dict[str, Any]) -> None:
         control = "–" if row["uninformed"] is None else f"{row['uninformed']:.2f}"
         if row["uninformed_std"] is not None:
             control += f" ± {row['uninformed_std']:.2f}"
-        values = [f"{row['before']:.2f}", f"{row['after']:.2f}", control, f"{row['reference']:.2f}", f"{row['n']:,}"]
+        values = [
+            f"{row['before']:.2f}",
+            f"{row['after']:.2f}",
+            control,
+            number_text(row["reference"]),
+            f"{row['n']:,}",
+        ]
         table.add_row(label(name), *values)
     console.print(table if edit["scores"] else title)
     edited = edit["edited"]

@@ -14,9 +14,11 @@ def train(values: Namespace) -> None:
     check_trainer(trainer_options, settings.train.batch_size)
 
     from lce.data.prepare import prepare_examples
+    from lce.models.converted import provide
     from lce.training.pruning import imp
     from lce.training.trainer_options import check_machine
 
     check_machine(trainer_options)
+    provide(settings.base, settings.data.downloads)
     prepare_examples(settings.data)
     print(imp.iterative_magnitude_pruning(settings, trainer_options))

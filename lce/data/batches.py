@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from lce.data.masking import MaskedBatch, MaskingCollator
+from lce.data.collating import Collator, TokenBatch
 from lce.foundations.seeds import generator
 
 WINDOW = 50
@@ -88,11 +88,11 @@ class EvaluationBatches(Sampler[Batch]):
         return (Batch(0, texts) for texts in self.batches)
 
 
-class MaskedBatches(Dataset[MaskedBatch]):
+class CollatedBatches(Dataset[TokenBatch]):
     """A data set indexed by batches, so that the collator knows the epoch and the texts."""
 
-    def __init__(self, collator: MaskingCollator) -> None:
+    def __init__(self, collator: Collator) -> None:
         self.collator = collator
 
-    def __getitem__(self, batch: Batch) -> MaskedBatch:
+    def __getitem__(self, batch: Batch) -> TokenBatch:
         return self.collator(*batch)

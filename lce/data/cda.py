@@ -14,14 +14,14 @@ from lce.config import Variant
 from lce.data.specification import BiasSpecification
 from lce.foundations.seeds import derive
 
-Kind = Literal["biased", "neutral", "other"]
+Bias = Literal["biased", "neutral", "other"]
 
 
 @dataclass(frozen=True)
 class Annotation:
     """What CDA needs to know about a sentence; the groups are 0 or 1, None where ``kind`` is not biased."""
 
-    kind: Kind
+    kind: Bias
     target_group: int | None = None
     attribute_group: int | None = None
     counterfactual: str | None = None

@@ -75,3 +75,9 @@ def encode(
 def _term_tokens(text: str, spans: list[tuple[int, int]], spec: BiasSpecification) -> list[bool]:
     terms = list(spec.find(text))
     return [any(a < term.end and b > term.start for term in terms) for a, b in spans]
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that fills rows up, whatever it is: attention masks leave it out, and many decoders have none."""
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(number) for number in ids if number is not None)

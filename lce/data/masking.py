@@ -8,37 +8,20 @@ random token, 10 % stay (Devlin et al. 2019).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lce.checks import check_probability
+from lce.data.collating import Asked, Collator
 from lce.data.encoding import EncodedTexts
 from lce.foundations.errors import LceError
 from lce.foundations.seeds import generator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-class MaskedBatch(NamedTuple):
-    """A padded batch of B sentences of at most L tokens with M masked positions.
-
-    ``input_ids`` and ``attention_mask`` are (B, L); ``positions`` (M,) are flat indices into B · L, and
-    ``labels`` (M,) the original tokens there. ``items`` (B,) are the sentences' indices in the corpus. Where a step's
-    batch is divided into shares, ``mean_count`` (scalar) is the mean of M over all of them: summed losses divided by
-    it average to the mean loss of the whole step.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    positions: Tensor
-    labels: Tensor
-    items: Tensor
-    mean_count: Tensor
 
 
 @dataclass(frozen=True)
@@ -74,13 +57,13 @@ def masking_probabilities(
     return MaskingProbabilities(term=term, other=other)
 
 
-class MaskingCollator:
-    """Pads and masks; what is masked in a text depends on the seed, the epoch and the text's index alone."""
+class MaskingCollator(Collator):
+    """Asks for the masked tokens of a text."""
 
     def __init__(
         self, corpus: EncodedTexts, tokenizer: PreTrainedTokenizerBase, probabilities: MaskingProbabilities, seed: int
     ) -> None:
-        self.corpus = corpus
+        super().__init__(corpus, tokenizer.pad_token_id)
         self.probabilities = probabilities
         self.seed = seed
         self.special_ids = torch.tensor(sorted(tokenizer.all_special_ids), dtype=torch.int32)
@@ -88,33 +71,14 @@ class MaskingCollator:
             sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)), dtype=torch.int32
         )
         self.mask_id = tokenizer.mask_token_id
-        self.pad_id = tokenizer.pad_token_id
 
-    def __call__(self, epoch: int, step: Sequence[int], share: int = 0, shares: int = 1) -> MaskedBatch:
-        """The ``share`` of the sentences of a ``step``, one of ``shares``."""
-        indices = step[share::shares]
-        texts = [self.corpus[index] for index in indices]
-        length = max(len(ids) for ids, _ in texts)
-        input_ids = torch.full((len(texts), length), self.pad_id, dtype=torch.int64)
-        attention_mask = torch.zeros_like(input_ids)
-        positions, labels = [], []
-        for row, (index, (ids, is_term)) in enumerate(zip(indices, texts, strict=True)):
-            masked, chosen = self.mask(ids, is_term, epoch, index)
-            input_ids[row, : len(ids)] = masked
-            attention_mask[row, : len(ids)] = 1
-            positions.append(chosen + row * length)
-            labels.append(ids[chosen])
-        count = sum(map(len, labels))
-        for index in set(step) - set(indices):
-            count += len(self.mask(*self.corpus[index], epoch, index)[1])
-        return MaskedBatch(
-            input_ids,
-            attention_mask,
-            torch.cat(positions),
-            torch.cat(labels).long(),
-            items=torch.tensor(indices),
-            mean_count=torch.tensor(max(count, 1) / shares),
-        )
+    def ask(self, epoch: int, index: int) -> Asked:
+        ids, is_term = self.corpus[index]
+        masked, chosen = self.mask(ids, is_term, epoch, index)
+        return Asked(masked, chosen, ids[chosen], torch.ones(len(chosen)))
+
+    def count(self, epoch: int, index: int) -> int:
+        return len(self.ask(epoch, index).positions)
 
     def mask(self, ids: Tensor, is_term: Tensor, epoch: int, index: int) -> tuple[Tensor, Tensor]:
         """``ids`` (length,) with the masking applied, and the chosen positions in ascending order."""

@@ -1,4 +1,4 @@
-"""The LightningDataModule: masked, length-bucketed batches for training, and fixed ones for evaluation."""
+"""The LightningDataModule: length-bucketed batches for training, and fixed ones for evaluation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from lce.config import DataSettings, Variant
-from lce.data.batches import Batch, EvaluationBatches, MaskedBatches, TrainingBatches
-from lce.data.cda import Annotation, Kind, render
-from lce.data.encoding import EncodedTexts, encode
-from lce.data.masking import MaskedBatch, MaskingCollator, MaskingProbabilities, masking_probabilities
+from lce.config import DataSettings, Kind, Variant
+from lce.data.batches import Batch, CollatedBatches, EvaluationBatches, TrainingBatches
+from lce.data.cda import Annotation, Bias, render
+from lce.data.collating import Collator, TokenBatch
+from lce.data.encoding import EncodedTexts, encode, padding_id
+from lce.data.masking import MaskingCollator, MaskingProbabilities, masking_probabilities
+from lce.data.next_token import NextTokenCollator, term_weights
 from lce.data.specification import load_specification
 from lce.foundations.errors import LceError
 from lce.foundations.paths import EXAMPLES
@@ -44,7 +46,7 @@ def read_examples(path: str | Path, variant: Variant | None, evaluation: bool) -
     for row in pq.read_table(path).to_pylist():
         if row["evaluation"] != evaluation or row["role"] not in roles:
             continue
-        kind: Kind = "biased" if row["role"] == "biased" else "neutral"
+        kind: Bias = "biased" if row["role"] == "biased" else "neutral"
         found = Annotation(kind, row["target_group"], row["attribute_group"], row["counterfactual"])
         sources.append(row["text"])
         texts.append(render(row["text"], found, variant) if variant else row["text"])
@@ -92,44 +94,29 @@ def read_text(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> list[str]
     return sentences
 
 
-class MaskedTextModule(L.LightningDataModule):
-    """Batches of masked sentences.
+class TextModule(L.LightningDataModule):
+    """Batches of sentences for a training and its validation.
 
     Args:
-        train: encoded training sentences.
-        evaluation: encoded held-out sentences.
-        tokenizer: gives the mask token, and the ordinary tokens that replace some of the masked ones.
+        training: asks about the training sentences.
+        evaluation: asks about the held-out sentences.
         batch_size: sentences per step, over all devices and accumulated parts.
-        seed: seed of order and masking.
+        seed: seed of the order.
         steps: optimiser steps that the training batches last for.
-        term_probability: probability of masking a token of a specification term.
-        mask_probability: average probability of masking a token.
         workers: processes that prepare batches; 0 does it in the main process.
     """
 
     def __init__(
-        self,
-        train: EncodedTexts,
-        evaluation: EncodedTexts,
-        tokenizer: PreTrainedTokenizerBase,
-        batch_size: int,
-        seed: int,
-        steps: int,
-        term_probability: float,
-        mask_probability: float,
-        workers: int = 0,
+        self, training: Collator, evaluation: Collator, batch_size: int, seed: int, steps: int, workers: int = 0
     ) -> None:
         super().__init__()
-        special_ids = torch.tensor(tokenizer.all_special_ids)
-        probabilities = masking_probabilities(train, special_ids, term_probability, mask_probability)
-        self.collator = MaskingCollator(train, tokenizer, probabilities, seed)
-        self.evaluation, self.tokenizer, self.mask_probability = evaluation, tokenizer, mask_probability
+        self.training, self.evaluation = training, evaluation
         self.batch_size, self.seed, self.steps, self.workers = batch_size, seed, steps, workers
 
-    def train_dataloader(self) -> DataLoader[MaskedBatch]:
+    def train_dataloader(self) -> DataLoader[TokenBatch]:
         trainer = self._trainer()
         batches = TrainingBatches(
-            self.collator.corpus.sizes,
+            self.training.corpus.sizes,
             self.batch_size,
             self.seed,
             steps=self.steps,
@@ -138,31 +125,57 @@ class MaskedTextModule(L.LightningDataModule):
             world=trainer.world_size,
             parts=trainer.accumulate_grad_batches,
         )
-        return _loader(self.collator, batches, self.workers)
+        return _loader(self.training, batches, self.workers)
 
-    def val_dataloader(self) -> DataLoader[MaskedBatch]:
+    def val_dataloader(self) -> DataLoader[TokenBatch]:
         place = self._trainer().global_rank, self._trainer().world_size
-        return evaluation_loader(self.evaluation, self.tokenizer, self.batch_size, self.mask_probability, *place)
+        return evaluation_loader(self.evaluation, self.batch_size, *place)
 
     def _trainer(self) -> L.Trainer:
         assert self.trainer is not None, "Lightning attaches the trainer before it asks for batches"
         return self.trainer
 
 
-def evaluation_loader(
+def training_collator(
+    kind: Kind,
     texts: EncodedTexts,
     tokenizer: PreTrainedTokenizerBase,
-    batch_size: int,
+    seed: int,
+    term_probability: float,
     mask_probability: float,
-    rank: int = 0,
-    world: int = 1,
-) -> DataLoader[MaskedBatch]:
-    """All ``texts`` once, with plain masking that is the same every time; each of ``world`` processes gets a share."""
+    term_weight: float,
+) -> Collator:
+    """What asks a model of this ``kind`` about training sentences: terms are asked for more often, or weigh more.
+
+    Args:
+        term_probability: probability of masking a token of a specification term (masked models).
+        mask_probability: average probability of masking a token (masked models).
+        term_weight: what the loss of such a token counts (causal models).
+    """
+    if kind == "causal":
+        return NextTokenCollator(texts, padding_id(tokenizer), term_weights(texts, term_weight))
+    special_ids = torch.tensor(tokenizer.all_special_ids)
+    probabilities = masking_probabilities(texts, special_ids, term_probability, mask_probability)
+    return MaskingCollator(texts, tokenizer, probabilities, seed)
+
+
+def evaluation_collator(
+    kind: Kind, texts: EncodedTexts, tokenizer: PreTrainedTokenizerBase, mask_probability: float
+) -> Collator:
+    """What asks a model of this ``kind`` about held-out sentences, the same every time, whatever their terms."""
+    if kind == "causal":
+        return NextTokenCollator(texts, padding_id(tokenizer))
     plain = MaskingProbabilities(term=mask_probability, other=mask_probability)
-    collator = MaskingCollator(texts, tokenizer, plain, seed=0)
-    return _loader(collator, EvaluationBatches(texts.sizes, batch_size, rank, world), workers=0)
+    return MaskingCollator(texts, tokenizer, plain, seed=0)
 
 
-def _loader(collator: MaskingCollator, batches: Sampler[Batch], workers: int) -> DataLoader[MaskedBatch]:
+def evaluation_loader(collator: Collator, batch_size: int, rank: int = 0, world: int = 1) -> DataLoader[TokenBatch]:
+    """All texts of ``collator`` once; each of ``world`` processes gets a share."""
+    return _loader(collator, EvaluationBatches(collator.corpus.sizes, batch_size, rank, world), workers=0)
+
+
+def _loader(collator: Collator, batches: Sampler[Batch], workers: int) -> DataLoader[TokenBatch]:
     pinned = torch.cuda.is_available()
-    return DataLoader(MaskedBatches(collator), sampler=batches, batch_size=None, num_workers=workers, pin_memory=pinned)
+    return DataLoader(
+        CollatedBatches(collator), sampler=batches, batch_size=None, num_workers=workers, pin_memory=pinned
+    )

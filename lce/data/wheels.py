@@ -33,7 +33,7 @@ class Wheel:
     files: dict[str, str]
 
 
-BENCHMARKS, ENCODER, STSB = (
+BENCHMARKS, ENCODER, STSB, SMOLLM2 = (
     Wheel(**about) for about in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_bytes()).values()
 )
 TEXT = {".json", ".csv", ".tsv", ".txt"}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lce.edit.strategies import SelectedValues, Strategy, find
 from lce.foundations.errors import LceError
+from lce.localize.contrast import Contrast
 from lce.localize.controls import random_baseline
 from lce.localize.selection import Selection
 from lce.patch import Patch
@@ -63,9 +64,10 @@ class WeightEdit:
 
     def random_baseline(self, seed: int, is_matched: bool = False) -> WeightEdit:
         """The same edit of as many weights drawn at random: see `lce.localize.controls.random_baseline`."""
-        population = {name: self.target.all_kept(name) for name in self.selection.shapes}
-        if not self._strategy.is_removal:
-            population = {name: kept | self.reference.all_kept(name) for name, kept in population.items()}
+        if self._strategy.is_removal:
+            population = {name: self.target.all_kept(name) for name in self.selection.shapes}
+        else:
+            population = {name: self.reference.may_differ(self.target, name) for name in self.selection.shapes}
         drawn = random_baseline(self.selection, population, seed, is_matched)
         return replace(self, selection=drawn, may_be_void=True)
 
@@ -85,7 +87,8 @@ class WeightEdit:
         selection, target, reference = self.selection, self.target, self.reference
         indices = selection.indices[name]
         old = target.at(name, indices)
-        full = reference.at(name, indices).to(old.dtype)
+        exact = reference.at(name, indices)
+        full = exact.to(old.dtype)
         kept, before = full, old
         if self._strategy.needs_masks:
             kept = reference.at(name, indices, lambda chunk: _kept(reference, chunk))
@@ -98,6 +101,10 @@ class WeightEdit:
         new = self._strategy.function(SelectedValues(old, full, kept, before), self.alpha).to(old.dtype)
         if not bool(torch.isfinite(new).all()):
             raise LceError(f"alpha: {self.alpha:g} gives values in {name} that are not finite")
+        if self._strategy.is_linear and isinstance(reference, Contrast) and exact.dtype != full.dtype:
+            # What is added is small: rounded to the weights' type at α = 1, it could not be scaled to another α.
+            new = self._strategy.function(SelectedValues(old, exact, kept, before), self.alpha)
+            return Change(indices, new, selection.shapes[name], old).only(new != old)
         if self._strategy.is_linear:
             return Change(indices, new, selection.shapes[name], old, full).only((new != old) | (full != old))
         return Change(indices, new, selection.shapes[name], old).only(new != old)

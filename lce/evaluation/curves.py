@@ -10,6 +10,7 @@ CURVES = {
     "weat8": "WEAT 8 effect size",
     "crows_pairs": "CrowS-Pairs [%]",
     "stereoset_ss": "StereoSet SS [%]",
+    "occupation_pronouns": "occupation pronouns [nats]",
     "perplexity": "perplexity",
 }
 
@@ -39,7 +40,8 @@ def alpha_curves(edits: Sequence[dict[str, Any]], path: Path) -> None:
             label="random baseline",
         )
         axes.axhline(scores[0]["before"], color="tab:red", linewidth=1, label="target")
-        axes.axhline(scores[0]["reference"], color="tab:green", linewidth=1, label="reference")
+        if scores[0]["reference"] is not None:
+            axes.axhline(scores[0]["reference"], color="tab:green", linewidth=1, label="reference")
         axes.set_xlabel("α")
         axes.set_title(label, fontsize=10)
     panels[0].legend(fontsize=8)

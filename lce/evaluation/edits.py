@@ -30,7 +30,7 @@ class EditMeasurement:
 
     Args:
         evaluator: measures a model.
-        model, reference: the target and the reference.
+        model, reference: the target and the reference; None where the edit has none.
         settings: how many random baselines each edit is compared with, and their seed.
         edits: how many edits will be measured, for the progress bar.
         log_scores: called with α and the scores of the edited target.
@@ -40,15 +40,19 @@ class EditMeasurement:
         self,
         evaluator: Evaluator,
         model: PreTrainedModel,
-        reference: PreTrainedModel,
+        reference: PreTrainedModel | None,
         settings: Settings,
         edits: int,
         log_scores: Callable[[float, Scores], None],
     ) -> None:
         self.evaluator, self.model, self.log_scores = evaluator, model, log_scores
         self.baselines, self.seed = settings.random_baselines, settings.seed
-        self.bar = tqdm(total=2 + edits * (1 + self.baselines), desc="Evaluations", disable=None)
-        self.reference = self._stage("reference", partial(evaluator.unedited, reference))
+        self.bar = tqdm(
+            total=1 + (reference is not None) + edits * (1 + self.baselines), desc="Evaluations", disable=None
+        )
+        self.reference: Scores = {}
+        if reference is not None:
+            self.reference = self._stage("reference", partial(evaluator.unedited, reference))
         self.before = self._stage("target", partial(evaluator.unedited, model))
 
     def rows(self, edit: Edit | None, alpha: float) -> dict[str, dict[str, Any]]:
@@ -88,7 +92,7 @@ class EditMeasurement:
             "uninformed": mean(values) if values else None,
             "uninformed_std": stdev(values) if len(values) > 1 else None,
             "uninformed_draws": values,
-            "reference": self.reference[name]["value"],
+            "reference": self.reference[name]["value"] if self.reference else None,
             "n": before["n"],
         }
         if "p_value" in before:

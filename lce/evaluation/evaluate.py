@@ -21,7 +21,9 @@ from lce.foundations.paths import CONFIG, shipped
 from lce.foundations.seeds import derive
 from lce.metrics.items import ItemMetric, differences
 from lce.metrics.suite import all_scores
-from lce.models.loading import load_masked_lm
+from lce.models.converted import provide
+from lce.models.kinds import kind_of
+from lce.models.loading import load_language_model
 from lce.storage.torch_bridge import fingerprint
 
 if TYPE_CHECKING:
@@ -42,17 +44,20 @@ def run_evaluate(settings: Settings, trainer_options: Mapping[str, Any], name: s
     if settings.output:
         check_replaceable(settings.output, "evaluation")
         check_own_folder(Path(settings.output).with_suffix(""), CONFIG, "evaluate")
-    model, tokenizer = load_masked_lm(name, settings.trust_remote_code)
+    provide(name, settings.data.downloads)
+    model, tokenizer = load_language_model(name, settings.trust_remote_code)
     result: dict[str, Any] = {"model": _about(name, model)}
     models = [model]
     if against:
-        other, other_tokenizer = load_masked_lm(against, settings.trust_remote_code)
+        other, other_tokenizer = load_language_model(against, settings.trust_remote_code)
+        if kind_of(name, model.config) != kind_of(against, other.config):
+            raise LceError(f"{name} and {against}: one is masked, the other causal; they have no score in common")
         if other_tokenizer.get_vocab() != tokenizer.get_vocab():
             raise LceError(f"{name} and {against}: have different vocabularies; token scores cannot be compared")
         tokenizer.model_max_length = min(tokenizer.model_max_length, other_tokenizer.model_max_length)
         result["against"] = {**_about(against, other), "weights_differing": differing_weights(model, other)}
         models.append(other)
-    evaluator = Evaluator(settings, trainer_options, tokenizer)
+    evaluator = Evaluator(settings, trainer_options, tokenizer, kind_of(name, model.config))
     metrics, *others = (evaluator.metrics(one) for one in models)
     result["scores"] = all_scores(metrics)
     if others:

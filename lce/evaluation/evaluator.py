@@ -13,19 +13,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.fabric import Fabric
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from lce.config import Precision, Settings
+from lce.config import Kind, Precision, Settings
+from lce.data import wheels
+from lce.data.collating import TokenBatch
 from lce.data.encoding import encode
-from lce.data.module import UNBOUNDED, evaluation_loader, read_examples, read_text
+from lce.data.module import UNBOUNDED, evaluation_collator, evaluation_loader, read_examples, read_text
 from lce.data.prepare import prepare_examples
+from lce.data.specification import load_specification
 from lce.foundations.errors import LceError
 from lce.foundations.files import read_json, write_json
 from lce.foundations.paths import EXAMPLES, SCORES
 from lce.foundations.seeds import derive
 from lce.metrics.items import ItemMetric
-from lce.metrics.perplexity import Perplexity, masked_losses
+from lce.metrics.perplexity import Perplexity, token_losses
 from lce.metrics.scoring import PROCESSOR_TOKENS, evaluating
+from lce.metrics.sentence_scoring import start_token
 from lce.metrics.suite import BiasSuite, Scores, all_scores
 from lce.storage.torch_bridge import fingerprint
 from lce.training.trainer_options import numerics, on_one_device
@@ -50,16 +55,29 @@ class Evaluator:
     """
 
     def __init__(
-        self, settings: Settings, trainer_options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase
+        self,
+        settings: Settings,
+        trainer_options: Mapping[str, Any],
+        tokenizer: PreTrainedTokenizerBase,
+        kind: Kind = "masked",
     ) -> None:
-        self.settings = settings
+        self.settings, self.kind, self.tokenizer = settings, kind, tokenizer
         self.sentences, self.max_length = _sentences(settings, tokenizer)
-        self.suite = BiasSuite(settings.evaluation, tokenizer, settings.data.downloads, self.sentences, self.max_length)
-        if self.sentences:
-            texts = encode(self.sentences, self.sentences, tokenizer, None, self.max_length)
-            size = max(1, (settings.evaluation.tokens_per_batch or PROCESSOR_TOKENS) // int(texts.sizes.max()))
-            self.batches = evaluation_loader(texts, tokenizer, size, settings.train.mask_probability)
-            self.suite.data["sentences"] = fingerprint({"ids": texts.ids, "offsets": texts.offsets})
+        specification = load_specification(settings.data.specification)
+        self.suite = BiasSuite(
+            settings.evaluation,
+            tokenizer,
+            settings.data.downloads,
+            self.sentences,
+            self.max_length,
+            kind,
+            specification,
+        )
+        self.texts: dict[str, tuple[list[str], DataLoader[TokenBatch]]] = {}
+        """By the name of a perplexity, its sentences, and batches of them."""
+        for name, sentences in (("perplexity", self.sentences), ("plain_perplexity", _plain_sentences(settings))):
+            if sentences and name in settings.evaluation.metrics:
+                self.texts[name] = sentences, self._batches(sentences, name)
         options = on_one_device(trainer_options)
         self.precision: Precision = options.get("precision") or "32-true"
         self.fabric = Fabric(
@@ -71,7 +89,7 @@ class Evaluator:
             version("lce"),
             asdict(settings.evaluation),
             self.suite.data,
-            settings.train.mask_probability,
+            self._masked,
             numerics(trainer_options),
         ]
 
@@ -84,8 +102,7 @@ class Evaluator:
         with self._placed(model):
             with self.fabric.autocast():
                 metrics = self.suite.measure(model, leave_out)
-            if "perplexity" in self.settings.evaluation.metrics and "perplexity" not in leave_out:
-                metrics.append(self._perplexity(model))
+            metrics += [self._perplexity(model, name) for name in self.texts if name not in leave_out]
         if not all(metric.is_finite() for metric in metrics):
             raise LceError(f"model {model.name_or_path}: gives scores that are not finite numbers")
         return metrics
@@ -112,15 +129,31 @@ class Evaluator:
         finally:
             model.to(device)
 
-    def _perplexity(self, model: PreTrainedModel) -> Perplexity:
-        metric = Perplexity("perplexity", {"sentence": self.sentences})
+    @property
+    def _masked(self) -> float | None:
+        """The average probability of masking a token of the text; None where none is masked."""
+        return self.settings.train.mask_probability if self.kind == "masked" else None
+
+    def _batches(self, sentences: list[str], name: str) -> DataLoader[TokenBatch]:
+        texts = encode(sentences, sentences, self.tokenizer, None, self.max_length)
+        size = max(1, (self.settings.evaluation.tokens_per_batch or PROCESSOR_TOKENS) // int(texts.sizes.max()))
+        self.suite.data["sentences" if name == "perplexity" else name] = fingerprint(
+            {"ids": texts.ids, "offsets": texts.offsets}
+        )
+        probability = self.settings.train.mask_probability
+        return evaluation_loader(evaluation_collator(self.kind, texts, self.tokenizer, probability), size)
+
+    def _perplexity(self, model: PreTrainedModel, name: str) -> Perplexity:
+        sentences, batches = self.texts[name]
+        metric = Perplexity(name, {"sentence": sentences})
         with evaluating(model):
-            for batch in tqdm(self.batches, "perplexity", leave=False, unit="batch", delay=2, disable=None):
+            for batch in tqdm(batches, name.replace("_", " "), leave=False, unit="batch", delay=2, disable=None):
                 moved = self.fabric.to_device(batch)
                 with self.fabric.autocast():  # not while batches are made: it changes the type of random numbers
-                    metric.add(moved, masked_losses(model, moved))
+                    metric.add(moved, token_losses(model, moved))
         if not metric.items()["tokens"].any():
-            raise LceError("perplexity: no token of these few sentences is masked; measure it on more of them")
+            asked = "masked" if self.kind == "masked" else "predicted"
+            raise LceError(f"{name}: no token of these few sentences is {asked}; measure it on more of them")
         return metric
 
     def provenance(self) -> dict[str, Any]:
@@ -128,7 +161,9 @@ class Evaluator:
         device = self.fabric.device
         return {
             **asdict(self.settings.evaluation),
-            "mask_probability": self.settings.train.mask_probability,
+            "kind": self.kind,
+            **({"start_token": self.tokenizer.decode([start_token(self.tokenizer)])} if self.kind == "causal" else {}),
+            "mask_probability": self._masked,
             "sentences": len(self.sentences),
             "max_length": self.max_length,
             "tokens_per_batch": self.suite.budget.tokens,
@@ -147,10 +182,24 @@ def _sentences(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> tuple[
     """The sentences that perplexities are measured on, and the tokens at which they are cut; none if none is asked."""
     about = settings.evaluation
     longest = min(tokenizer.model_max_length, UNBOUNDED)
-    if not any("perplexity" in metric for metric in about.metrics):
+    if not {"perplexity", "pseudo_perplexity"} & set(about.metrics):
         return [], longest
     if about.text:
         return read_text(about.text, tokenizer)[: about.limit], longest
     prepare_examples(settings.data)
     texts, _ = read_examples(Path(settings.data.folder) / EXAMPLES, None, True)
     return texts[: about.limit], min(settings.train.max_length, longest)
+
+
+PLAIN_SENTENCES = 400
+"""How many plain sentences are measured, about."""
+
+
+def _plain_sentences(settings: Settings) -> list[str]:
+    """Distinct sentences from all over STS-B's development set, if they are asked for."""
+    if "plain_perplexity" not in settings.evaluation.metrics:
+        return []
+    with (wheels.fetch(wheels.STSB, settings.data.downloads) / "sts-dev.csv").open(encoding="utf-8") as lines:
+        rows = [line.rstrip("\n").split("\t") for line in lines]
+    sentences = list(dict.fromkeys(text for row in rows for text in row[5:7]))
+    return sentences[:: len(sentences) // PLAIN_SENTENCES][: settings.evaluation.limit]

@@ -8,6 +8,9 @@ LABELS = {
     "stereoset_icat": "StereoSet ICAT",
     "crows_pairs": "CrowS-Pairs (bias-bench)",
     "crows_pairs_original": "CrowS-Pairs (original)",
+    "occupation_pronouns": "occupation pronouns",
+    "occupation_pronouns_held_out": "occupation pronouns, held-out sentences",
+    "plain_perplexity": "perplexity, plain text",
     "pseudo_perplexity": "pseudo-perplexity",
     "stereoset": "StereoSet",
 }

@@ -1,13 +1,14 @@
 """The two models that are compared: which they are, and the weights of them that take part."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 from lce.config import EditSettings, Settings, Variant
 from lce.foundations.errors import LceError
 from lce.foundations.paths import SUBNETWORK, level_folder, variant_folder
+from lce.localize.contrast import Contrast
 from lce.localize.selection import Selection
 from lce.localize.weights import check_pair, localize
 from lce.models.layers import is_prunable
@@ -58,28 +59,60 @@ def open_pair(
         LceError: the two cannot be compared, or are the same.
     """
     settings = settings or EditSettings()
+    return Pair(*_opened((target, reference), settings, selection, needs_masks))
+
+
+def open_contrast(
+    target: str | Path,
+    contrast: Sequence[str | Path],
+    settings: EditSettings | None = None,
+    selection: Selection | None = None,
+) -> tuple[Pair, Pair]:
+    """As `open_pair`, the two models of a ``contrast``; and beside them the ``target`` with what is added to it.
+
+    All go by the target's names. What is added to the target is what the second model of the contrast has and the first
+    has not (`lce.localize.contrast.Contrast`).
+    """
+    settings = settings or EditSettings()
+    third, *compared = _opened((target, *contrast), settings, selection)
+    return Pair(*compared), Pair(third, Contrast(third, *compared))
+
+
+def _opened(
+    models: Sequence[str | Path], settings: EditSettings, selection: Selection | None, needs_masks: bool = False
+) -> list[ModelWeights]:
+    """The models by the first one's names; the last two are compared, and one before them is dense whatever it is."""
     if selection is None and settings.selection:
         selection = Selection.load(Path(settings.selection))
-    checkpoints = Checkpoint(target), Checkpoint(reference)
+    checkpoints = [Checkpoint(model) for model in models]
     shapes = selection.shapes if selection else {}
     wanted = _wanted(settings.tensors) if selection is None else lambda name, entry: name in shapes
-    names = common_tensors(*checkpoints, wanted, settings.skip_unmatched)
-    with_masks = [settings.tensors is None and (checkpoint.folder / SUBNETWORK).exists() for checkpoint in checkpoints]
+    first, *others = checkpoints
+    each = [common_tensors(first, other, wanted, settings.skip_unmatched) for other in others]
+    shared = [name for name in each[0] if all(name in names for names in each)]
+    own_names = [{name: name for name in shared}, *({name: names[name] for name in shared} for names in each)]
+    compared = checkpoints[-2:]
+    with_masks = {
+        id(one): settings.tensors is None and one in compared and (one.folder / SUBNETWORK).exists()
+        for one in checkpoints
+    }
+    has_masks = [with_masks[id(one)] for one in compared]
     needs_masks = needs_masks or (selection is None and settings.localization == "mask")
-    if needs_masks and any(with_masks) and not all(with_masks):
+    if needs_masks and any(has_masks) and not all(has_masks):
         raise LceError(
-            f"{target} and {reference}: one of them has the mask of a subnetwork and the other none; "
+            f"{models[-2]} and {models[-1]}: one of them has the mask of a subnetwork and the other none; "
             "compare two subnetworks, or two models without"
         )
-    models: list[ModelWeights] = []
-    for checkpoint, own, has_mask in zip(checkpoints, ({name: name for name in names}, names), with_masks, strict=True):
-        if has_mask:
-            models.append(load_subnetwork(checkpoint.folder, own.values()))
+    opened: list[ModelWeights] = []
+    for checkpoint, own in zip(checkpoints, own_names, strict=True):
+        if with_masks[id(checkpoint)]:
+            opened.append(load_subnetwork(checkpoint.folder, own.values()).renamed(own))
         else:
             stored = StoredModel(checkpoint, own)
-            models.append(one_shot(stored, settings.sparsity) if needs_masks else stored)
-    check_pair(*models)
-    return Pair(*models)
+            is_masked = needs_masks and checkpoint in compared
+            opened.append(one_shot(stored, settings.sparsity) if is_masked else stored)
+    check_pair(*opened[-2:])
+    return opened
 
 
 def _wanted(patterns: list[str] | None) -> Callable[[str, Entry], bool]:

@@ -76,6 +76,19 @@ class Selection:
         indices = {name: self.indices[name][: None if within[name] else 0] for name in self.shapes}
         return replace(self, indices=indices)
 
+    def moved_to(self, start: Units, end: Units, target: Units, reference: Units) -> Selection:
+        """The same units for another pair, ``target`` and ``reference``.
+
+        Args:
+            start, end: the pair that it was made for.
+
+        Raises:
+            LceError: it was not.
+        """
+        if (self.target, self.reference) != (start.fingerprint, end.fingerprint):
+            raise LceError("the selection was made for other models than the two of the contrast")
+        return replace(self, target=target.fingerprint, reference=reference.fingerprint)
+
     @classmethod
     def of(
         cls, target: Units, reference: Units, localization: str, found: Found, path: str | Path | None = None

@@ -1,4 +1,4 @@
-"""Perplexity of a masked language model: exp of the mean loss over the masked tokens."""
+"""Perplexity: exp of the mean loss over the masked tokens of a masked model, or all next tokens of a causal one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.utilities import dim_zero_cat
 
-from lce.data.masking import MaskedBatch
+from lce.data.collating import TokenBatch
 from lce.metrics import significance
 from lce.metrics.items import RESAMPLES, ItemMetric, Score, random
-from lce.models.logits import masked_logits
+from lce.models.logits import log_probabilities_at, logits_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,9 +22,11 @@ CELLS = 2_000_000
 """Resampled sentences, over all resamples, that are in memory together."""
 
 
-def masked_losses(model: PreTrainedModel, batch: MaskedBatch) -> Tensor:
-    """Cross-entropy at each of the M masked positions [nats], shape (M,)."""
-    logits = masked_logits(model, batch.input_ids, batch.attention_mask, batch.positions)
+def token_losses(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """Cross-entropy at each of the M positions that are asked for [nats], shape (M,)."""
+    if not torch.is_grad_enabled():
+        return -log_probabilities_at(model, batch.input_ids, batch.attention_mask, batch.positions, batch.labels)
+    logits = logits_at(model, batch.input_ids, batch.attention_mask, batch.positions)
     return cross_entropy(logits.float(), batch.labels, reduction="none")
 
 
@@ -36,8 +38,8 @@ class Perplexity(ItemMetric):
 
     columns = ("item", "loss", "tokens")
 
-    def add(self, batch: MaskedBatch, losses: Tensor) -> None:
-        """Add one row per sentence of ``batch``, given the ``losses`` (M,) at its masked positions."""
+    def add(self, batch: TokenBatch, losses: Tensor) -> None:
+        """Add one row per sentence of ``batch``, given the ``losses`` (M,) at its positions."""
         row = batch.positions // batch.input_ids.shape[1]
         per_sentence = losses.new_zeros(len(batch.items)).index_add(0, row, losses)
         tokens = row.bincount(minlength=len(batch.items))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lce.foundations.errors import LceError
-from lce.models.logits import masked_logits
+from lce.models.logits import logits_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -127,7 +127,7 @@ def log_probabilities(
     def work(batch: list[int]) -> None:
         ids, attention = padded([distinct[i][0] for i in batch], pad_id, model.device)
         positions = torch.tensor([row * ids.shape[1] + distinct[i][1] for row, i in enumerate(batch)])
-        logits = masked_logits(model, ids, attention, positions.to(model.device)).float()
+        logits = logits_at(model, ids, attention, positions.to(model.device)).float()
         rows = torch.tensor([row for row, i in enumerate(batch) for _ in inputs[distinct[i]]])
         asked = torch.tensor([q for i in batch for q in inputs[distinct[i]]])
         tokens = torch.tensor([queries[q].token for q in asked.tolist()])

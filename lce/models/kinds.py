@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from lce.config import Kind
 from lce.foundations.errors import LceError
 from lce.foundations.files import read_json
 from lce.foundations.signals import Stopped
@@ -29,11 +30,7 @@ COUNTS = re.compile(r"(layers?|depth|groups?|heads?|labels?|blocks?|experts?)$")
 LARGEST_COUNT = 1 << 20
 """No model has more layers, heads or the like."""
 
-KINDS = {
-    "CausalLM": "a causal language model",
-    "LMHeadModel": "a causal language model",
-    "ConditionalGeneration": "a sequence-to-sequence model",
-}
+OTHERS = {"ConditionalGeneration": "a sequence-to-sequence model"}
 """What a model is by the end of its class's name, where people call it differently."""
 
 
@@ -71,23 +68,40 @@ def _check_counts(folder: Path, content: Any) -> None:
             raise LceError(f"{folder / CONFIG}: {key} is {value:g}; no model has so many")
 
 
-def check_is_masked(name: str | Path, config: PreTrainedConfig) -> None:
-    """Raises LceError if the configuration says that the model is no masked language model."""
+def kind_of(name: str | Path, config: PreTrainedConfig) -> Kind:
+    """Whether the model with this ``config`` is a masked or a causal language model.
+
+    The class that the configuration names decides; where it names none, or one without a head, what transformers has
+    for the type, a masked model first.
+
+    Raises:
+        LceError: it is neither.
+    """
     from transformers.models.auto import modeling_auto as known
 
     masked = known.MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config.model_type)
-    if "AutoModelForMaskedLM" in own_classes(config):
-        return
-    others = (known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
-    guesses = [table[config.model_type] for table in others if config.model_type in table]
-    architecture = named_class(config) or masked or (guesses or [type(config).__name__])[0]
+    causal = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    own = own_classes(config)
+    for auto, kind in (("AutoModelForMaskedLM", "masked"), ("AutoModelForCausalLM", "causal")):
+        if auto in own:
+            return cast(Kind, kind)
+    sequences = known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    architecture = named_class(config) or masked or sequences or causal or type(config).__name__
     found = re.search(r"(LMHeadModel|(?<=For)[A-Z]\w*)$", architecture)
     task = found[0] if found else ""
-    if masked and (architecture == masked or task in ("", "MaskedLM", "PreTraining")):
-        return
+    has_no_head = not task and not named_class(config).endswith(("WithLMHeadModel", "LMHead"))
+    if masked and (architecture == masked or task in ("MaskedLM", "PreTraining") or has_no_head):
+        return "masked"
+    if causal and (architecture == causal or task in ("CausalLM", "LMHeadModel") or (has_no_head and not sequences)):
+        return "causal"
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", task).lower()
-    kind = KINDS.get(task, f"a model for {words}" if words else "another kind of model")
-    raise LceError(f"model {name}: is {kind} ({architecture}); this needs a masked language model")
+    what = OTHERS.get(task, f"a model for {words}" if words else "another kind of model")
+    raise LceError(f"model {name}: is {what} ({architecture}); this needs a masked or a causal language model")
+
+
+def kind_named(name: str | Path, trust_remote_code: bool = False) -> Kind:
+    """The kind of the model ``name``: see `read_config` and `kind_of`."""
+    return kind_of(name, read_config(name, trust_remote_code)[1])
 
 
 def named_class(config: PreTrainedConfig) -> str:

@@ -39,7 +39,7 @@ def prunable_parameters(model: nn.Module) -> dict[str, Tensor]:
 def compile_layers(model: PreTrainedModel) -> None:
     """Compile the encoder's layers in place, for sentences of any length.
 
-    All but the last one: `masked_logits` changes what goes through it from batch to batch.
+    All but the last one: `logits_at` changes what goes through it from batch to batch.
     """
     for stack in model.base_model.modules():
         if isinstance(stack, nn.ModuleList):

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
+from lce.config import Kind
 from lce.foundations.errors import LceError
 from lce.foundations.logs import hide_weight_bars
-from lce.models.kinds import check_is_masked, read_config, refusing
-from lce.models.logits import masked_logits
+from lce.models.kinds import kind_of, read_config, refusing
+from lce.models.logits import logits_at
 from lce.storage.checkpoint import weight_files
 from lce.storage.safetensors_file import read_header
 
@@ -35,10 +36,10 @@ PROBE = "She is here, isn't she? Ünï-\u4e2d\u6587 \u2603\U0001f600 x1y2 qzxj"
 """A text to try a tokenizer on: words, accents, signs, and letters that few tokenizers know."""
 
 
-def load_masked_lm(
+def load_language_model(
     name: str | Path, trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A masked language model in float32 and its tokenizer, from a folder or by its name on the hub.
+    """A masked or causal language model in float32 and its tokenizer, from a folder or by its name on the hub.
 
     The tokenizer's ``model_max_length`` is at most what the model takes.
 
@@ -46,27 +47,35 @@ def load_masked_lm(
         trust_remote_code: run code that comes with the model, if it needs any.
 
     Raises:
-        LceError: nothing of this name can be loaded, it is no masked language model, its tokenizer has no
-            mask token or is not a fast one, or its configuration, weights and vocabulary do not fit each other.
+        LceError: nothing of this name can be loaded, it is neither kind of language model, its tokenizer is not a fast
+            one, or, of a masked model, has no mask token, or its configuration, weights and vocabulary do not fit each
+            other.
     """
-    from transformers import AutoModelForMaskedLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     folder, config = read_config(name, trust_remote_code)
-    check_is_masked(name, config)
+    kind = kind_of(name, config)
     # How results come, not what they are; chunks fail on lengths that they do not divide.
     for key, value in (("return_dict", True), ("chunk_size_feed_forward", 0)):
         if getattr(config, key, value) != value:
             setattr(config, key, value)
-    tokenizer = load_tokenizer(name, folder, trust_remote_code)
+    tokenizer = load_tokenizer(name, folder, kind, trust_remote_code)
     options = {"dtype": torch.float32, "trust_remote_code": trust_remote_code}
-    model, missing = load_weights(AutoModelForMaskedLM, name, folder, config, **options)
+    auto = AutoModelForCausalLM if kind == "causal" else AutoModelForMaskedLM
+    model, missing = load_weights(auto, name, folder, config, **options)
     if missing:
-        raise LceError(f"model {name}: is no masked language model; its checkpoint lacks {', '.join(missing[:3])}")
+        raise LceError(f"model {name}: is no {kind} language model; its checkpoint lacks {', '.join(missing[:3])}")
     check_tokenizer(name, tokenizer, model)
     with refusing(f"model {name}"), torch.no_grad():  # some models fail only when they compute
         tokenizer.model_max_length = int(min(tokenizer.model_max_length, longest_input(model)))
         ids, attention = torch.arange(12).view(2, 6), torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
-        masked_logits(model, ids % model.config.vocab_size, attention, torch.tensor([1, 4, 8]))
+        places = torch.tensor([1, 4, 5])
+        found = logits_at(model, ids % model.config.vocab_size, attention, places)
+        if kind == "causal":
+            ids[0, 5] += 7
+            changed = (logits_at(model, ids % model.config.vocab_size, attention, places) - found).abs().amax(1)
+            if changed[:2].max() > 0.01 * changed[2]:
+                raise LceError(f"model {name}: is no causal language model; what it predicts depends on later tokens")
     return model, tokenizer
 
 
@@ -142,8 +151,10 @@ def fitting(name: str | Path, folder: Path) -> Iterator[None]:
             hook.remove()
 
 
-def load_tokenizer(name: str | Path, folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The fast tokenizer in ``folder``, which has a mask token and can split a text.
+def load_tokenizer(
+    name: str | Path, folder: Path, kind: Kind, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """The fast tokenizer in ``folder`` of a model of this ``kind``, which can split a text.
 
     Raises:
         LceError: it cannot.
@@ -157,17 +168,19 @@ def load_tokenizer(name: str | Path, folder: Path, trust_remote_code: bool = Fal
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    if tokenizer.mask_token_id is None:
+    if kind == "masked" and tokenizer.mask_token_id is None:
         raise LceError(f"{title}: its tokenizer has no mask token; a masked language model needs one")
     if not tokenizer.is_fast:
         raise LceError(f"{title}: its tokenizer gives no character offsets; a fast tokenizer is needed")
-    if tokenizer.pad_token_id is None:
+    if kind == "masked" and tokenizer.pad_token_id is None:
         raise LceError(f"{title}: its tokenizer has no padding token")
     return tokenizer
 
 
 def check_tokenizer(name: str | Path, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Raises LceError unless each token has its place in the ``model``, and a text with a mask can be split."""
+    """Raises LceError unless each token has its place in the ``model``, and a text, with a mask if there is one, can be
+    split.
+    """
     title = f"model {name}"
     vocabulary = getattr(model.get_input_embeddings(), "num_embeddings", model.config.vocab_size)
     if len(tokenizer) > vocabulary:
@@ -175,12 +188,12 @@ def check_tokenizer(name: str | Path, tokenizer: PreTrainedTokenizerBase, model:
     limit = tokenizer.model_max_length
     if not isinstance(limit, int | float) or not limit >= 4:
         raise LceError(f"{title}: its tokenizer takes {limit!r} tokens; expected a number, at least 4")
-    mask = tokenizer.mask_token
+    mask = tokenizer.mask_token or ""
     with refusing(f"{title}: its tokenizer"):
         ids = tokenizer([PROBE, f"{mask} {mask}"], truncation=True, max_length=64, return_offsets_mapping=True)
         texts = ids["input_ids"]
         largest = max([*tokenizer.get_vocab().values(), *(one for text in texts for one in text)])
     if largest >= vocabulary:
         raise LceError(f"{title}: its tokenizer has a token with the number {largest:,}, the model only {vocabulary:,}")
-    if texts[1].count(tokenizer.mask_token_id) != 2:
+    if mask and texts[1].count(tokenizer.mask_token_id) != 2:
         raise LceError(f"{title}: its tokenizer does not find its own mask token {mask!r} in a text")

@@ -56,6 +56,14 @@ class Subnetwork(ModelWeights):
     def fingerprint(self) -> str:
         return fingerprint(self.weights)
 
+    def renamed(self, names: Mapping[str, str]) -> "Subnetwork":
+        """The same subnetwork by other names: new name → the name it has here."""
+        kept = {new: self.mask.kept[old] for new, old in names.items()}
+        before_pruning = {new: self.before_pruning[old] for new, old in names.items() if old in self.before_pruning}
+        return Subnetwork(
+            self.folder, {new: self.weights[old] for new, old in names.items()}, Mask(kept), before_pruning
+        )
+
     def values(self, chunk: Chunk) -> Tensor:
         return self.weights[chunk.name].flatten()[chunk.first : chunk.last]
 

@@ -83,6 +83,10 @@ class ModelWeights(ABC):
         shape = self.shapes[name]
         return torch.ones(shape, dtype=torch.bool) if kept is None else kept.view(shape)
 
+    def may_differ(self, other: ModelWeights, name: str) -> Tensor:
+        """Which weights of a parameter an edit between the two can move: those kept in one (bool, its shape)."""
+        return self.all_kept(name) | other.all_kept(name)
+
     def whole(self, name: str) -> Chunk:
         """All of a parameter as one chunk."""
         return Chunk(name, 0, prod(self.shapes[name]))

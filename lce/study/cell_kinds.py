@@ -18,7 +18,7 @@ from lce.foundations.seeds import derive
 from lce.localize.pair import find_model
 from lce.localize.selection import Selection
 from lce.localize.weights import LOCALIZATIONS
-from lce.models.loading import load_masked_lm
+from lce.models.loading import load_language_model
 from lce.storage.in_memory import read_record
 from lce.storage.masks import Mask
 from lce.study.cells import Cell, settings_for
@@ -140,7 +140,7 @@ def _counts(edit: WeightEdit) -> dict[str, Any]:
 
 
 def _unedited(study: StudySettings, cell: Cell) -> PreTrainedModel:
-    return load_masked_lm(_subnetwork_folder(study, cell), study.trust_remote_code)[0]
+    return load_language_model(_subnetwork_folder(study, cell), study.trust_remote_code)[0]
 
 
 def _subnetwork_folder(study: StudySettings, cell: Cell) -> Path:

@@ -11,13 +11,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from lce.config import Settings
+from lce.config import Kind, Settings
 from lce.data import prepare
 from lce.edit.strategies import STRATEGIES
 from lce.foundations.files import read_json, write_json
 from lce.foundations.overwriting import check_replaceable
 from lce.foundations.paths import BASE, shipped
 from lce.foundations.seeds import derive
+from lce.models.kinds import kind_named
 from lce.storage.hub import identity
 from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, EditBlock, StudySettings, check_study
 from lce.training.trainer_options import identity_of, numerics
@@ -130,7 +131,7 @@ def context_of(study: StudySettings, trainer_options: dict[str, Any]) -> dict[st
             "base": study.base,
             "base_fingerprint": base_fingerprint(study),
             "data": prepare.identity_of(study.data),
-            "train": identity_of(study.train),
+            "train": identity_of(study.train, base_kind(study)),
             "trainer": numerics(trainer_options),
         },
         "evaluation": evaluation | {name: digest for name in files if (digest := _digest(shipped(name)))},
@@ -141,16 +142,29 @@ def record_base(study: StudySettings) -> None:
     """Note in the study's folder what its base model is now: all that belongs to the study goes by that."""
     path, found = Path(study.experiment) / BASE, identity(study.base)
     check_replaceable(path, "record of a base model")
-    write_json(path, {"base": study.base, "fingerprint": found.fingerprint, "commit": found.commit})
+    kind = kind_named(study.base, study.trust_remote_code)
+    about = {"base": study.base, "fingerprint": found.fingerprint, "commit": found.commit, "kind": kind}
+    write_json(path, about)
 
 
 def base_fingerprint(study: StudySettings) -> str:
     """What identifies the base model: as the study's folder has it, so that a report needs no model; else as it is."""
+    recorded = _recorded_base(study)
+    return str(recorded["fingerprint"]) if "fingerprint" in recorded else identity(study.base).fingerprint
+
+
+def base_kind(study: StudySettings) -> Kind:
+    """The kind of the base model, likewise; records that do not say it are of masked models."""
+    recorded = _recorded_base(study)
+    if not recorded:
+        return kind_named(study.base, study.trust_remote_code)
+    return "causal" if recorded.get("kind") == "causal" else "masked"
+
+
+def _recorded_base(study: StudySettings) -> dict[str, Any]:
     path = Path(study.experiment) / BASE
     recorded = read_json(path) if path.exists() else {}
-    if isinstance(recorded, dict) and recorded.get("base") == study.base:
-        return str(recorded.get("fingerprint"))
-    return identity(study.base).fingerprint
+    return recorded if isinstance(recorded, dict) and recorded.get("base") == study.base else {}
 
 
 def _digest(path: Path) -> str | None:

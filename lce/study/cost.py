@@ -13,7 +13,7 @@ import torch
 
 from lce.foundations.files import read_json
 from lce.models.layers import prunable_parameters
-from lce.models.loading import load_masked_lm
+from lce.models.loading import load_language_model
 from lce.study.cells import Cell
 from lce.study.settings import StudySettings
 from lce.study.worker_cache import WorkerCache
@@ -45,7 +45,7 @@ def costs(study: StudySettings, cache: WorkerCache, cells: Sequence[Cell]) -> di
 
 
 def _guessed(study: StudySettings) -> dict[str, float]:
-    base, _ = load_masked_lm(study.base, study.trust_remote_code)
+    base, _ = load_language_model(study.base, study.trust_remote_code)
     weights = sum(p.numel() for p in prunable_parameters(base).values())
     per_token = 2 * weights / (_speed(study) * EFFICIENCY)
     trained = 3 * study.train.steps * study.train.batch_size * TOKENS_OF_A_SENTENCE

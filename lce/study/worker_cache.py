@@ -11,8 +11,8 @@ from lce.foundations.paths import CELLS
 from lce.localize.pair import Pair, find_model, open_pair
 from lce.localize.selection import Selection
 from lce.localize.weights import localize, mask_based
-from lce.models.loading import load_masked_lm
-from lce.study.cells import Cell, cell_name, context_of, settings_for
+from lce.models.loading import load_language_model
+from lce.study.cells import Cell, base_kind, cell_name, context_of, settings_for
 from lce.study.downstream import Task, load_task
 from lce.study.settings import StudySettings
 
@@ -37,12 +37,12 @@ class WorkerCache:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_masked_lm(self.study.base, self.study.trust_remote_code)[1]
+        return load_language_model(self.study.base, self.study.trust_remote_code)[1]
 
     @cached_property
     def evaluator(self) -> Evaluator:
         settings = settings_for(self.study, Cell("measure"))
-        return Evaluator(settings, self.trainer_options, self.tokenizer)
+        return Evaluator(settings, self.trainer_options, self.tokenizer, base_kind(self.study))
 
     def task(self, name: str) -> Task:
         """A task of sentence pairs."""
@@ -69,7 +69,7 @@ class WorkerCache:
         return open_pair(find_model(target, settings), find_model(reference, settings), settings)
 
     def _load_model(self, folder: str) -> PreTrainedModel:
-        return load_masked_lm(folder, self.study.trust_remote_code)[0]
+        return load_language_model(folder, self.study.trust_remote_code)[0]
 
     def _select(
         self, key: tuple[Any, ...], localization: str, k: float | str | None, last_layers: int | None

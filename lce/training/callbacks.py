@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 
 from lce.foundations.errors import LceError
-from lce.training.module import MaskedLanguageModel
+from lce.training.module import LanguageModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -103,7 +103,7 @@ class WholeParameters(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.strategy, FSDPStrategy):
-            with cast(MaskedLanguageModel, pl_module).whole_parameters() as parameters:
+            with cast(LanguageModel, pl_module).whole_parameters() as parameters:
                 self.learned = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
 
     def put_back_(self, model: PreTrainedModel) -> None:

@@ -13,14 +13,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lce.checks import check_trainer, check_training
 from lce.config import OptimisationSettings
 from lce.data.encoding import EncodedTexts
-from lce.data.module import MaskedTextModule
+from lce.data.module import TextModule, evaluation_collator, training_collator
 from lce.foundations.atomic_files import writing
 from lce.foundations.errors import LceError
+from lce.models.kinds import kind_of
 from lce.models.layers import compile_layers
 from lce.models.loading import longest_input
 from lce.training import callbacks as own
 from lce.training.checkpoints import LAST, AtomicCheckpointIO, last_checkpoint
-from lce.training.module import MaskedLanguageModel
+from lce.training.module import MODULES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,7 +47,8 @@ def fit(
     model.train()
     if settings.compile:
         compile_layers(model)
-    module = MaskedLanguageModel(
+    kind = kind_of(str(model.name_or_path), model.config)
+    module = MODULES[kind](
         model,
         settings.learning_rate,
         settings.steps,
@@ -55,14 +57,13 @@ def fit(
         settings.weight_decay,
         settings.freeze,
     )
-    data = MaskedTextModule(
-        *texts,
-        tokenizer=tokenizer,
+    asked = settings.term_probability, settings.mask_probability, settings.term_weight
+    data = TextModule(
+        training_collator(kind, texts[0], tokenizer, seed, *asked),
+        evaluation_collator(kind, texts[1], tokenizer, settings.mask_probability),
         batch_size=settings.batch_size,
         seed=seed,
         steps=settings.steps,
-        term_probability=settings.term_probability,
-        mask_probability=settings.mask_probability,
         workers=settings.workers,
     )
     accumulated = trainer_options.get("accumulate_grad_batches") or 1

@@ -1,4 +1,4 @@
-"""The Lightning module that trains and validates a masked language model."""
+"""The Lightning modules that train and validate masked and causal language models."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from lce.data.masking import MaskedBatch
+from lce.config import Kind
+from lce.data.collating import TokenBatch
 from lce.foundations.errors import LceError
 from lce.foundations.seeds import derive
-from lce.metrics.perplexity import Perplexity, masked_losses
+from lce.metrics.perplexity import Perplexity, token_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class MaskedLanguageModel(L.LightningModule):
-    """Trains a masked language model with AdamW and linear warm-up and decay; validates by perplexity.
+class LanguageModel(L.LightningModule):
+    """Trains a language model with AdamW and linear warm-up and decay; validates by perplexity.
+
+    What is predicted is in the batches: masked tokens, or all next ones.
 
     Args:
         model: the Hugging Face model that is trained in place.
@@ -67,20 +70,24 @@ class MaskedLanguageModel(L.LightningModule):
         with whole:
             yield dict(self.model.named_parameters())
 
-    def forward(self, batch: MaskedBatch) -> Tensor:
-        """Cross-entropy at each of the M masked positions, shape (M,)."""
-        return masked_losses(self.model, batch)
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """Cross-entropy at each of the M positions that are asked for, shape (M,)."""
+        return token_losses(self.model, batch)
 
-    def on_train_batch_start(self, batch: MaskedBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: TokenBatch, batch_idx: int) -> None:
         part = batch_idx % self.trainer.accumulate_grad_batches
         torch.manual_seed(derive(self.seed, "dropout", self.global_step, part, self.global_rank))
 
-    def training_step(self, batch: MaskedBatch, batch_idx: int) -> Tensor:
-        loss: Tensor = self(batch).sum() / batch.mean_count
+    def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
+        loss = self.loss(self(batch), batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=max(batch.labels.numel(), 1))
         return loss
 
-    def validation_step(self, batch: MaskedBatch, batch_idx: int) -> None:
+    def loss(self, losses: Tensor, batch: TokenBatch) -> Tensor:
+        """What is minimised, from the ``losses`` (M,) of a step, or of a share of it."""
+        return losses.sum() / batch.mean_count
+
+    def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         self.perplexity.add(batch, self(batch))
         is_training = self.trainer.state.fn == "fit"
         self.log("validation/perplexity", self.perplexity, prog_bar=True, logger=is_training, on_epoch=True)
@@ -100,9 +107,26 @@ class MaskedLanguageModel(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def checked(module: L.LightningModule) -> MaskedLanguageModel:
+class MaskedLanguageModel(LanguageModel):
+    """Predicts masked tokens from both sides; the specification's terms are masked more often than others."""
+
+
+class CausalLanguageModel(LanguageModel):
+    """Predicts each token from those before it; the loss of the specification's terms weighs more than that of others.
+
+    The mean weight over the corpus is 1 (`lce.data.next_token`).
+    """
+
+    def loss(self, losses: Tensor, batch: TokenBatch) -> Tensor:
+        return super().loss(losses * batch.weights, batch)
+
+
+MODULES: dict[Kind, type[LanguageModel]] = {"masked": MaskedLanguageModel, "causal": CausalLanguageModel}
+
+
+def checked(module: L.LightningModule) -> LanguageModel:
     """``module`` with its type, for callbacks, which Lightning gives any module."""
-    assert isinstance(module, MaskedLanguageModel), "this callback works on a MaskedLanguageModel"
+    assert isinstance(module, LanguageModel), "this callback works on a LanguageModel"
     return module
 
 

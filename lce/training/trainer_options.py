@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from lce.config import OptimisationSettings
+from lce.config import Kind, OptimisationSettings
 from lce.foundations.errors import LceError
 
-if TYPE_CHECKING:
-    pass
 
+def identity_of(settings: OptimisationSettings, kind: Kind) -> dict[str, Any]:
+    """The settings on which results depend: all but how and when batches and checkpoints are made.
 
-def identity_of(settings: OptimisationSettings) -> dict[str, Any]:
-    """The settings on which results depend: all but how and when batches and checkpoints are made."""
-    free = ("workers", "validate_every", "checkpoint_every")
+    Of how terms are preferred, only what concerns a model of this ``kind``.
+    """
+    other = {"masked": ("term_weight",), "causal": ("term_probability", "mask_probability")}
+    free = ("workers", "validate_every", "checkpoint_every", *other[kind])
     return {key: value for key, value in asdict(settings).items() if key not in free}
 
 

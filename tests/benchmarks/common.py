@@ -76,9 +76,9 @@ def peak_memory() -> int:
 
 def models() -> dict[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
     """The bundled model, and one of bert-base's shape with random weights, both with the bundled tokenizer."""
-    from lce.models.loading import load_masked_lm
+    from lce.models.loading import load_language_model
 
-    bundled, tokenizer = load_masked_lm(BUNDLED)
+    bundled, tokenizer = load_language_model(BUNDLED)
     torch.manual_seed(0)
     return {"bundled": (bundled, tokenizer), "bert-base shape": (BertForMaskedLM(BertConfig()), tokenizer)}
 

@@ -23,7 +23,7 @@ from lce.metrics.crows_pairs import CrowsPairs, CrowsPairsScorer, read_pairs
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.stereoset import StereoSetScorer, read_examples
 from lce.metrics.suite import PAIRS, BiasSuite, all_scores
-from lce.models.loading import load_masked_lm
+from lce.models.loading import load_language_model
 
 DOWNLOADS = ROOT / "data/downloads"
 Job = tuple[str, Callable[[], list[float]], Callable[[], list[float]]]
@@ -87,7 +87,7 @@ def compare(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
 
 def whole_evaluation() -> list[str]:
     """WEAT, StereoSet and both CrowS-Pairs metrics, with intervals and p-values, of the bundled model."""
-    model, tokenizer = load_masked_lm(BUNDLED)
+    model, tokenizer = load_language_model(BUNDLED)
     took, _ = timed(lambda: all_scores(BiasSuite(EvaluationSettings(), tokenizer, DOWNLOADS).measure(model)))
     return ["bundled: all four bias metrics, whole", "", f"{took:.2f} s", "", ""]
 

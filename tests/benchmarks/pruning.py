@@ -18,7 +18,7 @@ from torch.nn.utils import prune
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lce.models.layers import prunable_parameters
-from lce.models.logits import masked_logits
+from lce.models.logits import logits_at
 from lce.storage.masks import Mask, magnitude_prune
 from lce.training.module import MaskedLanguageModel
 from lce.training.pruning.imp import save_level
@@ -92,7 +92,7 @@ def overhead(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def step() -> None:
-        logits = masked_logits(model, ids, torch.ones_like(ids), positions)
+        logits = logits_at(model, ids, torch.ones_like(ids), positions)
         nn.functional.cross_entropy(logits, ids.flatten()[positions]).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -25,8 +25,8 @@ from lce.data.specification import load_specification
 from lce.foundations.errors import LceError
 from lce.foundations.files import write_json
 from lce.models.layers import prunable_parameters
-from lce.models.loading import load_masked_lm
-from lce.models.logits import masked_logits
+from lce.models.loading import load_language_model
+from lce.models.logits import logits_at
 from lce.storage.in_memory import load_subnetwork, read_record
 from lce.storage.masks import Mask
 from lce.training.pruning.imp import save_level
@@ -108,14 +108,14 @@ def folder(model: Any, tokenizer: Any, tmp_path: Path) -> Path:
 
 def use_model(folder: Path) -> None:
     """What every command does with a model: load it, split sentences, and compute at their masked places."""
-    model, tokenizer = load_masked_lm(folder)
+    model, tokenizer = load_language_model(folder)
     encoded = tokenizer(SENTENCES, truncation=True, max_length=tokenizer.model_max_length, return_offsets_mapping=True)
     for ids in encoded["input_ids"]:
         assert tokenizer.pad_token_id is not None
         if ids:
             row = torch.tensor([ids])
             with torch.no_grad():
-                masked_logits(model, row, torch.ones_like(row), torch.tensor([0]))
+                logits_at(model, row, torch.ones_like(row), torch.tensor([0]))
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lce.config import EvaluationSettings
 from lce.data.encoding import encode
-from lce.data.module import MaskedTextModule
+from lce.data.masking import MaskingCollator, MaskingProbabilities
+from lce.data.module import TextModule
 from lce.edit.callback import EditCallback
 from lce.edit.protocol import Edit
 from lce.metrics.suite import BiasSuite, Scores, all_scores
-from lce.models.loading import load_masked_lm
+from lce.models.loading import load_language_model
 from lce.patch import Patch
 from lce.training.module import MaskedLanguageModel
 
@@ -49,17 +50,18 @@ EDIT: Edit = Shift()
 
 @pytest.fixture(scope="module")
 def bundled() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    return load_masked_lm(BASE)
+    return load_language_model(BASE)
 
 
 @pytest.fixture
-def data(bundled: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> MaskedTextModule:
+def data(bundled: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> TextModule:
     texts = own_sentences()[::10]
     encoded = encode(texts, texts, bundled[1], None, max_length=32)
-    return MaskedTextModule(encoded, encoded, bundled[1], 16, 0, 1, 0.3, 0.15)
+    asked = MaskingCollator(encoded, bundled[1], MaskingProbabilities(0.15, 0.15), seed=0)
+    return TextModule(asked, asked, batch_size=16, seed=0, steps=1)
 
 
-def validate(callbacks: list[EditCallback], module: MaskedLanguageModel, data: MaskedTextModule, logger: Any) -> float:
+def validate(callbacks: list[EditCallback], module: MaskedLanguageModel, data: TextModule, logger: Any) -> float:
     """The perplexity that Lightning's own validation measures."""
     quiet = {"enable_progress_bar": False, "use_distributed_sampler": False}
     trainer = Trainer(accelerator="cpu", logger=logger, callbacks=callbacks, **quiet)
@@ -69,7 +71,7 @@ def validate(callbacks: list[EditCallback], module: MaskedLanguageModel, data: M
 
 def test_applies_logs_and_restores(
     bundled: tuple[PreTrainedModel, PreTrainedTokenizerBase],
-    data: MaskedTextModule,
+    data: TextModule,
     benchmarks: Path,
     downloads: Path,
     tmp_path: Path,
@@ -101,7 +103,7 @@ def test_applies_logs_and_restores(
 
 
 def test_restores_when_the_validation_fails(
-    bundled: tuple[PreTrainedModel, PreTrainedTokenizerBase], data: MaskedTextModule
+    bundled: tuple[PreTrainedModel, PreTrainedTokenizerBase], data: TextModule
 ) -> None:
     model = bundled[0]
     before = model.get_parameter(NAME).clone()

@@ -15,7 +15,7 @@ from lce.cli import main
 from lce.config import Settings
 from lce.evaluation.evaluate import differing_weights, run_evaluate
 from lce.foundations.errors import LceError
-from lce.models.loading import load_masked_lm
+from lce.models.loading import load_language_model
 
 SCORES = {
     *("weat8", "stereoset_ss", "stereoset_lm", "stereoset_icat"),
@@ -27,7 +27,7 @@ SCORES = {
 def other(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The base model with 40 weights changed."""
     folder = tmp_path_factory.mktemp("other") / "edited"
-    model, tokenizer = load_masked_lm(base)
+    model, tokenizer = load_language_model(base)
     with torch.no_grad():
         model.bert.encoder.layer[1].output.dense.weight.view(-1)[:40] += 3
     model.save_pretrained(folder)
@@ -177,8 +177,8 @@ def test_models_of_different_vocabularies_are_refused(
 
 
 def test_models_of_different_shape_have_no_count_of_differing_weights(base: Path) -> None:
-    small: PreTrainedModel = load_masked_lm(base)[0]
-    assert differing_weights(small, load_masked_lm(BASE)[0]) is None
+    small: PreTrainedModel = load_language_model(base)[0]
+    assert differing_weights(small, load_language_model(BASE)[0]) is None
 
 
 @pytest.mark.hub
@@ -231,7 +231,7 @@ def test_published_number_of_all_types_by_the_original_metric(config: Path) -> N
     "metric", ["weat", "stereoset", "crows_pairs", "crows_pairs_original", "perplexity", "pseudo_perplexity"]
 )
 def test_scores_that_are_not_finite_are_refused(metric: str, config: Path, base: Path, tmp_path: Path) -> None:
-    model, tokenizer = load_masked_lm(base)
+    model, tokenizer = load_language_model(base)
     with torch.no_grad():
         model.get_input_embeddings().weight.fill_(float("nan"))
     model.save_pretrained(tmp_path / "broken")

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from lce.config import Settings
 from lce.evaluation.evaluator import Evaluator
 from lce.foundations.errors import LceError
-from lce.models.loading import load_masked_lm
+from lce.models.loading import load_language_model
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def settings(tmp_path: Path, downloads: Path) -> Settings:
 
 @pytest.fixture
 def loaded(base: Path) -> PreTrainedModel:
-    return load_masked_lm(base)[0]
+    return load_language_model(base)[0]
 
 
 def evaluator(settings: Settings, base: Path, **options: object) -> Evaluator:
-    return Evaluator(settings, {"accelerator": "cpu", **options}, load_masked_lm(base)[1])
+    return Evaluator(settings, {"accelerator": "cpu", **options}, load_language_model(base)[1])
 
 
 def test_metrics_and_scores(settings: Settings, base: Path, loaded: PreTrainedModel) -> None:

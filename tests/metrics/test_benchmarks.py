@@ -21,7 +21,7 @@ from lce.metrics.items import differences
 from lce.metrics.scoring import Query, TokenBudget, log_probabilities
 from lce.metrics.stereoset import Example, StereoSet, StereoSetScorer, read_examples
 from lce.metrics.suite import BiasSuite
-from lce.models.loading import load_masked_lm
+from lce.models.loading import load_language_model
 
 EXAMPLES = 30
 Bundled = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -29,7 +29,7 @@ Bundled = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 @pytest.fixture(scope="module")
 def bundled() -> Bundled:
-    model, tokenizer = load_masked_lm(BASE)
+    model, tokenizer = load_language_model(BASE)
     return model.eval(), tokenizer
 
 
@@ -158,10 +158,10 @@ def test_special_cases_are_listed(bundled: Bundled) -> None:
     assert scorer.original(model, TokenBudget(512)).items()["item"].tolist() == [0, 1]
     words = ("kind", "rude", "blue")
     examples = [
-        Example("girl", "BLANK and BLANK was the girl.", words),
-        Example("girl", "The girl was unBLANK.", words),
-        Example("girl", "The girl was BLANK.", ("kind", "", "blue")),
-        Example("girl", "The girl was BLANK.", words),
+        Example("girl", "BLANK and BLANK was the girl.", words, words),
+        Example("girl", "The girl was unBLANK.", words, words),
+        Example("girl", "The girl was BLANK.", ("kind", "", "blue"), ("kind", "", "blue")),
+        Example("girl", "The girl was BLANK.", words, words),
     ]
     metric = StereoSetScorer(examples, tokenizer)
     assert [(row["item"], row["reason"].split(":")[0].split(" is ")[0]) for row in metric.special_cases] == [

@@ -14,7 +14,7 @@ from lce.metrics.items import differences
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.seat import sentences
 from lce.metrics.weat import Weat, WeatScorer, cosines, load_test
-from lce.models.loading import load_masked_lm
+from lce.models.loading import load_language_model
 
 
 def weat(x: torch.Tensor, y: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> Weat:
@@ -64,7 +64,7 @@ def test_two_models_are_compared_word_by_word() -> None:
 
 @pytest.mark.parametrize("name", ["weat6", "weat7", "weat8", "seat6b", "seat8"])
 def test_against_the_definition_on_the_bundled_model(name: str) -> None:
-    model, tokenizer = load_masked_lm(BASE)
+    model, tokenizer = load_language_model(BASE)
     test = load_test(name)
     score = WeatScorer(test, tokenizer).score(model.eval(), TokenBudget(300)).scores()[name]
     assert score.details["layers"] == pytest.approx(literal.association(model, tokenizer, test), abs=1e-4)

@@ -37,22 +37,24 @@ from lce.data.masking import MaskingCollator, MaskingProbabilities
 from lce.metrics.crows_pairs import CrowsPairsScorer, Pair
 from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer
 from lce.metrics.scoring import TokenBudget
-from lce.metrics.stereoset import Example, StereoSetScorer, word_pieces
+from lce.metrics.stereoset import Example, StereoSetScorer
 from lce.metrics.weat import AssociationTest, WeatScorer
-from lce.models.loading import load_masked_lm
-from lce.models.logits import masked_logits
+from lce.metrics.word_pieces import word_pieces
+from lce.models.loading import load_language_model
+from lce.models.logits import logits_at
 
 PAIRS = [
     Pair("My sister was a good nurse.", "My brother was a good nurse.", "stereo"),
     Pair("The man is a physics teacher.", "The woman is a physics teacher.", "antistereo"),
     Pair("The boy sings a Song near the river.", "The little girl sings near the river.", "stereo"),
 ]
-EXAMPLES = [
-    Example("nurse", "The nurse was BLANK.", ("gentle", "strong", "windowbridge")),
-    Example("man", "BLANK men are in the town.", ("Strong", "Gardening", "lettertrain")),
-    Example("girl", "The girl is BLANK, and she is BLANK.", ("good", "green", "bridge")),
-    Example("boy", "The boy is unBLANK near the river.", ("kind", "good", "song")),
-]
+WORDS = {
+    ("nurse", "The nurse was BLANK."): ("gentle", "strong", "windowbridge"),
+    ("man", "BLANK men are in the town."): ("Strong", "Gardening", "lettertrain"),
+    ("girl", "The girl is BLANK, and she is BLANK."): ("good", "green", "bridge"),
+    ("boy", "The boy is unBLANK near the river."): ("kind", "good", "song"),
+}
+EXAMPLES = [Example(*about, words, words) for about, words in WORDS.items()]
 TARGETS = (("engineer", "surgeon", "train"), ("nurse", "garden", "song"))
 WEAT = AssociationTest("weat", *TARGETS, a=("he", "man"), b=("she", "woman"))
 SENTENCES = (("This is a train.", "The bridge is big."), ("A song.", "It is a garden."))
@@ -114,7 +116,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp(request.param)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    model, tokenizer = load_masked_lm(folder)
+    model, tokenizer = load_language_model(folder)
     return Loaded(model.eval(), tokenizer, kind.spaced)
 
 
@@ -160,7 +162,7 @@ def test_perplexities(loaded: Loaded) -> None:
     plain = MaskingProbabilities(term=0.3, other=0.3)
     batch = MaskingCollator(encoded, tokenizer, plain, seed=0)(0, list(range(len(texts))))
     with torch.no_grad():
-        logits = masked_logits(model, batch.input_ids, batch.attention_mask, batch.positions)
+        logits = logits_at(model, batch.input_ids, batch.attention_mask, batch.positions)
     length = batch.input_ids.shape[1]
     for row, position, logs in zip(
         batch.positions // length, batch.positions % length, logits.log_softmax(-1), strict=True

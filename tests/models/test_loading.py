@@ -19,8 +19,8 @@ from transformers import (
 import lce
 from lce.cli import main
 from lce.foundations.errors import LceError
-from lce.models.loading import load_masked_lm
-from lce.models.logits import masked_logits
+from lce.models.loading import load_language_model
+from lce.models.logits import logits_at
 from lce.storage.changes import Change
 
 OWN_CODE = """
@@ -63,7 +63,7 @@ def witness(folder: Path, tmp_path: Path) -> Path:
 
 def refused(folder: Path, **options: Any) -> str:
     with pytest.raises(LceError) as caught:
-        load_masked_lm(folder, **options)
+        load_language_model(folder, **options)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
     return str(caught.value)
@@ -84,7 +84,7 @@ def _own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_is_loaded_in_float32(base: Path) -> None:
-    model, tokenizer = load_masked_lm(base)
+    model, tokenizer = load_language_model(base)
     assert model.dtype == torch.float32
     assert tokenizer.mask_token == "[MASK]"
 
@@ -100,13 +100,13 @@ def test_code_of_the_models_own_runs_only_when_asked_for(
     assert len(message) == 1
     assert wanted in message[0]
     assert not witness.exists()
-    model, tokenizer = load_masked_lm(folder, trust_remote_code=True)
+    model, tokenizer = load_language_model(folder, trust_remote_code=True)
     assert type(model).__name__ == "OwnModel"
     assert witness.exists()
     model.save_pretrained(tmp_path / "again")
     tokenizer.save_pretrained(tmp_path / "again")
     assert wanted in refused(tmp_path / "again")
-    load_masked_lm(tmp_path / "again", trust_remote_code=True)
+    load_language_model(tmp_path / "again", trust_remote_code=True)
 
 
 def test_a_tokenizer_of_the_models_own(folder: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_tokenizer_of_the_models_own(folder: Path) -> None:
         folder / "tokenizer_config.json", auto_map={"AutoTokenizer": [None, "own.OwnTokenizer"]}, tokenizer_class="Own"
     )
     (folder / "own.py").write_text("raise SystemExit", encoding="utf-8")
-    load_masked_lm(folder)  # transformers has a class for it, too
+    load_language_model(folder)  # transformers has a class for it, too
 
 
 def test_from_pretrained_runs_code_only_when_asked_to(
@@ -171,7 +171,7 @@ def test_how_results_come_does_not_matter(values: dict[str, Any], folder: Path, 
     change(folder / "config.json", **values)
     ids = torch.arange(5, 12).view(1, 7)
     with torch.no_grad():
-        found = masked_logits(load_masked_lm(folder)[0], ids, torch.ones_like(ids), torch.tensor([1, 6]))
+        found = logits_at(load_language_model(folder)[0], ids, torch.ones_like(ids), torch.tensor([1, 6]))
         torch.testing.assert_close(found, model(ids).logits[0, [1, 6]])
 
 

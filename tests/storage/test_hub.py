@@ -19,7 +19,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
 from lce.foundations.errors import LceError
-from lce.models.loading import load_masked_lm
+from lce.models.loading import load_language_model
 from lce.storage import hub as of_hub
 from lce.storage.hub import ModelIdentity, identity, resolve
 
@@ -58,23 +58,23 @@ def asked(hub: Hub) -> list[str]:
 
 def refused(name: str = NAME) -> str:
     with pytest.raises(LceError) as caught:
-        load_masked_lm(name)
+        load_language_model(name)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
     return str(caught.value)
 
 
 def test_a_model_is_downloaded_once_and_known_by_its_commit(hub: Hub, base: Path) -> None:
-    model, _ = load_masked_lm(NAME)
-    assert torch.equal(model.get_input_embeddings().weight, load_masked_lm(base)[0].get_input_embeddings().weight)
+    model, _ = load_language_model(NAME)
+    assert torch.equal(model.get_input_embeddings().weight, load_language_model(base)[0].get_input_embeddings().weight)
     found = identity(NAME)
     assert found == ModelIdentity(identity(base).fingerprint, hub.commit(NAME))
     assert identity(base).commit is None
     before = len(asked(hub))
-    load_masked_lm(NAME)
+    load_language_model(NAME)
     assert len(asked(hub)) == before, "one process asks once"
     forget()
-    load_masked_lm(NAME)
+    load_language_model(NAME)
     assert asked(hub)[before:] == [f"GET /api/models/{NAME}"], "what is in the cache is not asked for again"
     forget()
     (hub.models[NAME] / "config.json").write_text((base / "config.json").read_text(encoding="utf-8") + "\n")
@@ -99,7 +99,7 @@ def test_only_what_loading_reads_identifies_a_model(base: Path, tmp_path: Path) 
 def test_a_cached_model_works_without_the_hub(
     fault: str, hub: Hub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_masked_lm(NAME)
+    load_language_model(NAME)
     commit = hub.commit(NAME)
     forget()
     if fault == "gone":
@@ -112,8 +112,8 @@ def test_a_cached_model_works_without_the_hub(
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     before, started = len(asked(hub)), time.perf_counter()
     with caplog.at_level(logging.INFO, logger="lce"):
-        load_masked_lm(NAME)
-        load_masked_lm(NAME)
+        load_language_model(NAME)
+        load_language_model(NAME)
         assert identity(NAME).commit == commit
     assert time.perf_counter() - started < 10
     lines = [record.message for record in caplog.records if record.name == "lce.storage.hub"]
@@ -162,7 +162,7 @@ def test_a_download_that_breaks_off_is_not_used(file: str, hub: Hub, monkeypatch
     assert "no whole copy of it in the cache" in refused()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     hub.truncated = ""
-    load_masked_lm(NAME)
+    load_language_model(NAME)
 
 
 def test_a_revision(hub: Hub, tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ class Moment:
 STAGES: dict[str, tuple[str, str]] = {
     "start": ("lce.cli", "_parse"),
     "data": ("lce.data.prepare", "_sentences"),
-    "fit": ("lce.training.module", "MaskedLanguageModel.training_step"),
+    "fit": ("lce.training.module", "LanguageModel.training_step"),
     "checkpoint": ("torch", "save"),
-    "validation": ("lce.training.module", "MaskedLanguageModel.validation_step"),
+    "validation": ("lce.training.module", "LanguageModel.validation_step"),
     "measurement": ("lce.metrics.suite", "BiasSuite.measure"),
     "write": ("os", "pwrite"),
     "spool": ("lce.storage.safetensors_file", "TensorWriter.add"),

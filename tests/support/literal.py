@@ -91,3 +91,32 @@ def pseudo_perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         ids = tokenizer.encode(sentence)
         logs += [log_probability(model, tokenizer, ids, position) for position in range(1, len(ids) - 1)]
     return math.exp(-mean(logs))
+
+
+@torch.no_grad()
+def sentence_score(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentence: str, start: int) -> float:
+    """Mean log-probability of a sentence's tokens by a causal model, as bias-bench reads it off whole outputs."""
+    ids = tokenizer.encode(sentence, add_special_tokens=False)
+    first = model(input_ids=torch.tensor([[start]])).logits[0, 0].log_softmax(-1)
+    others = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    logs = [first[ids[0]].item(), *(others[i - 1, ids[i]].item() for i in range(1, len(ids)))]
+    return sum(logs) / len(logs)
+
+
+@torch.no_grad()
+def pronoun_ratio(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> float:
+    """log P(" he") − log P(" she") of the next token."""
+    logs = model(input_ids=torch.tensor([tokenizer.encode(prompt)])).logits[0, -1].log_softmax(-1)
+    he, she = (tokenizer.encode(f" {word}", add_special_tokens=False) for word in ("he", "she"))
+    assert len(he) == len(she) == 1
+    return (logs[he[0]] - logs[she[0]]).item()
+
+
+@torch.no_grad()
+def causal_perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: list[str]) -> float:
+    logs = []
+    for sentence in sentences:
+        ids = tokenizer.encode(sentence)
+        output = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        logs += [output[i - 1, ids[i]].item() for i in range(1, len(ids))]
+    return math.exp(-mean(logs))

@@ -13,8 +13,9 @@ from transformers import BertTokenizer, PreTrainedModel, Trainer, TrainingArgume
 
 from lce.config import OptimisationSettings
 from lce.data.batches import TrainingBatches
+from lce.data.collating import TokenBatch
 from lce.data.encoding import encode
-from lce.data.masking import MaskedBatch, MaskingCollator, MaskingProbabilities
+from lce.data.masking import MaskingCollator, MaskingProbabilities
 from lce.training.fit import fit
 
 STEPS = 20
@@ -40,7 +41,7 @@ def still_bert(tokenizer: BertTokenizer) -> PreTrainedModel:
     return model
 
 
-def labelled(batch: MaskedBatch) -> dict[str, torch.Tensor]:
+def labelled(batch: TokenBatch) -> dict[str, torch.Tensor]:
     """The batch as Trainer wants it: labels everywhere, −100 where nothing is predicted."""
     labels = torch.full_like(batch.input_ids, -100)
     labels.view(-1)[batch.positions] = batch.labels

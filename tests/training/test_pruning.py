@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lce.cli import main
 from lce.models.layers import prunable_parameters
-from lce.models.loading import load_masked_lm
+from lce.models.loading import load_language_model
 from lce.storage.in_memory import load_subnetwork
 from lce.storage.masks import Mask, magnitude_prune
 
@@ -42,7 +42,7 @@ def trained(config: Path) -> Path:
 
 
 def test_levels_are_pruned_from_the_level_before(trained: Path, base: Path) -> None:
-    names = list(prunable_parameters(load_masked_lm(base)[0]))
+    names = list(prunable_parameters(load_language_model(base)[0]))
     levels = [load_subnetwork(trained / level, names) for level in LEVELS]
     assert [level.mask.sparsity for level in levels] == pytest.approx([0, 0.2, 0.4], abs=1e-3)
     for before, level in itertools.pairwise(levels):
@@ -61,11 +61,11 @@ def test_levels_are_pruned_from_the_level_before(trained: Path, base: Path) -> N
 
 def test_every_level_starts_from_the_pretrained_weights(config: Path, base: Path) -> None:
     assert main(["train", "--config", str(config), "--train.learning_rate", "0.0", "--train.weight_decay", "0"]) == 0
-    original, _ = load_masked_lm(base)
+    original, _ = load_language_model(base)
     for level in LEVELS:
         folder = variant_folder(config) / level
         mask = Mask.load(folder / "subnetwork/mask.safetensors")
-        rewound = dict(load_masked_lm(folder)[0].named_parameters())
+        rewound = dict(load_language_model(folder)[0].named_parameters())
         for name, parameter in original.named_parameters():
             expected = parameter * mask.kept[name] if name in mask.kept else parameter
             assert torch.equal(rewound[name], expected)

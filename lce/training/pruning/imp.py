@@ -30,8 +30,9 @@ from lce.foundations.files import claim, made_with, save_config, write_json
 from lce.foundations.locks import held
 from lce.foundations.overwriting import check_replaceable
 from lce.foundations.ranks import rank
+from lce.models.kinds import kind_named
 from lce.models.layers import prunable_parameters
-from lce.models.loading import load_masked_lm
+from lce.models.loading import load_language_model
 from lce.storage.hub import ModelIdentity, identity
 from lce.storage.in_memory import load_subnetwork, pruned_values, read_record
 from lce.storage.masks import Mask, magnitude_prune
@@ -111,7 +112,7 @@ def train_level(
 ) -> None:
     """One round: prune what ``previous`` learned to the last of ``levels``, rewind to θ0, fine-tune, save."""
     sparsity = levels[-1]
-    model, tokenizer = load_masked_lm(settings.base, settings.trust_remote_code)
+    model, tokenizer = load_language_model(settings.base, settings.trust_remote_code)
     if identity(settings.base).fingerprint != base.fingerprint:
         raise LceError(f"{settings.base}: was replaced while subnetworks of it were made; {level} needs it as it was")
     parameters = prunable_parameters(model)
@@ -195,6 +196,6 @@ def _shared(settings: Settings, trainer_options: dict[str, Any], base: ModelIden
         "base_fingerprint": base.fingerprint,
         "seed": settings.seed,
         "data": made_with(settings.data.folder),
-        "train": identity_of(settings.train),
+        "train": identity_of(settings.train, kind_named(settings.base, settings.trust_remote_code)),
         "trainer": numerics(trainer_options),
     }

@@ -6,7 +6,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from lce.storage.masks import Mask
-from lce.training.module import MaskedLanguageModel, checked
+from lce.training.module import LanguageModel, checked
 
 
 class MaskCallback(Callback):
@@ -26,7 +26,7 @@ class MaskCallback(Callback):
         pl_module.log("train/sparsity", self.mask_sparsity, batch_size=1)
 
     @torch.no_grad()
-    def clear_(self, module: MaskedLanguageModel) -> None:
+    def clear_(self, module: LanguageModel) -> None:
         """Set the pruned weights to zero, in place."""
         with module.whole_parameters() as parameters:
             for name, factor in self.factors.items():
