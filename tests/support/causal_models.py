@@ -60,12 +60,15 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny(kind: str, seed: int = 0) -> PreTrainedModel:
-    """A model with weights large enough that positions and words matter."""
+    """A model with weights large enough that positions and words matter.
+
+    Its vocabulary is a little larger than the tokenizer's, to which transformers adds tokens for some types.
+    """
     if kind not in CONFIG_MAPPING:
         pytest.skip(f"this version of transformers has no {kind}")
     torch.manual_seed(seed)
     config = AutoConfig.for_model(
-        kind, vocab_size=len(tokenizer()), bos_token_id=0, eos_token_id=1, pad_token_id=1, **CONFIGS[kind]
+        kind, vocab_size=len(tokenizer()) + 8, bos_token_id=0, eos_token_id=1, pad_token_id=1, **CONFIGS[kind]
     )
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from trainings import assert_like_one, dense_weights
 
 from lce.cli import main
 from lce.models.layers import prunable_parameters
@@ -143,15 +143,6 @@ def still(config: Path, base: Path) -> list[str]:
     (folder / "config.json").write_text(json.dumps(about), encoding="utf-8")
     options = ["--config", str(config), "--base", str(folder), "--sparsities", "[0.4]"]
     return [*options, "--train.learning_rate", "0.001"]
-
-
-def dense_weights(experiment: Path) -> dict[str, torch.Tensor]:
-    return load_file(experiment / "seed-0/stereotypical/sparsity-00/model.safetensors")
-
-
-def assert_like_one(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    for name, tensor in one.items():
-        torch.testing.assert_close(other[name], tensor, atol=1e-6, rtol=1e-5)
 
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
