@@ -26,7 +26,7 @@ VARIANTS := stereotypical anti-stereotypical neutral
 SUMMARY = $(RUN)/seed-$(SEED)/$(1)/summary$(if $(SPARSITY),-$(SPARSITY)).json
 trained = $(foreach variant,$(filter $(VARIANTS),$(1)),$(call SUMMARY,$(variant)))
 
-.PHONY: help install data pretrain train-ref localize edit evaluate study tensorboard test fuzz kills test-hub bench lint format clean
+.PHONY: help install data pretrain train-ref localize edit debias evaluate study tensorboard test fuzz kills test-hub bench lint format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -49,7 +49,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 		cp constraints.txt $(VENV)/constraints.txt; \
 		$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"; \
 	fi
-	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev,study]'
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev,smollm2,study]'
 	touch $@
 
 $(PEERS): $(INSTALLED)
@@ -74,6 +74,10 @@ localize: $(call trained,$(TARGET) $(REFERENCE)) | $(INSTALLED) ## select the we
 
 edit: $(call trained,$(TARGET) $(REFERENCE)) | $(INSTALLED) ## edit the target, measure, write the patch: the main job
 	$(BIN)/lce edit $(PAIR) $(EDIT) $(SETTINGS)
+
+debias: | $(INSTALLED) ## take bias out of SmolLM2 itself, by what two models trained from it learned
+	$(MAKE) train-ref CONFIG=configs/smollm2.yaml
+	$(BIN)/lce edit --config configs/smollm2.yaml --config configs/debias.yaml --seed $(SEED)
 
 evaluate: | $(INSTALLED) ## measure MODEL (by default the bundled one), or compare it: AGAINST=another
 	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) $(SETTINGS) \
@@ -105,6 +109,7 @@ bench: $(DATA)/report.json $(call trained,stereotypical anti-stereotypical) | $(
 	$(BIN)/python tests/benchmarks/patches.py
 	$(BIN)/python tests/benchmarks/patches_peers.py
 	$(BIN)/python tests/benchmarks/sweep.py
+	$(BIN)/python tests/benchmarks/decoders.py
 
 lint: | $(INSTALLED) ## check style, format, types, and which file imports which
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Measure the bias of a masked language model against that of another one: WEAT, StereoSet, CrowS-Pairs, paired tests.
+"""Measure the bias of one language model, masked or causal, against that of another: scores, differences, paired tests.
 
     python examples/compare_models.py MODEL AGAINST --limit 50
 
@@ -22,7 +22,7 @@ settings = lce.EvaluationSettings(
 )
 model, tokenizer = lce.load_language_model(options.model)
 other, _ = lce.load_language_model(options.against)
-suite = lce.BiasSuite(settings, tokenizer, options.downloads)
+suite = lce.BiasSuite(settings, tokenizer, options.downloads, kind=lce.kind_named(options.model))
 
 print(f"{'score':<16} {'model':>8} {'against':>8} {'difference':>11} {'95 % interval':>18} {'p':>7}")
 for metric, metric_of_other in zip(suite.measure(model), suite.measure(other), strict=True):

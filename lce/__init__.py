@@ -25,6 +25,7 @@ _HOMES = {
     "WeightEdit": "edit.weight_edit",
     "differences": "metrics.items",
     "from_pretrained": "patch.loading",
+    "kind_named": "models.kinds",
     "load_language_model": "models.loading",
     "open_pair": "localize.pair",
     "select": "localize.pair",

@@ -9,7 +9,7 @@ from lce.commands.common import EXPERIMENT, settings_of
 
 
 def _add(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=str, help="folder of a masked language model, or its name on the hub")
+    parser.add_argument("model", type=str, help="folder of a masked or causal language model, or its name on the hub")
     parser.add_argument(
         "--against", type=str | None, help="another model, to compare with on the same items by paired tests"
     )
@@ -22,7 +22,7 @@ ARGUMENTS = replace(EXPERIMENT, own=_add)
 
 
 def evaluate(values: Namespace) -> None:
-    """Measure bias and perplexity of a masked language model, alone or against another one."""
+    """Measure bias and perplexity of a masked or causal language model, alone or against another one."""
     settings, trainer_options = settings_of(values)
     check_positive(values.limit, "limit", "a positive number of items")
     if values.limit is not None:

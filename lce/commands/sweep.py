@@ -34,9 +34,11 @@ def sweep(values: Namespace) -> None:
     check_study(study)
     check_trainer(trainer_options, study.train.batch_size)
 
+    from lce.models.converted import provide
     from lce.study.status import print_plan, print_status
     from lce.study.sweep import run_sweep, status
 
+    provide(study.base, study.data.downloads)
     if values.dry_run:
         print_plan(study, trainer_options)
     elif values.status:

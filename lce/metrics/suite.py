@@ -88,7 +88,7 @@ class BiasSuite:
         return set(metrics) - set(reasons)
 
     def _add_occupations(self, specification: BiasSpecification | None) -> None:
-        limit = self.settings.limit
+        limit = self.settings.limit and max(1, self.settings.limit // 2)
         for name, sentences in (("", pronouns.SENTENCES), ("_held_out", pronouns.HELD_OUT)):
             scorer = pronouns.OccupationPronounsScorer(
                 f"occupation_pronouns{name}", sentences, self.tokenizer, self.kind, specification, limit

@@ -132,11 +132,13 @@ def test_a_share_on_the_command_line_wins_over_a_count_of_a_configuration(tmp_pa
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_configuration_says_what_it_says(path: Path) -> None:
-    command = "sweep" if "study" in path.stem else "pretrain" if path.stem == "pretrain" else "train"
+    own = {"pretrain": "pretrain", "debias": "edit"}
+    command = "sweep" if "study" in path.stem else own.get(path.stem, "train")
     _, values = _parse([command, "--config", str(path)])
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert values.train.steps == content["train"]["steps"]
-    assert values.data.folder == content["data"]["folder"]
+    for group, key in (("train", "steps"), ("data", "folder")):
+        assert values[group][key] == content[group][key] if group in content else command == "edit"
+    assert command != "edit" or values.contrast == content["contrast"]
 
 
 def test_the_options_of_the_trainer_are_those_that_results_are_named_by() -> None:

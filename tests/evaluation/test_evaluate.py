@@ -17,9 +17,11 @@ from lce.evaluation.evaluate import differing_weights, run_evaluate
 from lce.foundations.errors import LceError
 from lce.models.loading import load_language_model
 
+PRONOUNS = ("occupation_pronouns", "occupation_pronouns_held_out")
 SCORES = {
     *("weat8", "stereoset_ss", "stereoset_lm", "stereoset_icat"),
     *("crows_pairs", "crows_pairs_original", "perplexity"),
+    *PRONOUNS,
 }
 
 
@@ -54,7 +56,7 @@ def test_scores_come_with_all_that_makes_them_comparable(config: Path, base: Pat
     measured = result["measured_with"]
     assert (measured["limit"], measured["stereoset_split"], measured["bias_type"]) == (20, "dev", "gender")
     files = {"StereoSet/data/dev.json", "CrowS-Pairs/data/crows_pairs_anonymized.csv"}
-    assert set(measured["data_sha256"]) == files | {"weat8", "sentences"}
+    assert set(measured["data_sha256"]) == files | {"weat8", "sentences", *PRONOUNS}
     assert (measured["sentences"], measured["max_length"]) == (20, 128)
     assert measured["versions"]["torch"] == torch.__version__
     assert measured["device"].startswith("cpu")

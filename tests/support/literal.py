@@ -94,10 +94,17 @@ def pseudo_perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 
 
 @torch.no_grad()
-def sentence_score(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentence: str, start: int) -> float:
-    """Mean log-probability of a sentence's tokens by a causal model, as bias-bench reads it off whole outputs."""
+def sentence_score(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentence: str, start: int, first: Tensor | None = None
+) -> float:
+    """Mean log-probability of a sentence's tokens by a causal model, as bias-bench reads it off whole outputs.
+
+    Args:
+        first: log-probabilities after the start token, if they are known.
+    """
     ids = tokenizer.encode(sentence, add_special_tokens=False)
-    first = model(input_ids=torch.tensor([[start]])).logits[0, 0].log_softmax(-1)
+    if first is None:
+        first = model(input_ids=torch.tensor([[start]])).logits[0, 0].log_softmax(-1)
     others = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
     logs = [first[ids[0]].item(), *(others[i - 1, ids[i]].item() for i in range(1, len(ids)))]
     return sum(logs) / len(logs)

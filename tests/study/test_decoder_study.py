@@ -1,0 +1,57 @@
+"""A study of a decoder: planned without being run, and one edit run after the trainings that it needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from causal_models import saved
+from conftest import write_config
+
+from lce.cli import main
+from lce.study.report.results import load_study
+from lce.study.sweep import status
+
+
+@pytest.fixture
+def study(tmp_path: Path, sentences_file: Path, benchmarks: Path) -> Path:
+    config = write_config(tmp_path, saved("llama", tmp_path / "base"), sentences_file, benchmarks.parent)
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    for key in ("random_baselines", "sparsities", "sparsity"):
+        del settings[key]
+    settings |= {
+        "experiment": str(tmp_path / "study"),
+        "seeds": [0],
+        "variants": ["stereotypical", "anti-stereotypical"],
+        "sparsities": [0.4],
+        "sparsity": 0.4,
+        "evaluation": {"metrics": ["crows_pairs", "occupation_pronouns", "perplexity"], "limit": 4},
+        "edits": [
+            {
+                "sparsities": [0.4],
+                "pairs": [["stereotypical", "anti-stereotypical"]],
+                "localizations": ["value"],
+                "share": [0.1],
+                "alpha": [2],
+            }
+        ],
+    }
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+def test_a_study_of_a_decoder(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "--config", str(study), "--dry-run"]) == 0
+    assert not (tmp_path / "study/cells").exists()
+    assert main(["sweep", "--config", str(study)]) == 0
+    found = status(*load_study(tmp_path / "study"))
+    assert not found.failed
+    assert not found.left
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "study/cells").glob("*.json")]
+    [edit] = [result for result in results if result["cell"]["kind"] == "edit"]
+    assert {"crows_pairs", "occupation_pronouns", "perplexity"} <= set(edit["scores"])
+    assert json.loads((tmp_path / "study/base.json").read_text(encoding="utf-8"))["kind"] == "causal"
+    assert main(["report", str(tmp_path / "study")]) == 0
