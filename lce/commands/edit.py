@@ -13,8 +13,8 @@ def edit(values: Namespace) -> None:
 
     TARGET and REFERENCE are variants that `lce train` made (stereotypical, anti-stereotypical, neutral), folders, or
     names on the hub; without them, those of the configuration. The edit is made on files, whatever the architecture and
-    size; it is measured where both are masked, or both causal, language models that can be loaded. With --contrast, TARGET
-    alone is named.
+    size; it is measured where both are masked, or both causal, language models that can be loaded. With --contrast,
+    TARGET alone is named.
     """
     settings, trainer_options = settings_of(values)
     checked_strengths(settings.strategy, settings.alpha)
