@@ -20,7 +20,6 @@ from torch import Tensor
 from lce.config import Kind
 from lce.data.encoding import padding_id
 from lce.data.specification import BiasSpecification
-from lce.foundations.errors import LceError
 from lce.metrics import significance
 from lce.metrics.items import RESAMPLES, ItemMetric, Items, Score, defined, random
 from lce.metrics.scoring import Query, TokenBudget, check_length, log_probabilities
@@ -142,7 +141,7 @@ class OccupationPronounsScorer:
         groups = {is_male: [job for job, share in OCCUPATIONS.items() if (share < BALANCE) == is_male][:limit]
                   for is_male in (True, False)}  # fmt: skip
         self.kept = [probe for probe in probes(sentences) if any(probe.occupation in jobs for jobs in groups.values())]
-        tokens = {side: _single_tokens(words, tokenizer) for side, words in PRONOUNS.items()}
+        tokens = {side: single_tokens(words, tokenizer) for side, words in PRONOUNS.items()}
         self.sizes = {side: len(found) for side, found in tokens.items()}
         self.queries: list[Query] = []
         for probe in self.kept:
@@ -171,13 +170,10 @@ class OccupationPronounsScorer:
         return metric
 
 
-def _single_tokens(words: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens of those of the ``words`` that are one token; LceError if none is."""
+def single_tokens(words: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens of those of the ``words`` that are one token each, and known."""
     pieces = [word_pieces(word, tokenizer) for word in words]
-    single = [found[0] for found in pieces if len(found) == 1]
-    if not single:
-        raise LceError(f"occupation pronouns: the tokenizer has no token for {', '.join(words)}")
-    return single
+    return [found[0] for found in pieces if len(found) == 1 and found[0] != tokenizer.unk_token_id]
 
 
 def _place_of_pronoun(probe: Probe, tokenizer: PreTrainedTokenizerBase, kind: Kind) -> tuple[list[int], int]:

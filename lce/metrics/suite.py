@@ -84,6 +84,8 @@ class BiasSuite:
             reasons = dict.fromkeys(MASKED_ONLY, "left out: it masks tokens, which a causal model cannot read")
         if self.settings.bias_type not in ("gender", "all"):
             reasons["occupation_pronouns"] = "left out: it measures bias of gender"
+        elif not all(pronouns.single_tokens(words, self.tokenizer) for words in pronouns.PRONOUNS.values()):
+            reasons["occupation_pronouns"] = "left out: the tokenizer has no token for he, or none for she"
         self.special_cases |= {name: [{"reason": reasons[name]}] for name in metrics if name in reasons}
         return set(metrics) - set(reasons)
 

@@ -1,8 +1,9 @@
 """Matrix products in float32 on a processor: through oneDNN, where PyTorch by itself takes MKL.
 
 Both compute the same products with the same precision. MKL leaves AVX-512 unused on AMD processors, and there
-oneDNN takes about half the time (`make bench` measures it); on Intel processors the two are alike. The choice
-depends on the machine alone, never on a measurement, so that the same command gives the same numbers.
+oneDNN takes about half the time (`make bench` measures it); on Intel processors the two are alike, and where there is
+no AVX-512, MKL is the faster one. The choice depends on the machine alone, never on a measurement, so that the same
+command gives the same numbers.
 """
 
 from functools import cache
@@ -15,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 
 @cache
 def has_onednn() -> bool:
-    """Whether this build of PyTorch brings oneDNN's linear operator for this processor."""
+    """Whether this build of PyTorch brings oneDNN's linear operator, for a processor on which it is the faster one."""
     return (
         torch.backends.mkldnn.is_available()
-        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 

@@ -137,7 +137,7 @@ def test_a_configuration_says_what_it_says(path: Path) -> None:
     _, values = _parse([command, "--config", str(path)])
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     for group, key in (("train", "steps"), ("data", "folder")):
-        assert values[group][key] == content[group][key] if group in content else command == "edit"
+        assert getattr(getattr(values, group), key) == content[group][key] if group in content else command == "edit"
     assert command != "edit" or values.contrast == content["contrast"]
 
 
