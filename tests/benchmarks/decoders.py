@@ -19,7 +19,7 @@ from training import BATCH, Clock, TrainerClock
 from transformers import DataCollatorForLanguageModeling, PreTrainedModel, Trainer, TrainingArguments
 
 import literal  # isort: skip  (common adds its folder to the path)
-from trainings import Losses, labelled  # isort: skip
+from trainings import Losses, in_order, labelled  # isort: skip
 
 from lce.config import OptimisationSettings
 from lce.data import wheels
@@ -84,18 +84,8 @@ def scoring(model: PreTrainedModel, tokenizer: Any) -> list[list[str]]:
 
 
 def by_trainer(model: PreTrainedModel, tokenizer: Any, batches: list[Any], together: int) -> tuple[float, list[float]]:
-    """Seconds a step, after the first one, and the losses; ``together`` of the ``batches`` make a step."""
+    """Seconds a step, after the first one, and the losses of given ``batches``; ``together`` of them make a step."""
     clock, losses = TrainerClock(), []
-
-    class InOrder(Trainer):
-        def _get_train_sampler(self, *_: Any) -> Any:
-            return torch.utils.data.SequentialSampler(batches)
-
-        def compute_loss(self, *arguments: Any, **options: Any) -> Any:
-            loss = super().compute_loss(*arguments, **options)
-            losses.append((loss[0] if isinstance(loss, tuple) else loss).item())
-            return loss
-
     collator = DataCollatorForLanguageModeling(tokenizer, mlm=False) if together > 1 else lambda one: one[0]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         arguments = TrainingArguments(
@@ -103,7 +93,7 @@ def by_trainer(model: PreTrainedModel, tokenizer: Any, batches: list[Any], toget
             max_grad_norm=0.0, report_to="none", save_strategy="no", disable_tqdm=True, logging_strategy="no",
             use_cpu=True, seed=0,
         )  # fmt: skip
-        kind = InOrder if together == 1 else Trainer
+        kind = in_order(batches, losses) if together == 1 else Trainer
         kind(model, arguments, data_collator=collator, train_dataset=batches, callbacks=[clock]).train()
     return (clock.times[-1] - clock.times[0]) / (STEPS - 1), losses
 

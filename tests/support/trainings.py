@@ -33,9 +33,8 @@ def labelled(batch: TokenBatch, shift: int = 0) -> dict[str, torch.Tensor]:
     return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
 
 
-def trainer_losses(model: PreTrainedModel, batches: Sequence[dict[str, torch.Tensor]], folder: Path) -> list[float]:
-    """The loss of every step of Hugging Face Trainer on these batches, at a learning rate of 5e-3."""
-    losses: list[float] = []
+def in_order(batches: Sequence[dict[str, torch.Tensor]], losses: list[float]) -> type[Trainer]:
+    """A Trainer that takes these ``batches`` in their order, and notes the loss of every step in ``losses``."""
 
     class InOrder(Trainer):
         def _get_train_sampler(self, *_: Any) -> Any:
@@ -46,6 +45,12 @@ def trainer_losses(model: PreTrainedModel, batches: Sequence[dict[str, torch.Ten
             losses.append((loss[0] if isinstance(loss, tuple) else loss).item())
             return loss
 
+    return InOrder
+
+
+def trainer_losses(model: PreTrainedModel, batches: Sequence[dict[str, torch.Tensor]], folder: Path) -> list[float]:
+    """The loss of every step of Hugging Face Trainer on these batches, at a learning rate of 5e-3."""
+    losses: list[float] = []
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,
@@ -58,7 +63,7 @@ def trainer_losses(model: PreTrainedModel, batches: Sequence[dict[str, torch.Ten
         disable_tqdm=True,
         use_cpu=True,
     )
-    InOrder(model, arguments, data_collator=lambda one: one[0], train_dataset=batches).train()
+    in_order(batches, losses)(model, arguments, data_collator=lambda one: one[0], train_dataset=batches).train()
     return losses
 
 
