@@ -126,8 +126,8 @@ class EvaluationSettings:
     stereoset_split: Literal["dev", "test"] = "dev"
     """Published StereoSet numbers are on test; dev is smaller."""
     stereoset_word_score: WordScore = "probability"
-    """A word of several sub-tokens scores their mean probability (bias-bench) or mean log-probability (the paper); masked
-    models only, of causal ones whole sentences are scored."""
+    """A word of several sub-tokens scores their mean probability (bias-bench) or mean log-probability (the paper);
+    of masked models only, since causal ones are scored on whole sentences."""
     text: str | None = None
     """Text file with one sentence a line for (pseudo-)perplexity; by default the held-out sentences of the data."""
     limit: int | None = None
