@@ -75,9 +75,10 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
         "selection": fingerprint(given.indices) if given else None,
         "trainer": numerics(trainer_options),
     }
+    digest = f"{derive(str(identity)):016x}"
     if result_file.exists():
         known = read_json(result_file)
-        if isinstance(known, dict) and known.get("identity") == _digest(identity):
+        if isinstance(known, dict) and known.get("identity") == digest:
             log.info("%s exists already; nothing to do", result_file)
             return result_file
         raise LceError(f"{folder}: holds the result of other settings or models; remove it or name another --output")
@@ -101,7 +102,7 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
     if measurement and len(results) > 1:
         alpha_curves(results, folder / "alpha.png")
     found = results[0] if len(results) == 1 else {"edits": results}
-    write_json(result_file, {**common, **found, "identity": _digest(identity)})
+    write_json(result_file, {**common, **found, "identity": digest})
     return result_file
 
 
@@ -245,7 +246,3 @@ def _provenance(settings: Settings, compared: Pair, pair: Pair, selection: Selec
         "selected": {"count": selection.count, "share": selection.share},
         **(masks if first.is_pruned else {}),
     }
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return f"{derive(str(content)):016x}"

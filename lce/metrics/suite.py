@@ -14,6 +14,7 @@ from lce.data.specification import BiasSpecification
 from lce.foundations.errors import LceError
 from lce.metrics import crows_pairs, stereoset, weat
 from lce.metrics import occupation_pronouns as pronouns
+from lce.metrics.association_tests import load_test
 from lce.metrics.items import ItemMetric
 from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer
 from lce.metrics.scoring import TokenBudget
@@ -99,7 +100,7 @@ class BiasSuite:
             self.data[scorer.name] = hashlib.sha256(repr((sentences, pronouns.OCCUPATIONS)).encode()).hexdigest()
 
     def _add_tests(self) -> None:
-        for test in map(weat.load_test, self.settings.weat):
+        for test in map(load_test, self.settings.weat):
             if test.name in self.measures or test.name in get_args(MetricName):
                 raise LceError(f"evaluation.weat: {test.name} names two scores; give the file another name")
             self.measures[test.name] = weat.WeatScorer(test, self.tokenizer, self.kind).score
@@ -122,6 +123,10 @@ class BiasSuite:
                 if not items:
                     self.special_cases[key] = [{"reason": f"left out: it has no bias type {bias_type}"}]
         if self.kind == "causal":
+            if "stereoset" in wanted and self.settings.stereoset_word_score != "probability":
+                raise LceError(
+                    "evaluation.stereoset_word_score: does not apply to causal models, which score whole sentences"
+                )
             if examples and "stereoset" in wanted:
                 self.measures["stereoset"] = stereoset.CausalStereoSetScorer(examples[:limit], self.tokenizer).score
             if pairs and "crows_pairs" in wanted:

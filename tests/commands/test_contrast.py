@@ -87,6 +87,19 @@ def test_a_saved_selection_of_the_two_is_used(tmp_path: Path, capsys: pytest.Cap
     assert "was made for other models" in capsys.readouterr().err
 
 
+def test_the_two_may_name_their_tensors_otherwise_than_the_target(tmp_path: Path) -> None:
+    models = {name: saved("llama", tmp_path / name, seed) for name, seed in MODELS.items()}
+    assert contrast(tmp_path, "--count", "40") == 0
+    for name in ("from", "to"):
+        models[name].base_model.save_pretrained(tmp_path / name)  # without the head, and the prefix "model."
+    assert contrast(tmp_path, "--count", "40", output="other") == 0
+    first, second = (
+        lce.from_pretrained(str(tmp_path / "target"), patch=str(tmp_path / f"{name}.safetensors"))
+        for name in ("result", "other")
+    )
+    assert torch.equal(logits(first), logits(second))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -183,35 +183,23 @@ def test_models_of_different_shape_have_no_count_of_differing_weights(base: Path
     assert differing_weights(small, load_language_model(BASE)[0]) is None
 
 
+PUBLISHED: list[tuple[str, str, dict[str, float]]] = [
+    ("bert-base-uncased", "test", {"crows_pairs": 57.25, "stereoset_ss": 60.28, "stereoset_lm": 84.17,
+      "stereoset_icat": 66.86, "seat6": 0.931, "seat6b": 0.090, "seat7": -0.124, "seat7b": 0.937, "seat8": 0.783,
+      "seat8b": 0.858}),
+    ("princeton-nlp/mabel-bert-base-uncased", "test", {"crows_pairs": 100 * 133 / 262, "stereoset_ss": 56.2483,
+      "stereoset_lm": 84.5453, "stereoset_icat": 73.98}),
+    ("bert-base-cased", "dev", {"stereoset_ss": 61.48, "stereoset_lm": 82.50, "stereoset_icat": 63.56}),
+    ("bert-large-cased", "dev", {"stereoset_ss": 64.04, "stereoset_lm": 83.10, "stereoset_icat": 59.77}),
+    ("gpt2", "test", {"crows_pairs": 100 * 149 / 262, "stereoset_ss": 62.65}),
+    ("gpt2", "dev", {"stereoset_ss": 62.67, "stereoset_lm": 93.28, "stereoset_icat": 69.65}),
+    ("gpt2-medium", "dev", {"stereoset_ss": 65.58, "stereoset_lm": 93.58, "stereoset_icat": 64.42}),
+    ("gpt2-large", "dev", {"stereoset_ss": 65.29, "stereoset_lm": 95.32, "stereoset_icat": 66.17}),
+]  # fmt: skip
+
+
 @pytest.mark.hub
-@pytest.mark.parametrize(
-    ("name", "split", "expected"),
-    [
-        (
-            "bert-base-uncased",
-            "test",
-            {
-                "crows_pairs": 57.25,
-                "stereoset_ss": 60.28,
-                "stereoset_lm": 84.17,
-                "stereoset_icat": 66.86,
-                "seat6": 0.931,
-                "seat6b": 0.090,
-                "seat7": -0.124,
-                "seat7b": 0.937,
-                "seat8": 0.783,
-                "seat8b": 0.858,
-            },
-        ),
-        (
-            "princeton-nlp/mabel-bert-base-uncased",
-            "test",
-            {"crows_pairs": 100 * 133 / 262, "stereoset_ss": 56.2483, "stereoset_lm": 84.5453, "stereoset_icat": 73.98},
-        ),
-        ("bert-base-cased", "dev", {"stereoset_ss": 61.48, "stereoset_lm": 82.50, "stereoset_icat": 63.56}),
-        ("bert-large-cased", "dev", {"stereoset_ss": 64.04, "stereoset_lm": 83.10, "stereoset_icat": 59.77}),
-    ],
-)
+@pytest.mark.parametrize(("name", "split", "expected"), PUBLISHED)
 def test_published_numbers(config: Path, name: str, split: str, expected: dict[str, float]) -> None:
     """Meade et al. 2022, He et al. 2022 and Nadeem et al. 2021, gender; to the decimals that they print."""
     metrics = ["--evaluation.metrics", "[weat, stereoset, crows_pairs]", "--evaluation.stereoset_split", split]

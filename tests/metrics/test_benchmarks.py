@@ -185,6 +185,9 @@ def test_bad_benchmark_input_is_refused(bundled: Bundled, benchmarks: Path, down
         BiasSuite(EvaluationSettings(weat=["weat8", "weat8"]), bundled[1], downloads)
     with pytest.raises(LceError, match="limit: expected a positive number of items, got 0"):
         BiasSuite(EvaluationSettings(limit=0), bundled[1], downloads)
+    other = EvaluationSettings(stereoset_word_score="log-probability")
+    with pytest.raises(LceError, match="stereoset_word_score: does not apply to causal models"):
+        BiasSuite(other, bundled[1], downloads, kind="causal")
     with pytest.raises(LceError, match="pair 0: has 603 tokens, but the model takes at most 512"):
         CrowsPairsScorer([Pair("he " * 601, "she " * 3, "stereo")], bundled[1])
 

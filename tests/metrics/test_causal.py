@@ -12,13 +12,14 @@ from transformers import PreTrainedModel
 from lce.data.collating import Collator
 from lce.data.encoding import encode
 from lce.data.next_token import NextTokenCollator
+from lce.metrics.association_tests import load_test
 from lce.metrics.crows_pairs import CausalCrowsPairsScorer, Pair
 from lce.metrics.occupation_pronouns import OCCUPATIONS, SENTENCES, OccupationPronounsScorer
 from lce.metrics.perplexity import Perplexity, token_losses
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.sentence_scoring import sentence_ids, sentence_scores, start_token
 from lce.metrics.stereoset import CausalStereoSetScorer, Example
-from lce.metrics.weat import WeatScorer, load_test
+from lce.metrics.weat import WeatScorer
 from lce.models import logits
 
 PAIRS = [

@@ -10,10 +10,11 @@ import torch
 from conftest import BASE
 
 from lce.foundations.errors import LceError
+from lce.metrics.association_tests import load_test
 from lce.metrics.items import differences
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.seat import sentences
-from lce.metrics.weat import Weat, WeatScorer, cosines, load_test
+from lce.metrics.weat import Weat, WeatScorer, cosines
 from lce.models.loading import load_language_model
 
 

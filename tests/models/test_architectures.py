@@ -34,11 +34,12 @@ from transformers import (
 
 from lce.data.encoding import encode
 from lce.data.masking import MaskingCollator, MaskingProbabilities
+from lce.metrics.association_tests import AssociationTest
 from lce.metrics.crows_pairs import CrowsPairsScorer, Pair
 from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.stereoset import Example, StereoSetScorer
-from lce.metrics.weat import AssociationTest, WeatScorer
+from lce.metrics.weat import WeatScorer
 from lce.metrics.word_pieces import word_pieces
 from lce.models.loading import load_language_model
 from lce.models.logits import logits_at

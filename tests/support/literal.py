@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lce.metrics.weat import AssociationTest
+from lce.metrics.association_tests import AssociationTest
 
 
 @torch.no_grad()
@@ -104,8 +104,8 @@ def sentence_score(
     """
     ids = tokenizer.encode(sentence, add_special_tokens=False)
     if first is None:
-        first = model(input_ids=torch.tensor([[start]])).logits[0, 0].log_softmax(-1)
-    others = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        first = model(input_ids=torch.tensor([[start]], device=model.device)).logits[0, 0].log_softmax(-1)
+    others = model(input_ids=torch.tensor([ids], device=model.device)).logits[0].log_softmax(-1)
     logs = [first[ids[0]].item(), *(others[i - 1, ids[i]].item() for i in range(1, len(ids)))]
     return sum(logs) / len(logs)
 
