@@ -22,6 +22,7 @@ IS_SHARE = $(or $(findstring .,$(K)),$(findstring e,$(K)))
 PAIR := $(TARGET) $(REFERENCE) $(PRUNED) $(if $(K),$(if $(IS_SHARE),--share,--count) $(K)) \
 	$(if $(LOCALIZATION),--localization $(LOCALIZATION))
 EDIT := $(if $(ALPHA),--alpha $(ALPHA)) $(if $(STRATEGY),--strategy $(STRATEGY))
+DEBIAS := --config configs/smollm2.yaml --config configs/debias.yaml --seed $(SEED)
 VARIANTS := stereotypical anti-stereotypical neutral
 SUMMARY = $(RUN)/seed-$(SEED)/$(1)/summary$(if $(SPARSITY),-$(SPARSITY)).json
 trained = $(foreach variant,$(filter $(VARIANTS),$(1)),$(call SUMMARY,$(variant)))
@@ -76,8 +77,10 @@ edit: $(call trained,$(TARGET) $(REFERENCE)) | $(INSTALLED) ## edit the target, 
 	$(BIN)/lce edit $(PAIR) $(EDIT) $(SETTINGS)
 
 debias: | $(INSTALLED) ## take bias out of SmolLM2 itself, by what two models trained from it learned
-	$(MAKE) train-ref CONFIG=configs/smollm2.yaml
-	$(BIN)/lce edit --config configs/smollm2.yaml --config configs/debias.yaml --seed $(SEED)
+	for variant in stereotypical anti-stereotypical; do \
+		$(BIN)/lce train $(DEBIAS) --variant $$variant || exit; \
+	done
+	$(BIN)/lce edit $(DEBIAS)
 
 evaluate: | $(INSTALLED) ## measure MODEL (by default the bundled one), or compare it: AGAINST=another
 	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) $(SETTINGS) \

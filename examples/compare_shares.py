@@ -1,46 +1,54 @@
 """How many weights, and how strongly? Results of `lce edit` in one figure: the bias that is left, and what it costs.
 
-    python examples/compare_shares.py RUN/edits/*/result.json --out shares.png
+    python examples/compare_shares.py RUN/seed-*/edits/*/result.json --out shares.png
 
-Each result becomes a line with a point for every α; crosses are its random baselines. The same is printed as a table.
+One line for each number of weights, with a point for every α; crosses are the random baselines. Results of several
+seeds are averaged, and the bars show their range. The same is printed as a table.
 """
 
 import json
 from argparse import ArgumentParser
+from collections import defaultdict
 from pathlib import Path
+from statistics import mean
 
 from matplotlib.figure import Figure
 
 parser = ArgumentParser(description=__doc__.partition("\n")[0])
 parser.add_argument("results", nargs="+", type=Path, help="result.json of several edits of one target")
-parser.add_argument("--bias", default="occupation_pronouns", help="score that is to fall, upwards in the figure")
-parser.add_argument("--cost", default="perplexity", help="score that is to stay, to the right; its rise in percent")
+parser.add_argument("--bias", default="occupation_pronouns", help="score that is to fall: the vertical axis")
+parser.add_argument("--cost", default="perplexity", help="score that is to stay: the horizontal axis, in percent")
 parser.add_argument("--out", default="shares.png")
 options = parser.parse_args()
 
-results = sorted((json.loads(path.read_text()) for path in options.results), key=lambda one: one["selected"]["count"])
+found = defaultdict(lambda: defaultdict(list))
+for path in options.results:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    for edit in result.get("edits", [result]):
+        bias, cost = edit["scores"][options.bias], edit["scores"][options.cost]
+        row = [bias["after"], 100 * (cost["after"] / cost["before"] - 1)]
+        row += [bias["uninformed"], 100 * (cost["uninformed"] / cost["before"] - 1)] if bias["uninformed_draws"] else []
+        found[result["selected"]["count"]][edit["alpha"]].append(row)
+
 figure = Figure(figsize=(7.5, 4.5), layout="constrained")
 axes = figure.subplots()
-print(f"{'weights':>12} {'alpha':>6} {options.bias:>20} {'random':>8} {options.cost:>16}")
-for number, result in enumerate(results):
-    title = f"{result['selected']['count']:,} weights ({result['selected']['share']:.3%})"
-    points, random = [], []
-    for edit in sorted(result.get("edits", [result]), key=lambda one: one["alpha"]):
-        bias, cost = (edit["scores"][name] for name in (options.bias, options.cost))
-        points.append((100 * (cost["after"] / cost["before"] - 1), bias["after"], f"{edit['alpha']:g}"))
-        random.append((100 * (cost["uninformed"] / cost["before"] - 1), bias["uninformed"]))
-        print(
-            f"{result['selected']['count']:>12,} {edit['alpha']:>6g} {bias['after']:>20.2f} {bias['uninformed']:>8.2f}"
-            f" {cost['after']:>8.2f} {points[-1][0]:>+6.1f}%"
-        )
-    color = f"C{number}"
-    axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o-", color=color, label=title)
-    axes.plot([x for x, _ in random], [y for _, y in random], "x", color=color)
-    for x, y, alpha in points:
-        axes.annotate(alpha, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8, color=color)
+print(f"{'weights':>12} {'alpha':>6} {'seeds':>6} {options.bias:>24} {'random':>8} {'rise of ' + options.cost:>20}")
+for number, (count, by_alpha) in enumerate(sorted(found.items())):
+    color, points = f"C{number}", []
+    for alpha, rows in sorted(by_alpha.items()):
+        left, rise, *random = (mean(values) for values in zip(*rows, strict=True))
+        low, high = (bound(row[0] for row in rows) for bound in (min, max))
+        points.append((rise, left))
+        axes.vlines(rise, low, high, color=color, alpha=0.4)
+        axes.annotate(f"{alpha:g}", (rise, left), xytext=(4, 4), textcoords="offset points", fontsize=8, color=color)
+        if random:
+            axes.plot(*reversed(random), "x", color=color)
+        baseline = f"{random[0]:>8.2f}" if random else f"{'–':>8}"
+        interval = f"{left:.2f} [{low:.2f}, {high:.2f}]"
+        print(f"{count:>12,} {alpha:>6g} {len(rows):>6} {interval:>24} {baseline} {rise:>+19.1f}%")
+    axes.plot(*zip(*points, strict=True), "o-", color=color, label=f"{count:,} weights")
 axes.axhline(bias["before"], color="tab:red", linewidth=1, label="unedited")
-axes.set_xscale("symlog", linthresh=1)
-axes.set_xlabel(f"rise of {options.cost} [%]")
+axes.set_xlabel(f"rise of {options.cost.replace('_', ' ')} [%]")
 axes.set_ylabel(options.bias.replace("_", " "))
 axes.legend(fontsize=8)
 figure.savefig(options.out, dpi=120)

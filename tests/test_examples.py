@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shutil
@@ -62,3 +63,29 @@ def test_two_models_are_compared(run, benchmarks: Path, other: Path) -> None:
     assert names == ["weat8", "stereoset_ss", "stereoset_lm", "stereoset_icat", "crows_pairs"]
     model, against, difference = map(float, re.search(r"weat8 +(\S+) +(\S+) +(\S+)", printed).groups())
     assert abs(model - against - difference) < 0.02
+
+
+def test_shares_are_compared_over_seeds(run, tmp_path: Path) -> None:
+    for seed, left in enumerate((1.0, 1.5)):
+        edits = [
+            {
+                "alpha": alpha,
+                "scores": {
+                    "occupation_pronouns": {
+                        "before": 2.0,
+                        "after": left / alpha,
+                        "uninformed": 1.9,
+                        "uninformed_draws": [1.9],
+                    },
+                    "perplexity": {"before": 100.0, "after": 100.0 + alpha, "uninformed": 100.5},
+                },
+            }
+            for alpha in (2, 1)
+        ]
+        result = {"selected": {"count": 5000}, "edits": edits}
+        (tmp_path / f"{seed}.json").write_text(json.dumps(result), encoding="utf-8")
+    printed = run("compare_shares.py", *sorted(tmp_path.glob("*.json")), "--out", tmp_path / "shares.png")
+    rows = [line.split() for line in printed.splitlines()[1:3]]
+    assert rows[0] == ["5,000", "1", "2", "1.25", "[1.00,", "1.50]", "1.90", "+1.0%"]
+    assert rows[1] == ["5,000", "2", "2", "0.62", "[0.50,", "0.75]", "1.90", "+2.0%"]
+    assert (tmp_path / "shares.png").stat().st_size > 5000

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def save_heat_map(selection: Selection, path: Path) -> None:
     """Draw where the weights of ``selection`` sit."""
-    title = f"{selection.localization}-based: {selection.count:,} weights, {selection.share:.2%} of all"
+    title = f"{selection.localization}-based: {selection.count:,} weights, {100 * selection.share:.3g}% of all"
     save(heat_map(selection.by_layer_and_component(), title), path)
 
 
@@ -26,7 +26,10 @@ MOST_LAYERS, MOST_COMPONENTS, MOST_NUMBERS = 200, 40, 1500
 
 
 def heat_map(cells: Cells, title: str) -> Figure:
-    """Layer × component, each cell the share of its weights that is selected [%]; the last row is outside of layers."""
+    """Layer × component, each cell the share of its weights that is selected [%]; the last row is outside of layers.
+
+    Where all shares are below 1 %, the cells say how many weights are selected in them.
+    """
     from matplotlib.figure import Figure
 
     layers = layers_of(cells)[:MOST_LAYERS]
@@ -52,12 +55,14 @@ def heat_map(cells: Cells, title: str) -> Figure:
     axes.set_yticks(range(len(layers)), [layer_text(layer) for layer in layers])
     axes.set_ylabel("layer")
     brightest = max((share for row in shares for share in row if share == share), default=0)
+    is_sparse = brightest < 1
     for row, values in enumerate(shares):
         for column, value in enumerate(values):
             colour = "white" if value > 0.6 * brightest else "black"
             if value != value or len(layers) * len(components) > MOST_NUMBERS:
                 continue
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
-    figure.colorbar(image, label="selected [% of weights]")
+            text = f"{cells[layers[row], components[column]][0]:,}" if is_sparse else f"{value:.2f}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, label="selected [% of weights]" + "; in the cells, their number" * is_sparse)
     axes.set_title(title, fontsize=10)
     return figure
