@@ -112,6 +112,7 @@ bench: $(DATA)/report.json $(call trained,stereotypical anti-stereotypical) | $(
 	$(BIN)/python tests/benchmarks/patches.py
 	$(BIN)/python tests/benchmarks/patches_peers.py
 	$(BIN)/python tests/benchmarks/sweep.py
+	$(BIN)/lce data --config configs/smollm2.yaml
 	$(BIN)/python tests/benchmarks/decoders.py
 
 lint: | $(INSTALLED) ## check style, format, types, and which file imports which

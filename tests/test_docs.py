@@ -23,7 +23,10 @@ from safetensors.torch import load_file, save_file
 from lce.cli import _parse, main
 from lce.edit.strategies import STRATEGIES
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *(page for name in ("docs", "checkpoints") for page in sorted((ROOT / name).rglob("*.md"))),
+]
 BLOCK = re.compile(r"(<!-- not run: .+ -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 PATH = re.compile(r"\b(?:lce|configs|docs|examples|tests)/(?:[\w-]+/)*[\w-]+\.\w+")
 

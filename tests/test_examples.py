@@ -65,27 +65,34 @@ def test_two_models_are_compared(run, benchmarks: Path, other: Path) -> None:
     assert abs(model - against - difference) < 0.02
 
 
-def test_shares_are_compared_over_seeds(run, tmp_path: Path) -> None:
-    for seed, left in enumerate((1.0, 1.5)):
+def test_shares_are_compared_over_seeds(run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def write(name: str, seed: int, left: float, random: float | None, share: float = 0.01) -> None:
         edits = [
             {
                 "alpha": alpha,
                 "scores": {
-                    "occupation_pronouns": {
-                        "before": 2.0,
-                        "after": left / alpha,
-                        "uninformed": 1.9,
-                        "uninformed_draws": [1.9],
-                    },
-                    "perplexity": {"before": 100.0, "after": 100.0 + alpha, "uninformed": 100.5},
+                    "occupation_pronouns": {"before": 2.0, "after": left / alpha, "uninformed": random},
+                    "perplexity": {"before": 100.0, "after": 100.0 + alpha, "uninformed": random and 100.5},
                 },
             }
             for alpha in (2, 1)
         ]
-        result = {"selected": {"count": 5000}, "edits": edits}
-        (tmp_path / f"{seed}.json").write_text(json.dumps(result), encoding="utf-8")
+        result = {"seed": seed, "selected": {"count": 5000, "share": share}, "edits": edits}
+        (tmp_path / f"{name}.json").write_text(json.dumps(result), encoding="utf-8")
+
+    write("one", 0, 1.0, 1.9)
+    write("same", 0, 1.0, None)
+    write("two", 1, 1.5, None)
+    write("elsewhere", 0, 1.8, None, share=0.5)
     printed = run("compare_shares.py", *sorted(tmp_path.glob("*.json")), "--out", tmp_path / "shares.png")
-    rows = [line.split() for line in printed.splitlines()[1:3]]
+    rows = [line.split() for line in printed.splitlines()[1:4]]
     assert rows[0] == ["5,000", "1", "2", "1.25", "[1.00,", "1.50]", "1.90", "+1.0%"]
     assert rows[1] == ["5,000", "2", "2", "0.62", "[0.50,", "0.75]", "1.90", "+2.0%"]
+    assert rows[2] == ["5,000", "1", "1", "1.80", "[1.80,", "1.80]", "–", "+1.0%"]
     assert (tmp_path / "shares.png").stat().st_size > 5000
+
+    unmeasured = {"seed": 0, "selected": {"count": 9, "share": 0.1}, "alpha": 1, "scores": {}}
+    (tmp_path / "unmeasured.json").write_text(json.dumps(unmeasured), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        run("compare_shares.py", tmp_path / "unmeasured.json")
+    assert "unmeasured.json: was not measured by occupation_pronouns and perplexity" in capsys.readouterr().err

@@ -55,14 +55,15 @@ def heat_map(cells: Cells, title: str) -> Figure:
     axes.set_yticks(range(len(layers)), [layer_text(layer) for layer in layers])
     axes.set_ylabel("layer")
     brightest = max((share for row in shares for share in row if share == share), default=0)
-    is_sparse = brightest < 1
+    is_sparse, are_numbered = brightest < 1, len(layers) * len(components) <= MOST_NUMBERS
     for row, values in enumerate(shares):
         for column, value in enumerate(values):
             colour = "white" if value > 0.6 * brightest else "black"
-            if value != value or len(layers) * len(components) > MOST_NUMBERS:
+            if value != value or not are_numbered:
                 continue
             text = f"{cells[layers[row], components[column]][0]:,}" if is_sparse else f"{value:.2f}"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    figure.colorbar(image, label="selected [% of weights]" + "; in the cells, their number" * is_sparse)
+    note = "; in the cells, their number" if is_sparse and are_numbered else ""
+    figure.colorbar(image, label=f"selected [% of weights]{note}")
     axes.set_title(title, fontsize=10)
     return figure

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import BUNDLED, ROOT, machine, matrix_rate, report, timed
-from decoders import operations
+from common import BUNDLED, ROOT, machine, matrix_rate, operations, report, timed
 from training import Clock, TrainerClock
 from transformers import BertConfig, BertForMaskedLM, DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
@@ -99,11 +98,13 @@ def scoring() -> list[list[str]]:
     for name in ("SmolLM2", "bert-base shape"):
         model, tokenizer = loaded(name)
         model.to(CUDA)
-        scores: dict[str, tuple[int, Any]] = {
-            "CrowS-Pairs": (len(pairs), CausalCrowsPairsScorer(pairs, tokenizer).score),
-            "StereoSet": (len(examples), CausalStereoSetScorer(examples, tokenizer).score),
-        }
-        if name != "SmolLM2":
+        scores: dict[str, tuple[int, Any]]
+        if name == "SmolLM2":
+            scores = {
+                "CrowS-Pairs": (len(pairs), CausalCrowsPairsScorer(pairs, tokenizer).score),
+                "StereoSet": (len(examples), CausalStereoSetScorer(examples, tokenizer).score),
+            }
+        else:
             scores = {
                 "CrowS-Pairs": (len(pairs), CrowsPairsScorer(pairs, tokenizer).bias_bench),
                 "StereoSet": (len(examples), StereoSetScorer(examples, tokenizer).score),

@@ -49,10 +49,8 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> flo
 
 def operations(model: PreTrainedModel, tokens: float, decoded: float) -> float:
     """Floating-point operations of the matrix products of a forward pass over ``tokens``, ``decoded`` of them."""
-    config = model.config
-    width = config.hidden_size
-    layers = config.num_hidden_layers * (4 * width**2 + 2 * width * config.intermediate_size)
-    return 2 * (tokens * layers + decoded * (width**2 + width * config.vocab_size))
+    layers = sum(p.numel() for name, p in model.named_parameters() if ".layer" in name and p.ndim == 2)
+    return 2 * (tokens * layers + decoded * model.get_output_embeddings().weight.numel())
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:

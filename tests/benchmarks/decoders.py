@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import ROOT, machine, matrix_rate, peak_memory, report, timed
+from common import ROOT, machine, matrix_rate, operations, peak_memory, report, timed
 from training import BATCH, Clock, TrainerClock
 from transformers import DataCollatorForLanguageModeling, PreTrainedModel, Trainer, TrainingArguments
 
@@ -38,12 +38,6 @@ from lce.training.fit import fit
 
 DOWNLOADS = ROOT / "data/downloads"
 STEPS, SENTENCES, MAX_LENGTH, FROZEN = 8, 16, 40, ["embed", "norm"]
-
-
-def operations(model: PreTrainedModel, tokens: int, decoded: int) -> float:
-    """Floating-point operations of the matrix products of a forward pass over ``tokens``, ``decoded`` of them."""
-    matrices = sum(p.numel() for n, p in model.named_parameters() if ".layer" in n and p.ndim == 2)
-    return 2.0 * (tokens * matrices + decoded * model.get_output_embeddings().weight.numel())
 
 
 def scoring(model: PreTrainedModel, tokenizer: Any, device: torch.device) -> list[list[str]]:

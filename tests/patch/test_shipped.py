@@ -27,6 +27,16 @@ def base(downloads: Path) -> Path:
     return downloads / SMOLLM2
 
 
+@pytest.mark.parametrize("page", [FOLDER / "README.md", ROOT / "docs/decoders.md"], ids=lambda page: page.name)
+def test_the_pages_show_its_scores(page: Path) -> None:
+    stated = json.loads((FOLDER / "scores.json").read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    for name, after in stated["scores"].items():
+        if name != "stereoset_icat":
+            before = stated["scores_against"][name]
+            assert f"| {before['value']:.2f} | {after['value']:.2f} |" in text, name
+
+
 def test_it_has_the_effect_that_is_stated(base: Path) -> None:
     patch = Patch.load(FOLDER / "patch.safetensors")
     stated = json.loads((FOLDER / "scores.json").read_text(encoding="utf-8"))
