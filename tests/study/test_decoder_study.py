@@ -55,3 +55,4 @@ def test_a_study_of_a_decoder(study: Path, tmp_path: Path, capsys: pytest.Captur
     assert {"crows_pairs", "occupation_pronouns", "perplexity"} <= set(edit["scores"])
     assert json.loads((tmp_path / "study/base.json").read_text(encoding="utf-8"))["kind"] == "causal"
     assert main(["report", str(tmp_path / "study")]) == 0
+    assert "| stereotypical: occupation pronouns |" in (tmp_path / "study/report/tables.md").read_text(encoding="utf-8")

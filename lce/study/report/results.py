@@ -45,10 +45,17 @@ class Results:
         return Path(self.study.evaluation.weat[0]).stem
 
     @property
+    def papers(self) -> list[str]:
+        """The paper's scores of bias that were measured: its claims are judged by them."""
+        return [name for name in (self.weat, "stereoset_ss", "crows_pairs") if name in set(self.measured["metric"])]
+
+    @property
     def bias(self) -> list[str]:
-        """The scores of bias that were measured."""
-        found = set(self.measured["metric"])
-        return [name for name in (self.weat, "stereoset_ss", "crows_pairs") if name in found]
+        """All scores of bias that were measured."""
+        return [
+            *self.papers,
+            *(["occupation_pronouns"] if "occupation_pronouns" in set(self.measured["metric"]) else []),
+        ]
 
     @cached_property
     def trained(self) -> pd.DataFrame:
