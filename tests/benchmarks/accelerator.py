@@ -121,6 +121,8 @@ def scoring() -> list[list[str]]:
 
 
 def main() -> None:
+    if not torch.cuda.is_available():
+        raise SystemExit("accelerator.py: needs a GPU that torch can use")
     provide(DOWNLOADS / SMOLLM2, DOWNLOADS)
     rate = matrix_rate(CUDA, torch.bfloat16)
     print(f"{machine(CUDA)}, in bf16 {rate / 1e12:,.0f} TFLOP/s")
