@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,16 @@ def start(config: Path) -> subprocess.Popen[bytes]:
 
 
 def workers(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    family = psutil.Process(driver.pid).children(recursive=True)
-    found = [process for process in family if "make_group" in " ".join(process.cmdline())]
-    assert found, "some worker is at work"
-    return found
+    """The workers of a sweep, once there are some."""
+    until = time.monotonic() + 120
+    while True:
+        assert driver.poll() is None, "the sweep ended early"
+        assert time.monotonic() < until, "no worker is at work"
+        with suppress(psutil.NoSuchProcess):  # one that ended while it was looked at
+            family = psutil.Process(driver.pid).children(recursive=True)
+            if found := [process for process in family if "make_group" in " ".join(process.cmdline())]:
+                return found
+        time.sleep(0.1)
 
 
 def wait_for(run: Path, cells: int, process: subprocess.Popen[bytes]) -> None:
