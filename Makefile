@@ -19,7 +19,8 @@ PEERS := $(VENV)/.peers
 SETTINGS := --config $(CONFIG) --experiment $(RUN) --data.folder $(DATA) --seed $(SEED)
 PRUNED := $(if $(SPARSITY),--sparsity $(SPARSITY))
 IS_SHARE = $(or $(findstring .,$(K)),$(findstring e,$(K)))
-PAIR := $(TARGET) $(REFERENCE) $(PRUNED) $(if $(K),$(if $(IS_SHARE),--share,--count) $(K)) \
+SIZE := $(if $(K),$(if $(IS_SHARE),--share,--count) $(K))
+PAIR := $(TARGET) $(REFERENCE) $(PRUNED) $(SIZE) \
 	$(if $(LOCALIZATION),--localization $(LOCALIZATION))
 EDIT := $(if $(ALPHA),--alpha $(ALPHA)) $(if $(STRATEGY),--strategy $(STRATEGY))
 DEBIAS := --config configs/smollm2.yaml --config configs/debias.yaml --seed $(SEED)
@@ -80,7 +81,7 @@ debias: | $(INSTALLED) ## take bias out of SmolLM2 itself, by what two models tr
 	for variant in stereotypical anti-stereotypical; do \
 		$(BIN)/lce train $(DEBIAS) --variant $$variant || exit; \
 	done
-	$(BIN)/lce edit $(DEBIAS)
+	$(BIN)/lce edit $(DEBIAS) $(SIZE) $(EDIT)
 
 evaluate: | $(INSTALLED) ## measure MODEL (by default the bundled one), or compare it: AGAINST=another
 	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) $(SETTINGS) \

@@ -10,7 +10,7 @@ from subnetworks import SHAPES, subnetwork
 
 from lce.foundations.errors import LceError
 from lce.localize.components import by_component, layers_and_components
-from lce.localize.heat_map import save_heat_map
+from lce.localize.heat_map import heat_map, save_heat_map
 from lce.localize.selection import Selection
 from lce.localize.weights import mask_based, value_based
 
@@ -91,3 +91,11 @@ def test_the_last_layers_of_a_selection() -> None:
     assert selection.in_last_layers(2).counts == selection.counts
     with pytest.raises(LceError, match="last_layers: expected 1 to 2, got 3"):
         selection.in_last_layers(3)
+
+
+def test_the_map_of_a_tiny_selection_shows_numbers_of_weights() -> None:
+    cells = {(0, "query"): (3, 1000), (1, "query"): (0, 1000)}
+    for factor, texts in ((1, ["3", "0"]), (100, ["30.00", "0.00"])):
+        figure = heat_map({place: (factor * selected, total) for place, (selected, total) in cells.items()}, "")
+        assert [text.get_text() for text in figure.axes[0].texts] == texts
+        assert figure.axes[1].get_ylabel().endswith("their number") == (factor == 1)

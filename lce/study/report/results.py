@@ -45,7 +45,7 @@ class Results:
         return Path(self.study.evaluation.weat[0]).stem
 
     @property
-    def papers(self) -> list[str]:
+    def paper_bias(self) -> list[str]:
         """The paper's scores of bias that were measured: its claims are judged by them."""
         return [name for name in (self.weat, "stereoset_ss", "crows_pairs") if name in set(self.measured["metric"])]
 
@@ -53,7 +53,7 @@ class Results:
     def bias(self) -> list[str]:
         """All scores of bias that were measured."""
         return [
-            *self.papers,
+            *self.paper_bias,
             *(["occupation_pronouns"] if "occupation_pronouns" in set(self.measured["metric"]) else []),
         ]
 

@@ -26,7 +26,7 @@ UNTESTED: Verdict = (None, "the study holds no cells for it")
 
 
 def intended_direction(results: Results) -> Verdict:
-    gaps = {name: gap(results, 0.0, name) for name in results.papers}
+    gaps = {name: gap(results, 0.0, name) for name in results.paper_bias}
     if len(gaps) < MEASURES or any(len(values) < 2 for values in gaps.values()):
         return UNTESTED
     found = {name: mean_interval(values) for name, values in gaps.items()}
@@ -56,7 +56,7 @@ def stable_masks(results: Results) -> Verdict:
 
 def bias_of_subnetworks(results: Results) -> Verdict:
     ratios, doubts = {}, {}
-    for metric in results.papers:
+    for metric in results.paper_bias:
         dense = gap(results, 0.0, metric)
         if len(dense) and dense.mean() > 0 and not mean_interval(dense).low > 0:
             doubts[metric] = f" (of a dense gap of {mean_interval(dense)}, which may be none)"
@@ -64,10 +64,10 @@ def bias_of_subnetworks(results: Results) -> Verdict:
             here = gap(results, sparsity, metric)
             if len(dense) and len(here) and dense.mean() > 0:
                 ratios[metric, sparsity] = here.mean() / dense.mean()
-    if len(results.papers) < MEASURES or not ratios:
+    if len(results.paper_bias) < MEASURES or not ratios:
         return UNTESTED
     least = min(ratios, key=lambda key: ratios[key])
-    shown = {metric: [f"{r:.2f}" for (m, _), r in ratios.items() if m == metric] for metric in results.papers}
+    shown = {metric: [f"{r:.2f}" for (m, _), r in ratios.items() if m == metric] for metric in results.paper_bias}
     texts = [f"{label(m)} {', '.join(values)}{doubts.get(m, '')}" for m, values in shown.items() if values]
     return ratios[least] >= 0.5, "; ".join(texts)
 
@@ -104,7 +104,7 @@ def informed_edits(results: Results) -> Verdict:
     shares = frame.assign(hit=frame["mean"] > 0).groupby("metric")["hit"].agg(["mean", "count"])
     if results.weat not in shares.index:
         return UNTESTED
-    named = [(name, shares.loc[name]) for name in results.papers]
+    named = [(name, shares.loc[name]) for name in results.paper_bias]
     text = "; ".join(f"{label(name)} {row['mean']:.0%} of {int(row['count'])}" for name, row in named)
     return bool(shares.loc[results.weat, "mean"] >= 0.9), text
 
@@ -178,7 +178,7 @@ def dose(results: Results) -> Verdict:
             near = points[(points["alpha"] > 0) & (points["alpha"] <= 4)]
             move = near["mean"] - start
             found.append(spearman(near["alpha"], move if metric == "perplexity" else move.abs()))
-        for metric in set(results.papers) - {results.weat}:
+        for metric in set(results.paper_bias) - {results.weat}:
             points = curve(results, target, reference, name, metric)
             for alpha, std in zip(points["alpha"], points["std"], strict=True):
                 if alpha >= 1:
