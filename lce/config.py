@@ -11,7 +11,7 @@ Kind = Literal["masked", "causal"]
 Variant = Literal["stereotypical", "anti-stereotypical", "neutral"]
 MetricName = Literal[
     "weat", "stereoset", "crows_pairs", "crows_pairs_original", "occupation_pronouns", "perplexity", "plain_perplexity",
-    "pseudo_perplexity",
+    "pseudo_perplexity", "forced_choice",
 ]  # fmt: skip
 WordScore = Literal["probability", "log-probability"]
 Precision = Literal[
@@ -20,6 +20,8 @@ Precision = Literal[
 ]  # fmt: skip
 StrategyName = Literal["linear", "interpolation", "extrapolation", "pruning", "mask-switch"]
 LocalizationName = Literal["mask", "value"]
+Positions = Literal["all", "prompt"]
+"""Where in a text states are edited; its first token is left alone. prompt: not where a generation goes on."""
 
 
 @dataclass
@@ -117,8 +119,8 @@ class EvaluationSettings:
         ]
     )  # fmt: skip
     """What is measured; crows_pairs_original and pseudo_perplexity of masked models only. Off by default are
-    pseudo_perplexity, because it is slow, and plain_perplexity, on captions and headlines (STS-B), which no model of
-    this experiment is trained on."""
+    pseudo_perplexity, because it is slow, plain_perplexity, on captions and headlines (STS-B), which no model of this
+    experiment is trained on, and forced_choice, which asks for the gender of an occupation in one word."""
     weat: list[str] = field(default_factory=lambda: ["weat8"])
     """WEAT tests weat6 to weat8, SEAT tests seat6, seat6b to seat8, seat8b, or YAML files with lists x, y, a and b."""
     bias_type: str = "gender"

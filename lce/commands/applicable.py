@@ -24,6 +24,10 @@ APPLICABLE = {
         "selection", "strategy", "alpha", "old_values", "full_step", "random_baselines", "measure", "patch", "edited",
         "contrast",
     },
+    "localize features": {
+        "model", "sae", "site", "normalisation", "rule", "count", "activation", "difference", "own", "other",
+        "contexts", "tokens", "snippets", "experiment", "output", "trust_remote_code", "data",
+    },
     "evaluate": RUN | MEASURED | {"model", "against", "limit"},
 }  # fmt: skip
 """Per command, the settings that matter to it, or the groups of them; where a command is not named, all do."""
@@ -93,6 +97,12 @@ CONDITIONS_OF = {
         SIZED,
         LINEAR,
         Condition(("random_baselines", "evaluation", "train", "trainer"), lambda v: v.measure, "without measuring"),
+    ),
+    "edit features": (
+        Condition(
+            ("random_baselines", "evaluation", "most_perplexity", "trainer"), lambda v: v.measure, "without measuring"
+        ),
+        Condition(("alpha",), lambda v: v.directions, "without directions"),
     ),
     "evaluate": (
         Condition(("evaluation.limit",), lambda v: v.limit is None, "together with --limit, which means the same"),

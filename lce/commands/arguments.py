@@ -94,7 +94,9 @@ def parse(command: str, description: str, arguments: Sequence[str], known: Argum
             _configure(parser, known.settings, file)
     words, options = separate(parser, arguments)
     if known.words:
-        has_contrast = parser.get_default("contrast") or any(option.startswith("--contrast=") for option in options)
+        has_contrast = any(option.startswith("--contrast=") for option in options) or (
+            "reference" in known.words and parser.get_default("contrast")
+        )
         words, options = [], _named(known.words[:1] if has_contrast else known.words, words) + options
     given = _given(parser, options)
     try:

@@ -20,7 +20,9 @@ WIDEST = 110
 HELP: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("help.yaml").read_text(encoding="utf-8"))
 """Of each command: examples, and the options used most."""
 TITLES = HELP.pop("titles")
-WORDS = dict.fromkeys(("localize", "edit"), ("[TARGET REFERENCE]",))
+WORDS = dict.fromkeys(("localize", "edit"), ("[TARGET REFERENCE]",)) | dict.fromkeys(
+    ("train-sae", "localize features", "edit features"), ("[MODEL]",)
+)
 """What may follow a command beside options that are needed."""
 NAMES = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: "{true,false}"}
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from lce.commands.arguments import Arguments
+from lce.foundations.errors import LceError
 
 
 def diff(values: Namespace) -> None:
@@ -36,15 +37,32 @@ def revert(values: Namespace) -> None:
 
 def verify(values: Namespace) -> None:
     """Say whether a model is a patch's base or has the patch applied; an error if it is neither."""
+    from lce.patch.hooks import HookPatch, is_hook_patch
+
+    if is_hook_patch(values.patch):
+        from lce.patch.loading import load_model
+
+        HookPatch.load(values.patch).check(load_model(values.model))
+        print(f"{values.model} is the base of this patch")
+        return
     state = _loaded(values).verify(values.model)
     print(f"{values.model} is the base of this patch" if state == "base" else f"{values.model} has this patch applied")
 
 
 def inspect(values: Namespace) -> None:
     """Print what a patch changes and where it comes from, or write a page about it."""
+    from lce.patch.hooks import HookPatch, is_hook_patch
     from lce.patch.text import describe
 
-    patch, path = _loaded(values), Path(values.patch)
+    path = Path(values.patch)
+    if is_hook_patch(path):
+        from lce.patch.hook_text import describe_hook
+
+        if values.html:
+            raise LceError("--html: draws which weights change; this patch changes none")
+        print(describe_hook(HookPatch.load(path), path.stat().st_size))
+        return
+    patch = _loaded(values)
     if values.html:
         from lce.patch.page import write_page
 
@@ -83,7 +101,10 @@ def _loaded(values: Namespace) -> Any:
 
 def _load(path: str, allow_non_finite: bool) -> Any:
     from lce.patch import Patch
+    from lce.patch.hooks import NO_WEIGHTS, is_hook_patch
 
+    if is_hook_patch(path):
+        raise LceError(f"{path}: {NO_WEIGHTS}")
     return Patch.load(path, allow_non_finite)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from lce.foundations.console import wide_console
+from lce.foundations.files import read_json
 from lce.foundations.labels import interval_text, label, number_text, p_text
 from lce.localize.components import components_of, layer_text, layers_of
 from lce.localize.selection import Selection
@@ -73,6 +74,28 @@ def print_evaluation(result: dict[str, Any]) -> None:
         console.print(same or "the two models differ in shape")
     for benchmark, items in measured["special_cases"].items():
         console.print(f"{label(benchmark)}: {len(items)} special cases, listed in the JSON")
+
+
+def print_autoencoder(folder: Path) -> None:
+    """What an autoencoder is, and how well it does on held-out text."""
+    from lce.models.autoencoder_files import SETTINGS
+
+    settings = read_json(folder / SETTINGS)
+    about = settings["metadata"]
+    console = wide_console()
+    console.print(f"{settings['architecture']}, {settings['d_sae']:,} features of {settings['d_in']:,} values, "
+                  f"at {about['lce_site']} of {about['model_name']}")  # fmt: skip
+    for name, value in about["lce_scores"].items():
+        console.print(f"  {SCORES_OF_AUTOENCODERS.get(name, name)}: {value:.4g}")
+
+
+SCORES_OF_AUTOENCODERS = {
+    "unexplained_variance": "share of the variance unexplained, held-out text",
+    "l0": "active features of a state",
+    "dead": "share of features that are dead",
+    "loss": "loss of the model [nats a token]",
+    "loss_spliced": "the same with its states reconstructed",
+}
 
 
 def print_report(report: dict[str, Any], folder: Path) -> None:

@@ -10,6 +10,7 @@ LABELS = {
     "crows_pairs_original": "CrowS-Pairs (original)",
     "occupation_pronouns": "occupation pronouns",
     "occupation_pronouns_held_out": "occupation pronouns, held-out sentences",
+    "forced_choice": "forced choice, male or female",
     "plain_perplexity": "perplexity, plain text",
     "pseudo_perplexity": "pseudo-perplexity",
     "stereoset": "StereoSet",

@@ -8,7 +8,7 @@ from typing import Any
 
 from lce.foundations.errors import LceError
 
-COMMANDS = ("data", "train", "pretrain", "localize", "edit", "evaluate", "sweep")
+COMMANDS = ("data", "train", "train-sae", "pretrain", "localize", "edit", "evaluate", "sweep")
 """The commands that save their settings."""
 PAGE_MARK = '<meta name="generator" content="lce">'
 PICTURE_MARK = "lce"
@@ -93,7 +93,7 @@ def _has_keys(*keys: str) -> Callable[[Path], bool]:
 
 
 KINDS: dict[str, Callable[[Path], bool]] = {
-    "patch": lambda path: _record(path)["format"] == "lce-patch",
+    "patch": lambda path: _record(path)["format"] in ("lce-patch", "lce-hook-patch"),
     "selection": lambda path: _record(path)["kind"] == "selection",
     "evaluation": _has_keys("scores", "measured_with"),
     "summary of a training": _has_keys("levels"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -29,6 +29,7 @@ class Selection:
 
     ``indices`` are sorted flat positions (int64) by site (of weights: by parameter name), ``shapes`` the shapes of all
     sites that took part. ``target`` and ``reference`` are the fingerprints of the two, ``kind`` says what a unit is.
+    ``details`` may say more of each selected unit, by site and in order: what goes into JSON.
     """
 
     indices: Mapping[str, Tensor]
@@ -37,6 +38,7 @@ class Selection:
     target: str
     reference: str
     kind: str = "weight"
+    details: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -108,9 +110,10 @@ class Selection:
         write_selection(path, ((name, self.indices[name]) for name in self.shapes), self.shapes, self.about)
 
     @property
-    def about(self) -> dict[str, str]:
+    def about(self) -> dict[str, Any]:
         """Everything but which units are selected."""
-        return {key: getattr(self, key) for key in ("localization", "target", "reference", "kind")}
+        known = {key: getattr(self, key) for key in ("localization", "target", "reference", "kind")}
+        return known | ({"details": dict(self.details)} if self.details else {})
 
     @classmethod
     def load(cls, path: Path) -> Selection:
@@ -136,7 +139,21 @@ class Selection:
         if not all(isinstance(value, str) for value in about):
             raise LceError(f"{path}: does not say which models it was made for")
         shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        return cls(StoredPositions(entries, shapes, counts, digests_of(record, path)), shapes, *map(str, about))
+        found = StoredPositions(entries, shapes, counts, digests_of(record, path))
+        localization, target, reference, kind = map(str, about)
+        details = _details(record.get("details", {}), counts, path)
+        return cls(found, shapes, localization, target, reference, kind, details)
+
+
+def _details(details: Any, counts: Mapping[str, int], path: Path) -> dict[str, list[dict[str, Any]]]:
+    """What a file says of each unit; LceError if it is not a mapping for each of them."""
+    is_known = isinstance(details, dict) and set(details) <= set(counts)
+    if not is_known or not all(
+        isinstance(rows, list) and len(rows) == counts[site] and all(isinstance(row, dict) for row in rows)
+        for site, rows in details.items()
+    ):
+        raise LceError(f"{path}: says something else of its units than a mapping for each of them")
+    return details
 
 
 class StoredPositions(Mapping[str, Tensor]):

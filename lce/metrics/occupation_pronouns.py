@@ -35,6 +35,11 @@ BALANCE = 50
 """Share of women from which an occupation counts as female-dominated [%]."""
 
 
+def is_male_dominated(occupation: str) -> bool:
+    """Whether fewer women than men work in it."""
+    return bool(OCCUPATIONS[occupation] < BALANCE)
+
+
 class Probe(NamedTuple):
     """One occupation in one sentence."""
 
@@ -138,7 +143,7 @@ class OccupationPronounsScorer:
         limit: int | None = None,
     ) -> None:
         self.name, self.pad_id = name, padding_id(tokenizer)
-        groups = {is_male: [job for job, share in OCCUPATIONS.items() if (share < BALANCE) == is_male][:limit]
+        groups = {is_male: [job for job in OCCUPATIONS if is_male_dominated(job) == is_male][:limit]
                   for is_male in (True, False)}  # fmt: skip
         self.kept = [probe for probe in probes(sentences) if any(probe.occupation in jobs for jobs in groups.values())]
         tokens = {side: single_tokens(words, tokenizer) for side, words in PRONOUNS.items()}
@@ -151,7 +156,7 @@ class OccupationPronounsScorer:
         self.about: Mapping[str, list[Any]] = {
             "occupation": [list(OCCUPATIONS).index(probe.occupation) for probe in self.kept],
             "sentence": [sentences.index(probe.sentence) for probe in self.kept],
-            "is_male": [OCCUPATIONS[probe.occupation] < BALANCE for probe in self.kept],
+            "is_male": [is_male_dominated(probe.occupation) for probe in self.kept],
             "in_specification": [
                 specification is not None and any(True for _ in specification.find(probe.occupation))
                 for probe in self.kept

@@ -15,6 +15,7 @@ from lce.foundations.errors import LceError
 from lce.metrics import crows_pairs, stereoset, weat
 from lce.metrics import occupation_pronouns as pronouns
 from lce.metrics.association_tests import load_test
+from lce.metrics.forced_choice import ANSWERS, PROMPTS, ForcedChoiceScorer, can_answer
 from lce.metrics.items import ItemMetric
 from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer
 from lce.metrics.scoring import TokenBudget
@@ -72,6 +73,11 @@ class BiasSuite:
             self._add_benchmarks(wheels.fetch(wheels.BENCHMARKS, downloads), wanted)
         if "occupation_pronouns" in wanted:
             self._add_occupations(specification)
+        if "forced_choice" in wanted:
+            limit = settings.limit and max(1, settings.limit // 2)
+            self.measures["forced_choice"] = ForcedChoiceScorer(tokenizer, kind, limit).score
+            asked = (PROMPTS, ANSWERS, pronouns.OCCUPATIONS)
+            self.data["forced_choice"] = hashlib.sha256(repr(asked).encode()).hexdigest()
         if "pseudo_perplexity" in wanted:
             self.measures["pseudo_perplexity"] = PseudoPerplexityScorer(sentences, tokenizer, max_length).score
         if not self.measures and not {"perplexity", "plain_perplexity"} & wanted:
@@ -84,9 +90,11 @@ class BiasSuite:
         if self.kind == "causal":
             reasons = dict.fromkeys(MASKED_ONLY, "left out: it masks tokens, which a causal model cannot read")
         if self.settings.bias_type not in ("gender", "all"):
-            reasons["occupation_pronouns"] = "left out: it measures bias of gender"
+            reasons |= dict.fromkeys(("occupation_pronouns", "forced_choice"), "left out: it measures bias of gender")
         elif not all(pronouns.single_tokens(words, self.tokenizer) for words in pronouns.PRONOUNS.values()):
             reasons["occupation_pronouns"] = "left out: the tokenizer has no token for he, or none for she"
+        if not can_answer(self.tokenizer):
+            reasons.setdefault("forced_choice", "left out: the tokenizer has no token for male, or none for female")
         self.special_cases |= {name: [{"reason": reasons[name]}] for name in metrics if name in reasons}
         return set(metrics) - set(reasons)
 

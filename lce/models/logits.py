@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,6 +41,9 @@ ROWS = frozenset(DECODERS) - {"bloom", "falcon", "mpt"}
 
 LOGITS = 1 << 24
 """Logits, over all words, that are in memory together while a model is measured."""
+
+KEPT_POSITIONS: ContextVar[Tensor] = ContextVar("KEPT_POSITIONS")
+"""Within `gathered`, the flat positions whose states go on."""
 
 LAST_MIXING = {
     **dict.fromkeys(AFTER_ATTENTION, "encoder.layer.{last}.attention"),
@@ -79,10 +83,11 @@ def gathered(module: nn.Module, positions: Tensor) -> Iterator[None]:
         output["last_hidden_state"] = kept
         return output
 
-    handle = module.register_forward_hook(gather)
+    handle, token = module.register_forward_hook(gather), KEPT_POSITIONS.set(positions)
     try:
         yield
     finally:
+        KEPT_POSITIONS.reset(token)
         handle.remove()
 
 

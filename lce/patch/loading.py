@@ -11,6 +11,7 @@ from lce.foundations.errors import LceError
 from lce.models.kinds import named_class, own_classes, read_config, refusing
 from lce.models.loading import load_weights
 from lce.patch.format import Patch
+from lce.patch.hooks import HookPatch, is_hook_patch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -22,6 +23,9 @@ HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "token")
 def from_pretrained(base: str | Path, patch: str | Path, **options: Any) -> PreTrainedModel:
     """The model ``base`` of plain transformers, in the class its configuration names, with ``patch`` applied.
 
+    A patch of features or of a direction is applied by a hook, which a copy of the model keeps, and ``save_pretrained``
+    does not.
+
     Args:
         base: folder, or name on the Hugging Face hub.
         patch: patch file.
@@ -32,8 +36,23 @@ def from_pretrained(base: str | Path, patch: str | Path, **options: Any) -> PreT
     Raises:
         LceError: the model cannot be loaded, or is not the patch's base.
     """
-    loaded = Patch.load(patch)
+    loaded = HookPatch.load(patch) if is_hook_patch(patch) else Patch.load(patch)
     dtype = float_type(options.pop("dtype", options.pop("torch_dtype", None)))
+    patched = load_model(base, **options)
+    loaded.apply_(patched)
+    if dtype is not None:
+        for parameter in patched.parameters():  # and no buffers, such as those of positions: as in transformers
+            parameter.data = parameter.data.to(dtype)
+        patched.config.dtype = dtype
+    return patched
+
+
+def load_model(base: str | Path, **options: Any) -> PreTrainedModel:
+    """The model ``base`` in the class its configuration names, its weights of the type that they are stored in.
+
+    Raises:
+        LceError: it cannot be loaded.
+    """
     of_hub = {key: value for key in HUB_OPTIONS if (value := options.pop(key, None)) is not None}
     options.pop("use_safetensors", None)  # nothing else is loaded
     trusts = bool(options.pop("trust_remote_code", False))
@@ -41,13 +60,8 @@ def from_pretrained(base: str | Path, patch: str | Path, **options: Any) -> PreT
     folder, config = read_config(base, trusts, subfolder=subfolder, **of_hub)
     kind = model_class(config, folder if trusts else None)
     model, _ = load_weights(kind, base, folder, config, dtype="auto", trust_remote_code=trusts, **options)
-    loaded.apply_(model)
-    patched: PreTrainedModel = model
-    if dtype is not None:
-        for parameter in patched.parameters():  # and no buffers, such as those of positions: as in transformers
-            parameter.data = parameter.data.to(dtype)
-        patched.config.dtype = dtype
-    return patched
+    loaded: PreTrainedModel = model
+    return loaded
 
 
 def float_type(name: Any) -> torch.dtype | None:

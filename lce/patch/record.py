@@ -71,7 +71,7 @@ def read_parameters(record: dict[str, Any]) -> dict[str, Parameter]:
         raise LceError(f"its metadata lacks {sorted(missing)}")
     if not isinstance(record["parameters"], dict) or not record["parameters"]:
         raise LceError("its metadata lists no parameters")
-    if not isinstance(record["provenance"], dict) or not _is_shallow(record["provenance"], MOST_NESTED):
+    if not isinstance(record["provenance"], dict) or not is_shallow(record["provenance"], MOST_NESTED):
         raise LceError(f"its provenance is no mapping, or nested more than {MOST_NESTED} deep")
     parameters = {name: _parameter(name, about) for name, about in record["parameters"].items()}
     if record["base_fingerprint"] != base_fingerprint(parameters):
@@ -99,9 +99,9 @@ def _parameter(name: str, about: Any) -> Parameter:
     return Parameter(shape, about["dtype"], about["count"], *digests)
 
 
-def _is_shallow(value: Any, levels: int) -> bool:
+def is_shallow(value: Any, levels: int) -> bool:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels > 0 and all(_is_shallow(one, levels - 1) for one in inner)
+    return levels > 0 and all(is_shallow(one, levels - 1) for one in inner)
 
 
 def check_name(name: str) -> None:

@@ -78,6 +78,38 @@ def resolve(name: str | Path, **options: Any) -> Path:
 
 
 @cache
+def resolve_part(name: str | Path, files: tuple[str, ...]) -> Path:
+    """The local folder that holds ``files``: ``name`` itself, or a folder of a repository on the hub.
+
+    Of the repository, named OWNER/REPOSITORY/FOLDER, nothing else is downloaded.
+
+    Raises:
+        LceError: there is no such folder, or it lacks one of the files.
+    """
+    folder = shipped(name)
+    if not folder.is_dir():
+        owner, repository, *inner = [*str(name).split("/"), "", ""][:2] + str(name).split("/")[2:]
+        if not owner or not repository:
+            raise LceError(f"{name}: no such folder, and no OWNER/REPOSITORY/FOLDER of the hub")
+        folder = _part_of_hub(f"{owner}/{repository}", "/".join(inner), files)
+    if missing := [file for file in files if not (folder / file).is_file()]:
+        raise LceError(f"{name}: holds no {' and no '.join(missing)}")
+    return folder
+
+
+def _part_of_hub(repository: str, inner: str, files: tuple[str, ...]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = [f"{inner}/{file}" if inner else file for file in files]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=wanted)) / inner
+    except Exception as error:  # as in _of_hub
+        raise LceError(
+            f"{repository}/{inner}: no such folder, and the hub does not give it ({_reason(error)})"
+        ) from error
+
+
+@cache
 def _of_hub(
     name: str,
     revision: str | None = None,

@@ -14,7 +14,7 @@ from lce.foundations.paths import DAMAGED
 from lce.foundations.ranks import rank
 
 log = logging.getLogger(__name__)
-LAST = "last.ckpt"
+CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -20,7 +20,7 @@ from lce.models.kinds import kind_of
 from lce.models.layers import compile_layers
 from lce.models.loading import longest_input
 from lce.training import callbacks as own
-from lce.training.checkpoints import LAST, AtomicCheckpointIO, last_checkpoint
+from lce.training.checkpoints import CHECKPOINTS, LAST, AtomicCheckpointIO, last_checkpoint
 from lce.training.module import MODULES
 
 if TYPE_CHECKING:
@@ -66,37 +66,12 @@ def fit(
         steps=settings.steps,
         workers=settings.workers,
     )
-    accumulated = trainer_options.get("accumulate_grad_batches") or 1
-    checkpoints = folder / "checkpoints"
-    checkpoint = ModelCheckpoint(
-        dirpath=checkpoints,
-        filename=Path(LAST).stem,
-        every_n_train_steps=settings.checkpoint_every,
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
+    checkpoints = folder / CHECKPOINTS
     whole = own.WholeParameters()
-    trainer = Trainer(
-        **trainer_options,
-        max_steps=settings.steps,
-        val_check_interval=(settings.validate_every or settings.steps + 1) * accumulated,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        logger=TensorBoardLogger(folder, name=None, version="logs"),
-        callbacks=[
-            checkpoint,
-            LearningRateMonitor("step"),
-            own.RoundProgressBar(title),
-            own.DivergenceCheck(),
-            own.OwnSignals(),
-            whole,
-            *(callbacks or []),
-        ],
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=folder,
-        enable_model_summary=False,
-    )
+    trainer = make_trainer(
+        folder, title, settings.steps, settings.validate_every, settings.checkpoint_every, trainer_options,
+        [whole, *(callbacks or [])],
+    )  # fmt: skip
     last = last_checkpoint(checkpoints)
     try:
         with writing(folder):
@@ -112,6 +87,46 @@ def fit(
     if trainer.logger:
         trainer.logger.log_metrics({"validation/perplexity": perplexity}, step=settings.steps)
     return trainer, perplexity
+
+
+def make_trainer(
+    folder: Path,
+    title: str,
+    steps: int,
+    validate_every: int | None,
+    checkpoint_every: int,
+    trainer_options: dict[str, Any],
+    callbacks: list[Callback],
+) -> Trainer:
+    """A Trainer for so many ``steps`` that logs to ``folder`` and keeps there the checkpoint to resume from."""
+    accumulated = trainer_options.get("accumulate_grad_batches") or 1
+    checkpoint = ModelCheckpoint(
+        dirpath=folder / CHECKPOINTS,
+        filename=Path(LAST).stem,
+        every_n_train_steps=checkpoint_every,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )
+    return Trainer(
+        **trainer_options,
+        max_steps=steps,
+        val_check_interval=(validate_every or steps + 1) * accumulated,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=TensorBoardLogger(folder, name=None, version="logs"),
+        callbacks=[
+            checkpoint,
+            LearningRateMonitor("step"),
+            own.RoundProgressBar(title),
+            own.DivergenceCheck(),
+            own.OwnSignals(),
+            *callbacks,
+        ],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+        enable_model_summary=False,
+    )
 
 
 def _check(settings: OptimisationSettings, trainer_options: dict[str, Any], model: PreTrainedModel) -> None:

@@ -1,0 +1,219 @@
+"""The features of an autoencoder as units, and what they do while a model reads about occupations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lce.config import Kind
+from lce.data.encoding import padding_id
+from lce.foundations.errors import LceError
+from lce.localize.feature_settings import Tokens
+from lce.metrics.occupation_pronouns import OCCUPATIONS, PRONOUNS, is_male_dominated, single_tokens
+from lce.metrics.scoring import check_length, padded
+from lce.metrics.sentence_scoring import start_token
+from lce.models.autoencoder import SparseAutoencoder
+from lce.models.fast_linear import OneDnnLinear
+from lce.models.identity import model_fingerprint
+from lce.models.logits import without_cache
+from lce.models.sites import Place, Site, changed_at, find_site, states_at, width_at
+from lce.storage.arrays import combined
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BATCH = 40
+"""Contexts that are read together."""
+
+
+@dataclass(frozen=True)
+class FeatureUnits:
+    """The features of an autoencoder at one site of a model.
+
+    Attributes:
+        model: the model's fingerprint.
+    """
+
+    model: str
+    autoencoder: SparseAutoencoder
+    site: Site
+    kind = "feature"
+
+    @property
+    def name(self) -> str:
+        """The site as selections name it."""
+        return f"{self.site.name.replace(':', '.')}.features"
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {self.name: (self.autoencoder.size,)}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return combined({"model": self.model, "autoencoder": self.autoencoder.fingerprint, self.site.name: "site"})
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, autoencoder: SparseAutoencoder, site: str | None = None) -> FeatureUnits:
+        """The units of ``model`` at ``site``, by default where the autoencoder says that it belongs.
+
+        Raises:
+            LceError: there is no such site, or the autoencoder is for states of another width.
+        """
+        wanted = site or str((autoencoder.metadata or {}).get("lce_site") or autoencoder.site)
+        if not wanted:
+            raise LceError(f"{autoencoder.title}: does not say for which site it is; name it by --site")
+        found = find_site(model, wanted)
+        if (width := width_at(model, found)) != autoencoder.width:
+            name = model.name_or_path or type(model).__name__
+            raise LceError(
+                f"{autoencoder.title}: takes states of width {autoencoder.width} (d_in), but at {found.name} those of "
+                f"{name} are {width} wide; it was made for another model or site"
+            )
+        return cls(model_fingerprint(model), autoencoder, found)
+
+
+@dataclass(frozen=True)
+class Context:
+    """A text about an occupation: its token ids, and how many of them come first that never count."""
+
+    job: int
+    ids: tuple[int, ...]
+
+
+def contexts(
+    templates: Sequence[str], jobs: Sequence[str], tokenizer: PreTrainedTokenizerBase, kind: Kind
+) -> list[Context]:
+    """All ``templates`` about all ``jobs``, template by template.
+
+    A template has {job} in it. If it has {pronoun}, too, a causal model reads it up to there, and a masked one has the
+    mask token there. A text that the tokenizer begins with no special token gets the start token.
+
+    Raises:
+        LceError: a template names no job, or a text is too long.
+    """
+    found = []
+    for template in templates:
+        if "{job}" not in template:
+            raise LceError(f"contexts: {template!r} has no {{job}} in it")
+        for number, job in enumerate(jobs):
+            if kind == "causal":
+                text = template.partition("{pronoun}")[0].replace("{job}", job).rstrip()
+            else:
+                text = template.replace("{job}", job).replace("{pronoun}", str(tokenizer.mask_token))
+            encoded = tokenizer(text, return_special_tokens_mask=True)
+            ids, special = list(encoded["input_ids"]), list(encoded["special_tokens_mask"])
+            while kind == "causal" and special[-1] and len(ids) > 1:
+                ids, special = ids[:-1], special[:-1]
+            if not special[0]:
+                ids = [start_token(tokenizer), *ids]
+            check_length(ids, tokenizer, f"contexts, {text!r}")
+            found.append(Context(number, tuple(ids)))
+    return found
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What states, or features, are like in contexts about each of the ``jobs``: (jobs, units), means over contexts."""
+
+    jobs: tuple[str, ...]
+    values: Tensor
+
+    @property
+    def is_male(self) -> Tensor:
+        """Which of the jobs men dominate, (jobs,)."""
+        return torch.tensor([is_male_dominated(job) for job in self.jobs])
+
+    def among(self, chosen: Sequence[int]) -> Reading:
+        """The same for the jobs of these numbers."""
+        return Reading(tuple(self.jobs[i] for i in chosen), self.values[list(chosen)])
+
+    @property
+    def difference(self) -> Tensor:
+        """Mean over the male-dominated jobs less that over the female-dominated ones, (units,)."""
+        return self.values[self.is_male].mean(0) - self.values[~self.is_male].mean(0)
+
+
+class Reader:
+    """Reads texts about occupations with a model whose states at one site are looked at."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Kind, site: Site,
+        jobs: Sequence[str] = tuple(OCCUPATIONS),
+    ) -> None:  # fmt: skip
+        self.model, self.tokenizer, self.kind, self.site, self.jobs = model, tokenizer, kind, site, tuple(jobs)
+        self.pad_id = padding_id(tokenizer)
+
+    def states(self, templates: Sequence[str], tokens: Tokens) -> Reading:
+        """The model's states."""
+        return self._read(templates, tokens, lambda states: states)
+
+    def activations(self, autoencoder: SparseAutoencoder, templates: Sequence[str], tokens: Tokens) -> Reading:
+        """The activations of an autoencoder's features."""
+        return self._read(templates, tokens, autoencoder.encode)
+
+    def _read(self, templates: Sequence[str], tokens: Tokens, look: Any) -> Reading:
+        texts = contexts(templates, self.jobs, self.tokenizer, self.kind)
+        rows = []
+        self.model.eval()
+        with torch.inference_mode():
+            for start in tqdm(range(0, len(texts), BATCH), "reading", leave=False, delay=2, disable=None):
+                ids, attention = padded([text.ids for text in texts[start : start + BATCH]], self.pad_id, self.device)
+                values = look(states_at(self.model, self.site, ids, attention).float())
+                counts = _weights(attention, tokens).unsqueeze(-1)
+                rows.append(((values * counts).sum(1) / counts.sum(1)).cpu())
+        return self._by_job(torch.cat(rows), len(templates))
+
+    def _by_job(self, rows: Tensor, templates: int) -> Reading:
+        return Reading(self.jobs, rows.view(templates, len(self.jobs), -1).mean(0).clone())
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def attributions(self, autoencoder: SparseAutoencoder, sentences: Sequence[str]) -> Reading:
+        """Of each feature, activation times gradient of log P(he) − log P(she), summed over the tokens of a sentence.
+
+        To first order, it is what the log ratio would lose without the feature [nats].
+        """
+        texts = contexts(sentences, self.jobs, self.tokenizer, self.kind)
+        tokens = {side: torch.tensor(single_tokens(words, self.tokenizer)) for side, words in PRONOUNS.items()}
+        rows = []
+        for start in tqdm(range(0, len(texts), BATCH), "attribution", leave=False, delay=2, disable=None):
+            batch = texts[start : start + BATCH]
+            ids, attention = padded([text.ids for text in batch], self.pad_id, self.device)
+            places = torch.tensor([self._asked(text.ids) for text in batch], device=self.device)
+            found: list[Tensor] = []
+
+            def keep(states: Tensor, _: Place, found: list[Tensor] = found) -> Tensor:
+                found.append(states.detach().requires_grad_())
+                return found[0]
+
+            with torch.enable_grad(), changed_at(self.model, self.site, keep), OneDnnLinear():
+                every = self.model(input_ids=ids, attention_mask=attention, **without_cache(self.model)).logits
+                logits = every[torch.arange(len(batch)), places].float()
+                he, she = (logits[:, tokens[side].to(self.device)].logsumexp(1) for side in ("he", "she"))
+                (gradient,) = torch.autograd.grad((he - she).sum(), found)
+            with torch.inference_mode():
+                values = autoencoder.encode(found[0]) * (gradient.float() @ autoencoder.decoder.t())
+                rows.append((values * _weights(attention, "all").unsqueeze(-1)).sum(1).cpu())
+        return self._by_job(torch.cat(rows), len(sentences))
+
+    def _asked(self, ids: tuple[int, ...]) -> int:
+        """The position whose logits are for the pronoun."""
+        return len(ids) - 1 if self.kind == "causal" else ids.index(int(self.tokenizer.mask_token_id))
+
+
+def _weights(attention: Tensor, tokens: Tokens) -> Tensor:
+    """1 for the tokens of a text that count and 0 for the others, (batch, positions)."""
+    weights = attention.clone()
+    if tokens == "last":
+        last = attention.sum(1) - 1
+        return torch.zeros_like(attention).scatter_(1, last.unsqueeze(1), 1)
+    weights[:, 0] = 0
+    return weights

@@ -1,0 +1,28 @@
+"""What identifies a model in memory, whatever head it has and in whatever precision it was loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from lce.storage.arrays import combined
+from lce.storage.torch_bridge import tensor_digest
+
+_known: WeakKeyDictionary[nn.Module, tuple[Any, str]] = WeakKeyDictionary()
+"""Fingerprints by model, each with the state of the model's parameters that it was worked out from."""
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """SHA-256 over the parameters of the base model, without the head, in float32.
+
+    A model that was stored in bfloat16 and loaded in float32 has the same one. It is worked out again where parameters
+    were written to.
+    """
+    base = getattr(model, "base_model", model)
+    parameters = dict(base.named_parameters())
+    state = tuple((name, p.data_ptr(), p._version) for name, p in parameters.items())
+    if base not in _known or _known[base][0] != state:
+        _known[base] = state, combined({name: tensor_digest(p.detach().float()) for name, p in parameters.items()})
+    return _known[base][1]

@@ -1,0 +1,231 @@
+"""Sites: places inside a model where its states are read and changed, whatever the architecture.
+
+A site is the output of one module, or the input of one, with a state of the model's width at every position. People
+name it by the layer's number (``layers.15``: what the sixteenth layer puts out), by the module's own path, or by a
+TransformerLens hook (``blocks.15.hook_resid_post``); the name that files keep is the path within the base model, which
+is the same with and without a head.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lce.foundations.errors import LceError
+from lce.models.fast_linear import OneDnnLinear
+from lce.models.logits import KEPT_POSITIONS, without_cache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+INPUT = ":input"
+"""Ends the name of a site that is what goes into its module."""
+HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post|attn_out|mlp_out)")
+HOOKS = "blocks.N.hook_resid_pre, …hook_resid_post, …hook_attn_out and …hook_mlp_out"
+PARTS = {"attn_out": ("self_attn", "attn", "attention", "self_attention"), "mlp_out": ("mlp", "feed_forward", "ffn")}
+"""How transformers calls the two blocks of a layer."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in a model, by its path within the base model."""
+
+    name: str
+
+    def module(self, model: nn.Module) -> nn.Module:
+        """The module that puts out, or takes in, the states; LceError if ``model`` has none of this name."""
+        base = getattr(model, "base_model", model)
+        path = self.name.removesuffix(INPUT)
+        try:
+            return base.get_submodule(path)
+        except AttributeError as error:
+            raise LceError(f"site {self.name}: {type(model).__name__} has no module {path}") from error
+
+    @property
+    def is_input(self) -> bool:
+        return self.name.endswith(INPUT)
+
+
+def find_site(model: PreTrainedModel, name: str) -> Site:
+    """The site of ``model`` that people call ``name``.
+
+    Raises:
+        LceError: there is none, or it is a hook of TransformerLens that is the output of no module of transformers.
+    """
+    if name.startswith(("blocks.", "hook_")):
+        return _site_of_hook(model, name)
+    path = name.removesuffix(INPUT)
+    base = model.base_model
+    if found := re.fullmatch(r"layers\.(\d+)(\..+)?", path):
+        stack, layers = layer_stack(model)
+        if int(found[1]) >= len(layers):
+            raise LceError(f"site {name}: the model has {len(layers)} layers, layers.0 to layers.{len(layers) - 1}")
+        path = f"{stack}.{found[1]}{found[2] or ''}"
+    elif model.base_model_prefix and base is not model:
+        path = path.removeprefix(f"{model.base_model_prefix}.")
+    if path not in dict(base.named_modules()):
+        raise LceError(f"site {name}: the model has no such module; expected layers.N, a module's path, or {HOOKS}")
+    return Site(path + name[len(name.removesuffix(INPUT)) :])
+
+
+def _site_of_hook(model: PreTrainedModel, name: str) -> Site:
+    found = HOOK.fullmatch(name)
+    if not found:
+        raise LceError(f"site {name}: is a hook of TransformerLens that lce cannot place; it knows {HOOKS}")
+    number, kind = int(found[1]), found[2]
+    if kind == "resid_pre":  # what goes into a layer is what the one before puts out
+        return find_site(model, f"layers.{number - 1}" if number else f"layers.0{INPUT}")
+    layer = find_site(model, f"layers.{number}")
+    if kind == "resid_post":
+        return layer
+    children = dict(layer.module(model).named_children())
+    part = next((part for part in PARTS[kind] if part in children), None)
+    if part is None:
+        raise LceError(
+            f"site {name}: a layer of {type(model).__name__} has no module called {' or '.join(PARTS[kind])}"
+        )
+    return Site(f"{layer.name}.{part}")
+
+
+def hook_of(model: PreTrainedModel, site: Site) -> str:
+    """What TransformerLens calls the ``site`` of ``model`` if it is the output of a layer; else the site's own name."""
+    path, _, number = site.name.rpartition(".")
+    is_layer = number.isdigit() and path == layer_stack(model)[0]
+    return f"blocks.{number}.hook_resid_post" if is_layer else site.name
+
+
+def layer_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The one stack of layers of ``model``, and its path within the base model.
+
+    Raises:
+        LceError: it has none, or several.
+    """
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    stacks = {
+        path: module
+        for path, module in model.base_model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count and not re.search(r"\.\d+\.", f".{path}.")
+    }
+    if len(stacks) != 1:
+        found = f"several: {', '.join(stacks)}" if stacks else "none"
+        raise LceError(f"site: expected a model with one stack of layers, found {found}; give the module's full path")
+    return next(iter(stacks.items()))
+
+
+class Place:
+    """Where in their texts the states of one forward pass lie.
+
+    Attributes:
+        is_first: at the first token of a text, (batch, positions), bool, without padding.
+        is_prompt: whether the pass begins its texts: what is generated with a cache comes in later passes.
+    """
+
+    def __init__(self) -> None:
+        self.is_first: Tensor = torch.zeros(1, 1, dtype=torch.bool)
+        self.is_prompt = True
+
+    def note(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Read the places from what the base model is called with."""
+        tokens = named.get("input_ids", arguments[0] if arguments else None)
+        tokens = named["inputs_embeds"][..., 0] if tokens is None else tokens
+        cache, attention, given = (named.get(key) for key in ("past_key_values", "attention_mask", "position_ids"))
+        before = cache.get_seq_length() if cache is not None else 0
+        length = tokens.shape[1]
+        self.is_prompt = before == 0
+        if given is not None:
+            places = given.expand(tokens.shape)
+        elif attention is not None and attention.ndim == 2:
+            places = (attention.long().cumsum(1) - 1)[:, -length:]
+        else:
+            places = torch.arange(before, before + length, device=tokens.device).expand(tokens.shape)
+        self.is_first = places == 0
+        if attention is not None and attention.ndim == 2:
+            self.is_first &= attention[:, -length:].bool()
+
+    def first_of(self, states: Tensor) -> Tensor:
+        """`is_first` for ``states`` (…, width), which may be those of a few positions only: see `logits_at`."""
+        if states.shape[:-1] == self.is_first.shape:
+            return self.is_first
+        return self.is_first.flatten()[KEPT_POSITIONS.get()].unsqueeze(0)
+
+
+Change = Callable[[Tensor, Place], Tensor]
+"""From states (batch, positions, width), or of a few positions (1, n, width), to what takes their place."""
+
+
+def hook_in(model: nn.Module, site: Site, change: Change) -> Callable[[], None]:
+    """Have the states at ``site`` be what ``change`` makes of them, until what is returned is called.
+
+    Raises:
+        LceError: the model has no such site.
+    """
+    module, place = site.module(model), Place()
+
+    def note(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        place.note(arguments, named)
+
+    def on_input(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if arguments:
+            return (change(arguments[0], place), *arguments[1:]), named
+        return arguments, {**named, "hidden_states": change(named["hidden_states"], place)}
+
+    def on_output(_: nn.Module, __: Any, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return change(output, place)
+        return (change(output[0], place), *output[1:])
+
+    base = getattr(model, "base_model", model)
+    first = base.register_forward_pre_hook(note, with_kwargs=True)
+    if site.is_input:
+        second = module.register_forward_pre_hook(on_input, with_kwargs=True)
+    else:
+        second = module.register_forward_hook(on_output)
+
+    def remove() -> None:
+        first.remove()
+        second.remove()
+
+    return remove
+
+
+@contextmanager
+def changed_at(model: nn.Module, site: Site, change: Change) -> Iterator[None]:
+    """As `hook_in`, within the block."""
+    remove = hook_in(model, site, change)
+    try:
+        yield
+    finally:
+        remove()
+
+
+class _Reached(Exception):
+    """The states that were asked for are there; the layers behind them need not be run."""
+
+
+def states_at(model: PreTrainedModel, site: Site, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """The states at ``site`` of a (B, L) batch: (B, L, width). What comes behind the site is not run."""
+    found: list[Tensor] = []
+
+    def keep(states: Tensor, _: Place) -> Tensor:
+        found.append(states)
+        raise _Reached
+
+    try:
+        with changed_at(model, site, keep), OneDnnLinear():
+            model(input_ids=input_ids, attention_mask=attention_mask, **without_cache(model))
+    except _Reached:
+        return found[0]
+    raise LceError(f"site {site.name}: a forward pass of {type(model).__name__} does not come by it")
+
+
+def width_at(model: PreTrainedModel, site: Site) -> int:
+    """Number of values of a state at ``site``."""
+    with torch.inference_mode():
+        tokens = torch.ones(1, 2, dtype=torch.long, device=model.device)
+        return states_at(model, site, tokens, torch.ones_like(tokens)).shape[-1]

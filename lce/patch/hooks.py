@@ -1,0 +1,143 @@
+"""The hook patch: what a model's states get added at one site, for edits that cannot be written as weights.
+
+A safetensors file with the few vectors that the edit needs: of features, their rows of encoder and decoder, biases and
+thresholds; or a direction. The metadata has the keys "lce", JSON, and "lce_sha256", as all files of lce. The JSON has
+    format, version     "lce-hook-patch", 1
+    kind                feature or direction
+    site                the module whose output (with ":input": input) is changed, by its path in the base model
+    positions           all, or prompt
+    base_fingerprint    SHA-256 over the base model's parameters in float32
+    numbers             scale and normalisation of features; alpha and mean of a direction
+    provenance          free: model, autoencoder, rule, features, scores, library_version, …
+    digests             SHA-256 of each tensor of the file, by its name there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import nn
+
+from lce.config import Positions
+from lce.foundations.errors import LceError
+from lce.foundations.overwriting import check_replaceable
+from lce.models.identity import model_fingerprint
+from lce.models.shifts import Shift, change_of, read_shift
+from lce.models.sites import Site, changed_at, hook_in
+from lce.patch.record import MOST_NESTED, is_shallow
+from lce.storage.safetensors_file import read_header, read_record
+from lce.storage.torch_bridge import read_file, write_file
+
+FORMAT = "lce-hook-patch"
+FORMAT_VERSION = 1
+NO_WEIGHTS = (
+    "is added to states while the model runs, by a hook: how much depends on each state, so it cannot be written as "
+    "weights; lce.from_pretrained(base, patch=…) sets the hook"
+)
+"""Why there is no folder, nor an adapter, with such a patch applied."""
+
+
+@dataclass(frozen=True)
+class HookPatch:
+    """What is added at a ``site`` of the model with the fingerprint ``base``, and where that comes from."""
+
+    file: Path
+    site: Site
+    shift: Shift
+    positions: Positions
+    base: str
+    provenance: dict[str, Any]
+
+    @property
+    def count(self) -> int:
+        """Number of features, or 1 direction."""
+        return len(self.shift.tensors()["decoder"]) if self.shift.kind == "feature" else 1
+
+    @classmethod
+    def load(cls, path: str | Path) -> HookPatch:
+        """Read and check a patch file.
+
+        Raises:
+            LceError: the file is missing, damaged, no hook patch, of a later version, or contradicts itself.
+        """
+        record, tensors = read_file(path)
+        if record.get("format") != FORMAT:
+            raise LceError(f"{path}: is no hook patch of lce")
+        if record.get("version") != FORMAT_VERSION:
+            found = repr(record.get("version"))[:20]
+            raise LceError(f"{path}: has format version {found}; this lce reads version {FORMAT_VERSION}")
+        texts = [record.get(key) for key in ("site", "base_fingerprint", "positions", "kind")]
+        if not all(isinstance(text, str) for text in texts) or texts[2] not in get_args(Positions):
+            raise LceError(f"{path}: does not say for which model and site it is")
+        provenance = record.get("provenance")
+        if not isinstance(provenance, dict) or not is_shallow(provenance, MOST_NESTED):
+            raise LceError(f"{path}: its provenance is no mapping, or nested more than {MOST_NESTED} deep")
+        types = {name: torch.int64 if name == "chosen" else torch.float32 for name in tensors}
+        if not all(tensor.dtype == types[name] and bool(tensor.isfinite().all()) for name, tensor in tensors.items()):
+            raise LceError(f"{path}: holds values that are not finite numbers in float32")
+        try:
+            shift = read_shift(str(texts[3]), tensors, record["numbers"])
+            shift.of(torch.zeros(1, shift.width))
+        except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise LceError(f"{path}: its tensors do not make up what it says it is ({error})") from error
+        return cls(Path(path), Site(str(texts[0])), shift, texts[2], str(texts[1]), provenance)  # type: ignore[arg-type]
+
+    def check(self, model: nn.Module) -> None:
+        """Raises LceError if ``model`` is not the patch's base."""
+        self.site.module(model)
+        if model_fingerprint(model) != self.base:
+            name = getattr(model, "name_or_path", "") or type(model).__name__
+            raise LceError(f"{name}: its weights are not those of the model that {self.file.name} was made for")
+
+    def applied(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Within the block, the patch is applied to ``model``; LceError if it is not the patch's base."""
+        self.check(model)
+        return changed_at(model, self.site, change_of(self.shift, self.positions))
+
+    def apply_(self, model: nn.Module) -> Callable[[], None]:
+        """Apply the patch to ``model``; calling what is returned takes it back. Copies of the model have it, too.
+
+        Raises:
+            LceError: ``model`` is not the patch's base.
+        """
+        self.check(model)
+        return hook_in(model, self.site, change_of(self.shift, self.positions))
+
+
+def write_hook_patch(
+    path: str | Path, site: Site, shift: Shift, positions: Positions, base: str, provenance: Mapping[str, Any]
+) -> HookPatch:
+    """Write a patch to ``path``.
+
+    Args:
+        base: fingerprint of the model that it is for.
+
+    Raises:
+        LceError: nothing would change, or ``path`` cannot be written.
+    """
+    check_replaceable(path, "patch")
+    if shift.is_nothing:
+        raise LceError(f"the edit ({', '.join(f'{k} {v}' for k, v in shift.numbers().items())}) would change nothing")
+    record = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "kind": shift.kind,
+        "site": site.name,
+        "positions": positions,
+        "base_fingerprint": base,
+        "numbers": shift.numbers(),
+        "provenance": {**provenance, "library_version": version("lce")},
+    }
+    write_file(Path(path), {name: tensor.cpu() for name, tensor in shift.tensors().items()}, record)
+    return HookPatch.load(path)
+
+
+def is_hook_patch(path: str | Path) -> bool:
+    """Whether the file at ``path`` says that it is a hook patch; LceError if it is no safetensors file."""
+    return read_record(read_header(path)[0], path).get("format") == FORMAT

@@ -1,0 +1,1 @@
+"""Training sparse autoencoders of a model's states."""
