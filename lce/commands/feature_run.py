@@ -13,7 +13,7 @@ from lce.config import Settings
 from lce.evaluation.evaluator import Evaluator
 from lce.evaluation.feature_checks import feature_checks
 from lce.evaluation.feature_report import write_feature_report
-from lce.evaluation.site_edits import ANSWERS, HELD_OUT, Measured, SiteEdits, Trial, trials
+from lce.evaluation.site_edits import ANSWERS, CHOOSING, HELD_OUT, Measured, SiteEdits, Trial, trials
 from lce.foundations.errors import LceError
 from lce.foundations.files import read_json, save_config, write_json
 from lce.foundations.overwriting import check_own_folder, check_replaceable, check_selection_file
@@ -24,6 +24,7 @@ from lce.localize.features import about
 from lce.localize.selection import Selection
 from lce.localize.snippets import with_snippets
 from lce.metrics.forced_choice import ForcedChoice, verdicts
+from lce.metrics.occupation_pronouns import PRONOUNS, single_tokens
 from lce.metrics.suite import all_scores
 from lce.models.autoencoder_files import load_autoencoder
 from lce.models.converted import provide
@@ -47,10 +48,10 @@ def run_localize_features(settings: FeatureSettings) -> Path:
     Raises:
         LceError: the model, the autoencoder or the settings do not fit, or nothing is selected.
     """
-    check_features(settings)
+    check_features(settings, is_edit=False)
     path = Path(settings.output or f"{settings.experiment}/selections/{_name(settings)}.safetensors")
     check_selection_file(path, {".yaml": "settings file of localize"})
-    _, tokenizer, edits = _loaded(settings)
+    _, tokenizer, edits = _loaded(settings, settings.rule == "attribution")
     selection = _shown(settings, edits, tokenizer, edits.selection())
     selection.save(path)
     save_config(path.with_suffix(".yaml"), asdict(settings), "localize")
@@ -81,15 +82,17 @@ def run_edit_features(settings: FeatureSettings, trainer_options: Mapping[str, A
         check_own_folder(folder, CONFIG, "edit")
     if settings.patch:
         check_replaceable(settings.patch, "patch")
-    model, tokenizer, edits = _loaded(settings)
-    asked = list(trials(edits))  # refused before anything is written
-    save_config(folder / CONFIG, asdict(settings) | {"trainer": dict(trainer_options)}, "edit")
+    asks_pronouns = "attribution" in (settings.rule, *settings.compared) or "pronouns" in settings.directions
+    model, tokenizer, edits = _loaded(settings, settings.measure or asks_pronouns)
+    asked = list(trials(edits))
     selection = _shown(settings, edits, tokenizer, edits.selection())
-    selection.save(folder / SELECTION)
     kind = kind_of(settings.model, model.config)
     measured = None
     if settings.measure:
-        measured = Measured(Evaluator(_measuring(settings), trainer_options, tokenizer, kind), edits, len(asked))
+        measured = Measured(Evaluator(_measuring(settings), trainer_options, tokenizer, kind), edits, len(asked) + 1)
+    # What is refused is refused above, before anything is written.
+    save_config(folder / CONFIG, asdict(settings) | {"trainer": dict(trainer_options)}, "edit")
+    selection.save(folder / SELECTION)
     found = _tried(settings, folder, asked, measured)
     result = {
         "model": settings.model,
@@ -107,9 +110,18 @@ def run_edit_features(settings: FeatureSettings, trainer_options: Mapping[str, A
     return result_file
 
 
-def _loaded(settings: FeatureSettings) -> Loaded:
+def _loaded(settings: FeatureSettings, asks_pronouns: bool) -> Loaded:
+    """Model, tokenizer, and edits.
+
+    Args:
+        asks_pronouns: whether log P(he) − log P(she) is wanted.
+    """
     provide(settings.model, settings.data.downloads)
     model, tokenizer = load_language_model(settings.model, settings.trust_remote_code)
+    if asks_pronouns and not all(single_tokens(words, tokenizer) for words in PRONOUNS.values()):
+        raise LceError(
+            f"model {settings.model}: its tokenizer has no token for he, or none for she, which are compared"
+        )
     model.requires_grad_(False)
     return model, tokenizer, SiteEdits(settings, model, tokenizer, kind_of(settings.model, model.config))
 
@@ -121,7 +133,7 @@ def _name(settings: FeatureSettings) -> str:
 
 def _identity(settings: FeatureSettings, trainer_options: Mapping[str, Any]) -> dict[str, Any]:
     """What the result depends on."""
-    free = {"experiment", "output", "patch", "trust_remote_code", "model", "sae"}
+    free = {"experiment", "output", "trust_remote_code", "model", "sae"}
     known = {key: value for key, value in asdict(settings).items() if key not in free}
     models = [identity(settings.model).fingerprint, load_autoencoder(settings.sae, settings.normalisation).fingerprint]
     return known | {"models": models, "trainer": numerics(trainer_options)}
@@ -154,25 +166,24 @@ def _tried(settings: FeatureSettings, folder: Path, asked: list[Trial], measured
     """What the result says of all edits, whose patches are written on the way."""
     if measured is None:
         patches = [_write_patch(settings, folder, trial, {}) for trial in asked if not trial.is_control]
-        return {"edits": [], "patch": patches[0], "patches": patches}
-    before = all_scores(measured.before.values())
-    rows, answers = [], {}
+        return {"edits": [], "patch": _wanted_patch(settings, asked[0], {}) or patches[0], "patches": patches}
+    before, rows, jobs = all_scores(measured.before.values()), [], []
+    later = [name for name in measured.names if name not in (CHOOSING, HELD_OUT, *measured.evaluator.texts)]
     with measured.bar:
         for trial in asked:
-            is_costed = not trial.is_control or trial.name.endswith(" 1")
-            row, metrics = measured.row(trial, is_costed)
+            row, _ = measured.row(trial, not trial.is_control or trial.name.endswith(" 1"), later)
             row["perplexity_change"] = _change(before, row["scores"], "perplexity")
             row["patch"] = None if trial.is_control else _write_patch(settings, folder, trial, _moved(before, row))
             rows.append(row)
-            if isinstance(metrics.get(ANSWERS), ForcedChoice):
-                answers[row["patch"]] = metrics[ANSWERS]
-    kept = _best(rows, settings.most_perplexity)
-    jobs = []
-    if isinstance(measured.before.get(ANSWERS), ForcedChoice) and kept["patch"] in answers:
-        jobs = verdicts(measured.before[ANSWERS], answers[kept["patch"]])  # type: ignore[arg-type]
-    if settings.patch:
+        kept = _best(rows, settings.most_perplexity)
         trial = asked[rows.index(kept)]
-        kept["patch"] = str(trial.whole.patch(settings.patch, _said(settings, trial, _moved(before, kept))).file)
+        whole, metrics = measured.row(trial)  # by all metrics
+    kept |= whole
+    kept["patch"] = _write_patch(settings, folder, trial, _moved(before, kept))
+    kept["patch"] = _wanted_patch(settings, trial, _moved(before, kept)) or kept["patch"]
+    first, second = measured.before.get(ANSWERS), metrics.get(ANSWERS)
+    if isinstance(first, ForcedChoice) and isinstance(second, ForcedChoice):
+        jobs = verdicts(first, second)
     return {
         "checks": feature_checks(before, rows, jobs, settings.most_perplexity),
         "patch": kept["patch"],
@@ -208,11 +219,16 @@ def _moved(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: {"before": before[name]["value"], "after": score["value"]} for name, score in row["scores"].items()}
 
 
-def _said(settings: FeatureSettings, trial: Trial, scores: Mapping[str, Any]) -> dict[str, Any]:
+def _said(settings: FeatureSettings, scores: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": settings.model, "seed": settings.seed, "scores": dict(scores), "held_out": f"scores of {HELD_OUT} "
             "are of occupations and sentences that the edit was not chosen by"}  # fmt: skip
 
 
 def _write_patch(settings: FeatureSettings, folder: Path, trial: Trial, scores: Mapping[str, Any]) -> str:
     name = f"{trial.name.replace(' ', '-')}-{trial.strength:g}.patch.safetensors"
-    return str(trial.whole.patch(folder / name, _said(settings, trial, scores)).file)
+    return str(trial.whole.patch(folder / name, _said(settings, scores)).file)
+
+
+def _wanted_patch(settings: FeatureSettings, trial: Trial, scores: Mapping[str, Any]) -> str | None:
+    """The patch where the settings want it; None where they do not say."""
+    return str(trial.whole.patch(settings.patch, _said(settings, scores)).file) if settings.patch else None

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from lce.evaluation.site_edits import ABOUT_JOBS, ANSWERS, HELD_OUT
@@ -21,7 +22,7 @@ def print_features(rows: Iterable[Mapping[str, Any]]) -> None:
     for row in rows:
         snippet = next(iter(row.get("snippets", [])), None)
         text = "" if snippet is None else (
-            f"{snippet['before'][-SNIPPET:]}\\[{snippet['token'].strip()}]{snippet['after'][:SNIPPET]}"
+            escape(f"{snippet['before'][-SNIPPET:]}[{snippet['token'].strip()}]{snippet['after'][:SNIPPET]}")
         )  # fmt: skip
         activations = [f"{row[f'{side}_activation']:.2f}" for side in ("male", "female")]
         counts = [str(row[f"{side}_jobs"]) for side in ("male", "female")]
@@ -42,10 +43,10 @@ def print_feature_edits(result: dict[str, Any]) -> None:
     """The table of all edits, what the one that is kept does elsewhere, and the checks."""
     console = wide_console()
     if not result["edits"]:
-        console.print(f"patches: {', '.join(result['patches'])}", soft_wrap=True)
+        console.print(f"patches: {', '.join(result['patches'])}", soft_wrap=True, markup=False)
         return
     title = f"{result['model']} at {result['site']}: gap between occupations of men and of women, held out [nats]"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for heading in ("", "s, α", "features", "gap", "95 % interval", "closed", "perplexity", "n"):
         table.add_column(heading, justify="right" if heading else "left")
     gap = result["before"][HELD_OUT]
@@ -63,8 +64,8 @@ def print_feature_edits(result: dict[str, Any]) -> None:
     for row in result["edits"]:
         score, change = row["scores"][HELD_OUT], row["perplexity_change"]
         table.add_row(
-            row["name"], f"{row['strength']:g}", str(row["count"]), f"{score['value']:.2f}",
-            interval_text(score["interval"]), f"{row['closed']['value']:.0%}",
+            row["name"], f"{row['strength']:g}", str(row["count"]), f"{score['value']:z.2f}",
+            interval_text(score["interval"]), f"{row['closed']['value']:z.0%}",
             "–" if change is None else f"{change:+.1f} %", str(score["n"]),
             style="bold" if row["patch"] == result["patch"] else "",
         )  # fmt: skip
@@ -75,9 +76,9 @@ def print_feature_edits(result: dict[str, Any]) -> None:
         checks.add_column(heading)
     for name, check in result["checks"].items():
         value, ends = number_text(check["value"]), interval_text(check["interval"])
-        checks.add_row(name, check["what"], value, ends, check["bar"], "yes" if check["holds"] else "no")
+        checks.add_row(name, escape(check["what"]), value, ends, check["bar"], "yes" if check["holds"] else "no")
     console.print(checks)
-    console.print(f"patch: {result['patch']}", soft_wrap=True)
+    console.print(f"patch: {result['patch']}", soft_wrap=True, markup=False)
 
 
 def _print_kept(result: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ def localize_features(values: Namespace) -> None:
     selected, and written with what is known of each: activations, counts, and the text on which it is most active.
     """
     settings = read(FeatureSettings, values)
-    check_features(settings)
+    check_features(settings, is_edit=False)
 
     from lce.commands.feature_run import run_localize_features
     from lce.commands.feature_tables import print_features

@@ -29,6 +29,11 @@ def train_sae(values: Namespace) -> None:
     devices = trainer_options.get("devices", 1)
     is_one = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
     expect(is_one, "trainer.devices", "one device: an autoencoder is trained by one", devices)
+    precision = trainer_options.get("precision")
+    is_known = precision in (None, 32, "32", "32-true", "bf16-mixed", "16-mixed")
+    expect(is_known, "trainer.precision", "32-true, bf16-mixed or 16-mixed", precision)
+    parts = trainer_options.get("accumulate_grad_batches") or 1
+    expect(parts == 1, "trainer.accumulate_grad_batches", "1: a step takes train.batch_size states at once", parts)
 
     from lce.commands.tables import print_autoencoder
     from lce.training.autoencoder.train import train_autoencoder

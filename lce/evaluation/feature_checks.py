@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lce.evaluation.site_edits import HELD_OUT
+from lce.evaluation.site_edits import CHOOSING, HELD_OUT
 from lce.metrics.occupation_pronouns import OCCUPATIONS
 
 LEAST_GAP = 1.0
@@ -37,12 +37,10 @@ def feature_checks(
     features = [
         row for row in rows if not _is(row, *CONTROLS, "direction") and WITHIN[0] <= row["strength"] <= WITHIN[1]
     ]
-    within = [row for row in features if _is_cheap(row, most_perplexity)]
-    best = max(within, key=lambda row: row["closed"]["value"], default=None)
+    best = _chosen(features, most_perplexity)
     controls = [row for row in rows if best and _is(row, *CONTROLS) and row["strength"] == best["strength"]]
     directions = [row for row in rows if _is(row, "direction")]
-    cheap = [row for row in directions if _is_cheap(row, most_perplexity)]
-    ahead = max(cheap, key=lambda row: row["closed"]["value"], default=None)
+    ahead = _chosen(directions, most_perplexity)
     reduced = [row for row in jobs if row["verdict"] == "reduced"]
     kinds = {kind: sum(_is(row, kind) for row in rows) for kind in (*CONTROLS, "direction")}
     return {
@@ -53,16 +51,16 @@ def feature_checks(
             "holds": bool(gap["value"] > LEAST_GAP),
         },
         "F2": {
-            "what": "share of the gap that features close on held-out occupations",
+            "what": "share of the gap in held-out sentences that features close, on held-out occupations",
             **_best(best),
             "bar": f"at least {LEAST_CLOSED:g}, perplexity up by less than {most_perplexity:g} %",
-            "holds": bool(best and best["closed"]["value"] >= LEAST_CLOSED),
+            "holds": bool(best and _left(best) <= 1 - LEAST_CLOSED),
         },
         "F3": _controlled(best, controls),
         "F4": {
-            "what": "share of the gap that the best direction closes on held-out occupations",
+            "what": "the same of the best direction",
             **_best(ahead),
-            "wins": bool(best and ahead and ahead["closed"]["value"] > best["closed"]["value"]),
+            "wins": bool(ahead and (best is None or _left(ahead) < _left(best))),
             "bar": "each direction an edit of its own, kept as a patch",
             "holds": bool(directions) and all(row["patch"] for row in directions),
         },
@@ -89,9 +87,19 @@ def _is(row: dict[str, Any], *kinds: str) -> bool:
     return str(row["name"]).split()[0] in kinds
 
 
-def _is_cheap(row: dict[str, Any], most_perplexity: float) -> bool:
-    change = row.get("perplexity_change")
-    return change is not None and change < most_perplexity
+def _chosen(rows: Sequence[dict[str, Any]], most_perplexity: float) -> dict[str, Any] | None:
+    """Of the edits that raise the perplexity by less than so much, the one with the smallest gap in the sentences that
+    edits are chosen by; None if there is none.
+    """
+    changes = ((row, row.get("perplexity_change")) for row in rows)
+    cheap = [row for row, change in changes if change is not None and change < most_perplexity]
+    return min(cheap, key=lambda row: abs(row["scores"][CHOOSING]["value"]), default=None)
+
+
+def _left(row: dict[str, Any]) -> float:
+    """How large a gap is left, as a share of the unedited model's."""
+    value = row["closed"]["value"]
+    return 1.0 if value is None else abs(1 - value)
 
 
 def _best(row: dict[str, Any] | None) -> dict[str, Any]:
@@ -110,7 +118,7 @@ def _controlled(best: dict[str, Any] | None, controls: Sequence[dict[str, Any]])
         "what": "what random and matched features do, as a share of what the edit does (the largest of all draws)",
         "bar": f"below {LEAST_CLOSED:g}",
     }
-    if not best or not controls:
+    if not best or not best["closed"]["value"] or not controls:
         return {**said, "value": None, "interval": None, "n": len(controls), "holds": False}
     shares = [abs(row["closed"]["value"]) / abs(best["closed"]["value"]) for row in controls]
     return {

@@ -53,9 +53,9 @@ def _cells(scores: dict[str, Any], closed: dict[str, Any] | None, change: float 
     sides = [(gap["male_dominated"][f"p_{word}"] + gap["female_dominated"][f"p_{word}"]) / 2 for word in ("he", "she")]
     perplexity = scores.get("perplexity", {}).get("value")
     texts = [
-        f"{gap['value']:.2f}",
+        f"{gap['value']:z.2f}",
         interval_text(gap["interval"]),
-        "" if closed is None else f"{closed['value']:.0%}",
+        "" if closed is None else f"{closed['value']:z.0%}",
         *(f"{side:.3f}" for side in sides),
         number_text(perplexity) + ("" if change is None else f" ({change:+.1f} %)"),
     ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
 from lce.config import Kind
@@ -20,13 +22,16 @@ from lce.localize.feature_settings import DirectionName, FeatureSettings, RuleNa
 from lce.localize.feature_units import FeatureUnits, Reader, Reading
 from lce.localize.features import select_features
 from lce.localize.selection import Selection
-from lce.metrics.items import ItemMetric, differences, interval
+from lce.metrics.items import ItemMetric, defined, differences, interval
 from lce.metrics.occupation_pronouns import OCCUPATIONS, SENTENCES
 from lce.metrics.suite import all_scores
 from lce.models.autoencoder_files import load_autoencoder
+from lce.models.prefix import PrefixCache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 CHOOSING, HELD_OUT, ANSWERS = "occupation_pronouns", "occupation_pronouns_held_out", "forced_choice"
 ABOUT_JOBS = (CHOOSING, HELD_OUT, ANSWERS)
@@ -62,16 +67,20 @@ class SiteEdits:
         """Mean states, where a pronoun may come next."""
         return self.reader.states(SENTENCES, "last")
 
-    def selection(self, rule: RuleName | None = None, jobs: Sequence[int] | None = None) -> Selection:
-        """The features that a rule, by default that of the settings, selects by ``jobs``, by default by all."""
-        rule = rule or self.settings.rule
+    def selection(
+        self, rule: RuleName | None = None, jobs: Sequence[int] | None = None, count: int | None = None
+    ) -> Selection:
+        """The ``count`` features that a rule selects by ``jobs``; by default those of the settings, and all jobs."""
+        rule, count = rule or self.settings.rule, count or self.settings.count
         numbers = list(range(len(OCCUPATIONS)) if jobs is None else jobs)
         attributions = self.attributions.among(numbers) if rule == "attribution" else None
-        asked = replace(self.settings, rule=rule)
+        asked = replace(self.settings, rule=rule, count=count)
         return select_features(self.units, self.activations.among(numbers), asked, attributions)
 
-    def features(self, scale: float, rule: RuleName | None = None, jobs: Sequence[int] | None = None) -> FeatureEdit:
-        selection = self.selection(rule, jobs)
+    def features(
+        self, scale: float, rule: RuleName | None = None, jobs: Sequence[int] | None = None, count: int | None = None
+    ) -> FeatureEdit:
+        selection = self.selection(rule, jobs, count)
         return FeatureEdit(self.units, selection, self.activations, scale, positions=self.settings.positions)
 
     def direction(self, name: DirectionName, alpha: float, jobs: Sequence[int] | None = None) -> DirectionEdit:
@@ -103,23 +112,38 @@ class Trial:
         return self.whole.selection.count if isinstance(self.whole, FeatureEdit) else 1
 
 
+def feature_trial(edits: SiteEdits, rule: RuleName, scale: float, count: int | None = None) -> Trial:
+    """Features by a rule."""
+    one, other = (edits.features(scale, rule, part, count) for part in halves(edits.settings.seed))
+    return Trial(rule, scale, edits.features(scale, rule, count=count), (one, other))
+
+
+def direction_trial(edits: SiteEdits, name: DirectionName, alpha: float) -> Trial:
+    """A direction."""
+    one, other = (edits.direction(name, alpha, part) for part in halves(edits.settings.seed))
+    return Trial(f"direction {name}", alpha, edits.direction(name, alpha), (one, other))
+
+
+def random_trial(edits: SiteEdits, whole: FeatureEdit, draw: int, is_matched: bool) -> Trial:
+    """A random baseline of features that were selected by all occupations."""
+    drawn = whole.random_baseline(derive(edits.settings.seed, draw), is_matched)
+    return Trial(f"{'matched' if is_matched else 'random'} {draw + 1}", whole.scale, drawn, None)
+
+
 def trials(edits: SiteEdits) -> Iterator[Trial]:
     """All edits that the settings ask for: the rule's first, then what it is compared with."""
-    settings, parts = edits.settings, halves(edits.settings.seed)
-    for rule in (settings.rule, *settings.compare):
+    settings = edits.settings
+    for rule in (settings.rule, *settings.compared):
         for scale in settings.scale:
-            one, other = (edits.features(scale, rule, part) for part in parts)
-            yield Trial(rule, scale, edits.features(scale, rule), (one, other))
+            yield feature_trial(edits, rule, scale)
     for name in settings.directions:
         for alpha in settings.alpha:
-            first, second = (edits.direction(name, alpha, part) for part in parts)
-            yield Trial(f"direction {name}", alpha, edits.direction(name, alpha), (first, second))
-    for kind, is_matched in (("random", False), ("matched", True)):
+            yield direction_trial(edits, name, alpha)
+    for is_matched in (False, True):
         for scale in settings.scale:
             whole = edits.features(scale)
             for draw in range(settings.random_baselines):
-                drawn = whole.random_baseline(derive(settings.seed, draw), is_matched)
-                yield Trial(f"{kind} {draw + 1}", scale, drawn, None)
+                yield random_trial(edits, whole, draw, is_matched)
 
 
 class Measured:
@@ -127,53 +151,67 @@ class Measured:
 
     Args:
         evaluator: measures a model.
-        total: how many edits there will be, for the progress bar.
+        total: how many edits there will be, for the progress bar; without one, there is none.
+        before: what was measured of the unedited model already, as ``before`` of another one.
     """
 
-    def __init__(self, evaluator: Evaluator, edits: SiteEdits, total: int) -> None:
+    def __init__(
+        self, evaluator: Evaluator, edits: SiteEdits, total: int | None = None,
+        before: Mapping[str, ItemMetric] | None = None,
+    ) -> None:  # fmt: skip
         self.evaluator, self.edits = evaluator, edits
         self.parts = halves(edits.settings.seed)
+        self.prefix = PrefixCache(edits.model, edits.units.site)
         self.names = [*evaluator.suite.measures, *evaluator.texts]
         if HELD_OUT not in self.names:
             raise LceError(f"evaluation.metrics: expected {CHOOSING} among them, by which features are compared")
-        self.bar = tqdm(total=1 + total, desc="Edits", disable=None)
-        metrics = self._stage("unedited", lambda: evaluator.metrics(edits.model))
-        self.before = {metric.name: metric for metric in metrics}
+        self.bar = tqdm(total=1 + (total or 0), desc="Edits", disable=True if total is None else None)
+        self.before = dict(before) if before else self._stage("unedited", self._unedited)
 
-    def row(self, trial: Trial, is_costed: bool = True) -> tuple[dict[str, Any], dict[str, ItemMetric]]:
-        """What the result says of an edit, and the metrics about occupations behind it.
+    def row(
+        self, trial: Trial, is_costed: bool = True, leave_out: Collection[str] = ()
+    ) -> tuple[dict[str, Any], dict[str, ItemMetric]]:
+        """What the result says of an edit, and the metrics behind it.
 
         Args:
             is_costed: measure what the edit does elsewhere, too.
+            leave_out: metrics that are not measured.
         """
-        return self._stage(f"{trial.name}, {trial.strength:g}", lambda: self._row(trial, is_costed))
+        return self._stage(f"{trial.name}, {trial.strength:g}", lambda: self._row(trial, is_costed, leave_out))
 
     def _stage(self, title: str, measure: Callable[[], Any]) -> Any:
         self.bar.set_postfix_str(title)
-        found = measure()
+        if self.bar.disable:
+            log.info("measuring: %s", title)
+        with self.prefix.reused():
+            found = measure()
         self.bar.update()
         return found
 
-    def _row(self, trial: Trial, is_costed: bool) -> tuple[dict[str, Any], dict[str, ItemMetric]]:
-        model = self.edits.model
+    def _unedited(self) -> dict[str, ItemMetric]:
+        return {metric.name: metric for metric in self.evaluator.metrics(self.edits.model)}
+
+    def _row(
+        self, trial: Trial, is_costed: bool, leave_out: Collection[str]
+    ) -> tuple[dict[str, Any], dict[str, ItemMetric]]:
+        model, names = self.edits.model, [name for name in self.names if name not in leave_out]
         if trial.by_half is None:
             with trial.whole.applied(model):
                 about_jobs = self._only(model, (CHOOSING, HELD_OUT))
         else:
-            wanted = [name for name in ABOUT_JOBS if name in self.names]
+            wanted = [name for name in ABOUT_JOBS if name in names]
             about_jobs = cross_fitted(trial.by_half, self.parts, model, lambda one: self._only(one, wanted))
-        scores = all_scores(about_jobs)
+        others = []
         if is_costed:
             with trial.whole.applied(model):
-                others = [name for name in self.names if name not in ABOUT_JOBS]
-                scores |= all_scores(self._only(model, others))
+                others = self._only(model, [name for name in names if name not in ABOUT_JOBS])
         against = {metric.name: differences(metric, self.before[metric.name])[metric.name] for metric in about_jobs}
-        metrics = {metric.name: metric for metric in about_jobs}
+        metrics = {metric.name: metric for metric in (*about_jobs, *others)}
         row = {
             "name": trial.name,
             "strength": trial.strength,
             "count": trial.count,
-            "scores": scores,
+            "scores": all_scores(metrics.values()),
             "differences": against,
             "closed": closed(self.before[HELD_OUT], metrics[HELD_OUT]),
         }
@@ -186,8 +224,17 @@ class Measured:
 def closed(before: ItemMetric, after: ItemMetric) -> dict[str, Any]:
     """The share of a gap that an edit closes, with its paired bootstrap interval: 1 is all, beyond 1 it is reversed."""
     first, second = (metric.scores()[metric.name] for metric in (before, after))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = 1 - np.divide([second.value, *second.resampled], [first.value, *first.resampled])
     return {
-        "value": 1 - second.value / first.value,
-        "interval": interval(1 - second.resampled / first.resampled),
+        "value": defined(float(shares[0])),
+        "interval": interval(shares[1:]),
         "n": first.n,
     }
+
+
+def risen(before: ItemMetric, after: ItemMetric) -> dict[str, Any]:
+    """The share by which a score rises, likewise: 0.02 is 2 %, and below 0 it falls."""
+    found = closed(before, after)
+    ends = found["interval"]
+    return found | {"value": -found["value"], "interval": ends and (-ends[1], -ends[0])}

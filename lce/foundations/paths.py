@@ -10,6 +10,8 @@ runs/<name>/
         anti-stereotypical/
         selections/      what `lce localize` found
         edits/<edit>/    result.json, the patches, the figures, config.yaml
+    autoencoder/         what `lce train-sae` made, with checkpoints/, logs/ and record.json beside it
+    selections/, edits/  what `lce localize features` and `lce edit features` made
     cells/               results of a study: <cell>.json, or <cell>.failed with the reason, or <cell>.running
     report/              what `lce report` wrote about it
     base.json            what identifies the base model of a study

@@ -54,8 +54,8 @@ class FeatureSettings(FeatureRule):
     positions: Positions = "all"
     """Where in a text features are scaled: everywhere, or in a prompt alone, not in what is generated from it with a
     cache. The first token is always left alone."""
-    compare: list[RuleName] = field(default_factory=lambda: ["attribution"])
-    """Other rules, which the edit is compared with."""
+    compare: list[RuleName] | None = None
+    """Other rules, which the edit is compared with; by default attribution, or counts if the rule is attribution."""
     directions: list[DirectionName] = field(default_factory=lambda: ["occupations", "pronouns"])
     """Directions, likewise: from the mean state of women's occupations to that of men's; from she to he."""
     alpha: list[float] = field(default_factory=lambda: [1.0])
@@ -73,7 +73,7 @@ class FeatureSettings(FeatureRule):
     output: str | None = None
     """Folder for the result, or, of a localisation, selection file; by default a name made from the settings."""
     patch: str | None = None
-    """Patch file to write the best edit to; by default inside the output folder."""
+    """Patch file to write the best edit to, without measuring the first one; by default inside the output folder."""
     trust_remote_code: bool = False
     """Run code that a model's folder brings along; only for models you trust."""
     seed: int = 0
@@ -83,9 +83,20 @@ class FeatureSettings(FeatureRule):
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     """How bias is measured."""
 
+    @property
+    def compared(self) -> list[RuleName]:
+        """The other rules that the edit is compared with."""
+        if self.compare is not None:
+            return self.compare
+        return ["counts" if self.rule == "attribution" else "attribution"]
 
-def check_features(settings: FeatureSettings) -> None:
-    """Raises LceError for the first setting that cannot be right, whatever the model."""
+
+def check_features(settings: FeatureSettings, is_edit: bool = True) -> None:
+    """Raises LceError for the first setting that cannot be right, whatever the model.
+
+    Args:
+        is_edit: whether the features are edited; a selection does not depend on what would be done to them.
+    """
     checks.check_data(settings.data)
     checks.check_evaluation(settings.evaluation)
     checks.check_positive(settings.count, "count", "a positive number of features")
@@ -93,10 +104,13 @@ def check_features(settings: FeatureSettings) -> None:
         checks.check_not_negative(getattr(settings, name), name)
     for name in ("own", "other"):
         checks.expect(0 <= getattr(settings, name) <= 1, name, "a share from 0 to 1", getattr(settings, name))
+    if not is_edit:
+        return
     for name, void in (("scale", 1), ("alpha", 0)):
         values = getattr(settings, name)
         checks.expect(all(map(isfinite, values)), name, "finite numbers", values)
         checks.expect(void not in values, name, f"other numbers than {void}, which changes nothing", values)
         checks.expect(len(set(values)) == len(values), name, "each number once", values)
     checks.expect(bool(settings.scale), "scale", "at least one number", settings.scale)
-    checks.expect(settings.rule not in settings.compare, "compare", "other rules than the edit's own", settings.compare)
+    others = f"other rules than the edit's own, {settings.rule}"
+    checks.expect(settings.rule not in settings.compared, "compare", others, settings.compare)

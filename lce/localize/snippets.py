@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from lce.data.encoding import padding_id
 from lce.localize.feature_units import FeatureUnits
 from lce.localize.selection import Selection
 from lce.metrics.scoring import PROCESSOR_TOKENS, padded, token_batches
-from lce.models.sites import states_at
+from lce.models.sites import SINK, states_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,9 +54,9 @@ def with_snippets(
         for batch in token_batches([len(ids[i]) for i in long_enough], PROCESSOR_TOKENS):
             rows = [long_enough[i] for i in batch]
             inputs, attention = padded([ids[i] for i in rows], pad_id, model.device)
-            active, _ = features.activations(states_at(model, units.site, inputs, attention))
-            attention[:, 0] = 0
-            largest = (active * attention.unsqueeze(-1)).max(1)
+            states = states_at(model, units.site, inputs, attention)
+            active, _ = features.activations(states)
+            largest = (active * _usual(states, attention).unsqueeze(-1)).max(1)
             values[rows], places[rows] = largest.values.cpu(), largest.indices.cpu()
             bar.update(len(rows))
     details = []
@@ -68,6 +69,13 @@ def with_snippets(
         ]
         details.append({**known, "snippets": shown})
     return replace(selection, details={site: details})
+
+
+def _usual(states: Tensor, attention: Tensor) -> Tensor:
+    """Which states are looked at, (batch, positions): none of a first token, and no attention sink elsewhere."""
+    lengths, counted = states.norm(dim=-1), attention.bool()
+    counted[:, 0] = False
+    return counted & (lengths < SINK * lengths[counted].median())
 
 
 def _snippet(text: str, span: tuple[int, int], activation: float) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from lce.storage.torch_bridge import read_tensor
 SETTINGS, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 FORMAT_VERSION = "6.0.0"
 """The version of SAELens whose format is written."""
-IN_WEIGHTS = {"expected_average_only_in": "none"}
-"""Normalisations that are in the weights already: SAELens's code does nothing about them when it encodes."""
+IN_WEIGHTS = {"expected_average_only_in": "none", "True": "none"}
+"""Normalisations that are in the weights already: SAELens's code does nothing about them when it encodes. It once said
+true for the first."""
 RELEASES: dict[str, dict[str, str]] = {
     "JoshEngels/Mistral-7B-Residual-Stream-SAEs": {"normalize_activations": "constant_norm_rescale"},
 }
@@ -81,7 +82,7 @@ def load_autoencoder(name: str | Path, normalisation: str | None = None) -> Spar
         raise LceError(f"{title}: a jumprelu autoencoder has a threshold, and no other; its {WEIGHTS} disagrees")
     encoder, decoder, *biases = (tensors[name] for name in ("W_enc", "W_dec", "b_enc", "b_dec"))
     found = SparseAutoencoder(encoder, decoder, biases[0], biases[1], threshold=threshold, title=title, **about)
-    if found.architecture == "topk" and not (isinstance(found.k, int) and 1 <= found.k <= found.size):
+    if found.architecture == "topk" and not (type(found.k) is int and 1 <= found.k <= found.size):
         raise LceError(f"{folder / SETTINGS}: k: expected 1 to {found.size:,} features, got {found.k!r}")
     return found
 
@@ -90,13 +91,15 @@ def _described(title: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a cfg.json says, in the words of `SparseAutoencoder`; older files have other names for it."""
     said = settings.get("metadata")
     metadata: dict[str, Any] = said if isinstance(said, dict) else {}
-    architecture, k = settings.get("architecture", "standard"), settings.get("k")
+    options = settings.get("activation_fn_kwargs")
+    k = (options if isinstance(options, dict) else {}).get("k", settings.get("k"))
+    architecture = settings.get("architecture", "standard")
     if (settings.get("activation_fn") or settings.get("activation_fn_str")) == "topk":
-        architecture, k = "topk", (settings.get("activation_fn_kwargs") or {}).get("k", k)
+        architecture = "topk"
     if architecture not in ARCHITECTURES:
         raise LceError(f"{title}: is of the kind {architecture!r}; lce reads {', '.join(ARCHITECTURES)}, no other")
     hook = metadata.get("hook_name") or settings.get("hook_name") or settings.get("hook_point") or ""
-    normalisation = settings.get("normalize_activations") or "none"
+    normalisation = str(settings.get("normalize_activations") or "none")
     normalisation = IN_WEIGHTS.get(normalisation, normalisation)
     if normalisation not in NORMALISATIONS:
         known = ", ".join(NORMALISATIONS)

@@ -61,9 +61,10 @@ def logits_at(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor,
 
     What follows the last attention works on each position alone: the last layer's feed-forward block, and the head,
     which costs as much as the layers of a small model. Keeping only the asked positions from there on gives the same
-    logits and saves the rest, in training too. Of a model that `LAST_MIXING` does not know, all logits are computed.
+    logits and saves the rest, in training too. Of a model that `LAST_MIXING` does not know, all logits are computed;
+    and so they are if as many are asked for as one text has tokens: the shape of states tells if they were gathered.
     """
-    module = last_mixing_module(model)
+    module = last_mixing_module(model) if input_ids.shape != (1, len(positions)) else None
     with gathered(module, positions) if module is not None else nullcontext(), OneDnnLinear():
         logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask, **without_cache(model)).logits
     return logits.squeeze(0) if module is not None else logits.flatten(0, 1)[positions]

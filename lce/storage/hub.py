@@ -86,12 +86,16 @@ def resolve_part(name: str | Path, files: tuple[str, ...]) -> Path:
     Raises:
         LceError: there is no such folder, or it lacks one of the files.
     """
-    folder = shipped(name)
-    if not folder.is_dir():
-        owner, repository, *inner = [*str(name).split("/"), "", ""][:2] + str(name).split("/")[2:]
+    try:
+        folder = shipped(name)
+        is_here = folder.is_dir()
+    except OSError as error:
+        raise LceError(f"{str(name)[:80]}: cannot be looked up ({error.strerror})") from error
+    if not is_here:
+        owner, repository, *inner = [*str(name).rstrip("/").split("/"), ""]
         if not owner or not repository:
             raise LceError(f"{name}: no such folder, and no OWNER/REPOSITORY/FOLDER of the hub")
-        folder = _part_of_hub(f"{owner}/{repository}", "/".join(inner), files)
+        folder = _part_of_hub(f"{owner}/{repository}", "/".join(inner[:-1]), files)
     if missing := [file for file in files if not (folder / file).is_file()]:
         raise LceError(f"{name}: holds no {' and no '.join(missing)}")
     return folder

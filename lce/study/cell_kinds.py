@@ -6,22 +6,25 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from scipy.spatial import distance
 from torch import Tensor
 
 from lce.edit.weight_edit import WeightEdit
+from lce.evaluation.site_edits import SiteEdits, Trial, direction_trial, feature_trial, random_trial, risen
 from lce.foundations.paths import MASK, SUBNETWORK, level_folder, variant_folder
 from lce.foundations.seeds import derive
+from lce.localize.feature_settings import DirectionName, RuleName
 from lce.localize.pair import find_model
 from lce.localize.selection import Selection
 from lce.localize.weights import LOCALIZATIONS
+from lce.metrics.suite import all_scores
 from lce.models.loading import load_language_model
 from lce.storage.in_memory import read_record
 from lce.storage.masks import Mask
-from lce.study.cells import Cell, settings_for
+from lce.study.cells import DIRECTION, Cell, settings_for
 from lce.study.downstream import fine_tune
 from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, StudySettings
 from lce.study.worker_cache import WorkerCache
@@ -123,6 +126,29 @@ def tune(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
         return {"scores": fine_tune(model, *options), **_counts(edit)}
 
 
+def measure_features(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
+    """The base model with an edit of its features, or of a direction, on the occupations that it was not chosen by."""
+    measured = cache.measured(cell)
+    if cell.localization is None:
+        return {"scores": all_scores(measured.before.values())}
+    row, metrics = measured.row(_trial(measured.edits, cell))
+    costs = {name: risen(measured.before[name], metrics[name]) for name in measured.evaluator.texts}
+    return {"scores": row["scores"], "closed": row["closed"], "costs": costs, "selected": row["count"]}
+
+
+def _trial(edits: SiteEdits, cell: Cell) -> Trial:
+    """The edit that ``cell`` stands for; its α is the scale of features."""
+    kind, _, direction = str(cell.localization).partition(" ")
+    strength: Any = cell.alpha
+    if kind == DIRECTION:
+        return direction_trial(edits, cast(DirectionName, direction), strength)
+    rule, count = cast(RuleName, kind), cast(int | None, cell.count)
+    if cell.control == "none":
+        return feature_trial(edits, rule, strength, count)
+    whole = edits.features(strength, rule, count=count)
+    return random_trial(edits, whole, cell.draw or 0, cell.control == "matched")
+
+
 def edit_of(cache: WorkerCache, cell: Cell) -> WeightEdit:
     """The edit of ``cell``, or the random baseline that it asks for instead."""
     edit = WeightEdit(
@@ -154,4 +180,5 @@ MAKERS: dict[str, Callable[[WorkerCache, Cell], dict[str, Any]]] = {
     "overlap": overlap,
     "edit": measure_edit,
     "finetune": tune,
+    "features": measure_features,
 }

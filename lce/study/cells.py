@@ -18,10 +18,15 @@ from lce.foundations.files import read_json, write_json
 from lce.foundations.overwriting import check_replaceable
 from lce.foundations.paths import BASE, shipped
 from lce.foundations.seeds import derive
+from lce.models.autoencoder_files import load_autoencoder
 from lce.models.kinds import kind_named
 from lce.storage.hub import identity
+from lce.study.feature_study import FeatureStudy
 from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, EditBlock, StudySettings, check_study
 from lce.training.trainer_options import identity_of, numerics
+
+DIRECTION = "direction"
+"""What the localization of a direction begins with; its name follows."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,11 @@ class Cell:
     """One result of a study; what does not apply to its kind is None.
 
     Kinds: train (one round of pruning), measure (an unedited subnetwork), compare (where target and reference
-    differ), overlap (of masks and selections over seeds), edit (an edited model), finetune (one on a task).
+    differ), overlap (of masks and selections over seeds), edit (an edited model), finetune (one on a task), features
+    (the base model with features scaled or a direction taken out; without a localization, unedited).
     """
 
-    kind: Literal["train", "measure", "compare", "overlap", "edit", "finetune"]
+    kind: Literal["train", "measure", "compare", "overlap", "edit", "finetune", "features"]
     seed: int | None = None
     sparsity: float | None = None
     variant: str | None = None
@@ -76,9 +82,21 @@ def expand(settings: StudySettings) -> list[Cell]:
         is_tuned = settings.downstream.seeds is None or seed in settings.downstream.seeds
         tasks = settings.downstream.tasks if is_tuned else []
         cells += [cell for block in settings.edits for cell in _edits(block, seed, tasks)]
-    if len(settings.seeds) > 1:
+    if len(settings.seeds) > 1 and settings.variants:
         cells += [Cell("overlap", sparsity=sparsity) for sparsity in settings.sparsities]
+    if settings.features.is_asked:
+        cells.append(Cell("features"))
+        cells += [cell for seed in settings.seeds for cell in _feature_edits(settings.features, seed)]
     return list(dict.fromkeys(cells))
+
+
+def _feature_edits(block: FeatureStudy, seed: int) -> Iterator[Cell]:
+    for rule in block.rules:
+        for count, scale in product([None] if rule == "counts" else block.count, block.scale):
+            for control, draw in _controls(block):
+                yield Cell("features", seed, localization=rule, count=count, alpha=scale, control=control, draw=draw)
+    for name, alpha in product(block.directions, block.alpha) if "none" in block.controls else []:
+        yield Cell("features", seed, localization=f"{DIRECTION} {name}", alpha=alpha, control="none")
 
 
 def _edits(block: EditBlock, seed: int, tasks: list[str]) -> Iterator[Cell]:
@@ -110,7 +128,7 @@ def _sizes(block: EditBlock, localization: str) -> list[dict[str, Any]]:
     return [*({"count": count} for count in block.count), *({"share": share} for share in block.share)]
 
 
-def _controls(block: EditBlock) -> Iterator[tuple[str, int | None]]:
+def _controls(block: EditBlock | FeatureStudy) -> Iterator[tuple[str, int | None]]:
     for control in block.controls:
         yield from [(control, None)] if control == "none" else [(control, draw) for draw in range(block.draws)]
 
@@ -123,7 +141,7 @@ def settings_for(study: StudySettings, cell: Cell) -> Settings:
 
 
 def context_of(study: StudySettings, trainer_options: dict[str, Any]) -> dict[str, Any]:
-    """What the results of a study depend on: all of them, and those that are evaluations."""
+    """What the results of a study depend on: all of them, those that are evaluations, and those of features."""
     evaluation = asdict(study.evaluation)
     files = [*study.evaluation.weat, *filter(None, [study.evaluation.text])]
     return {
@@ -135,15 +153,33 @@ def context_of(study: StudySettings, trainer_options: dict[str, Any]) -> dict[st
             "trainer": numerics(trainer_options),
         },
         "evaluation": evaluation | {name: digest for name in files if (digest := _digest(shipped(name)))},
+        "features": _feature_context(study, study.features) if study.features.is_asked else {},
     }
 
 
+def _feature_context(study: StudySettings, features: FeatureStudy) -> dict[str, Any]:
+    recorded = _recorded_base(study)
+    known = recorded.get("autoencoder") if recorded.get("sae") == features.sae else None
+    read = {"site": features.site, "contexts": features.contexts, "tokens": features.tokens}
+    return {"autoencoder": known or autoencoder_fingerprint(features.sae), **read}
+
+
+def autoencoder_fingerprint(name: str) -> str:
+    """What identifies an autoencoder: its tensors, and all in its files that says how it is used."""
+    found = load_autoencoder(name)
+    site = (found.metadata or {}).get("lce_site") or found.site
+    return f"{derive(found.fingerprint, *map(str, (found.k, found.subtracts_bias, found.normalisation, site))):016x}"
+
+
 def record_base(study: StudySettings) -> None:
-    """Note in the study's folder what its base model is now: all that belongs to the study goes by that."""
+    """Note in the study's folder what its base model, and its autoencoder, are now: all of the study goes by that."""
     path, found = Path(study.experiment) / BASE, identity(study.base)
     check_replaceable(path, "record of a base model")
     kind = kind_named(study.base, study.trust_remote_code)
     about = {"base": study.base, "fingerprint": found.fingerprint, "commit": found.commit, "kind": kind}
+    if study.features.is_asked:
+        sae = study.features.sae
+        about |= {"sae": sae, "autoencoder": autoencoder_fingerprint(sae)}
     write_json(path, about)
 
 
@@ -176,8 +212,10 @@ def _digest(path: Path) -> str | None:
 def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
     """A readable name that differs wherever the result may differ; ``context`` is that of `context_of`."""
     about = context["shared"] | {"sparsities": [s for s in study.sparsities if s <= (cell.sparsity or 0)]}
-    if cell.kind in ("measure", "edit"):
+    if cell.kind in ("measure", "edit", "features"):
         about["evaluation"] = context["evaluation"]
+    if cell.kind == "features" and cell.localization:
+        about["features"] = context["features"]
     if cell.kind in ("compare", "overlap"):
         about["k"] = study.k
     if cell.kind == "overlap":
@@ -186,4 +224,5 @@ def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
         about["downstream"] = asdict(study.downstream) | {"tasks": _digest(Path(str(cell.task))), "seeds": None}
     known = cell.known()
     parts = [Path(value).name if isinstance(value, str) else f"{name}{value:g}" for name, value in known.items()]
-    return f"{'-'.join(parts)}-{derive(str(about), str(known)) % 16**8:08x}"
+    name = "-".join(parts).replace(" ", "-") if cell.kind == "features" else "-".join(parts)
+    return f"{name}-{derive(str(about), str(known)) % 16**8:08x}"

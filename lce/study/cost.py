@@ -57,6 +57,7 @@ def _guessed(study: StudySettings) -> dict[str, float]:
         "overlap": 0,
         "edit": TOKENS_OF_AN_EVALUATION,
         "finetune": tuned,
+        "features": 2 * TOKENS_OF_AN_EVALUATION,
     }
     return {kind: number * per_token for kind, number in tokens.items()}
 

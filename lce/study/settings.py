@@ -15,8 +15,8 @@ from lce.config import (
 )
 from lce.edit.strategies import STRATEGIES, checked_strengths
 from lce.foundations.errors import LceError
+from lce.study.feature_study import Control, FeatureStudy, check_feature_study
 
-Control = Literal["none", "uninformed", "matched"]
 STEREOTYPICAL, ANTI_STEREOTYPICAL, NEUTRAL = get_args(Variant)
 BOTH_WAYS = [[STEREOTYPICAL, ANTI_STEREOTYPICAL], [ANTI_STEREOTYPICAL, STEREOTYPICAL]]
 """[target, reference] of the two biased variants."""
@@ -122,6 +122,9 @@ class StudySettings:
     has two blocks of its own."""
     downstream: DownstreamSettings = field(default_factory=DownstreamSettings)
     """How edited models are fine-tuned on tasks of sentence pairs."""
+    features: FeatureStudy = field(default_factory=FeatureStudy)
+    """Edits of the base model's features and directions; by default none. With them, there may be no variants and no
+    edits, so that nothing is trained."""
     cpus_per_task: float = 1
     """Cores of each of the tasks that run side by side."""
     gpus_per_task: float = 0
@@ -148,9 +151,13 @@ def check_study(settings: StudySettings) -> None:
     checks.check_not_negative(settings.gpus_per_task, "gpus_per_task")
     for seed in settings.seeds:
         checks.check_not_negative(seed, "seeds")
-    for name in ("seeds", "variants"):
-        if not (values := getattr(settings, name)) or len(set(values)) < len(values):
+    for name, is_needed in (("seeds", True), ("variants", not settings.features.is_asked)):
+        values = getattr(settings, name)
+        if (is_needed and not values) or len(set(values)) < len(values):
             raise LceError(f"{name}: expected at least one value, each once, got {values}")
+    check_feature_study(settings.features, settings.evaluation)
+    if settings.edits and not settings.variants:
+        raise LceError(f"edits: expected [] in a study without variants, got {len(settings.edits)} of them")
     if settings.edits and settings.sparsity not in settings.sparsities:
         raise LceError(f"sparsity: {settings.sparsity} is not among the study's sparsities {settings.sparsities}")
     for name in ("cells_per_task", "cpus_per_task"):

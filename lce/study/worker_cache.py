@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lce.evaluation.evaluator import Evaluator
+from lce.evaluation.site_edits import Measured, SiteEdits
 from lce.foundations.paths import CELLS
+from lce.localize.feature_settings import FeatureSettings
 from lce.localize.pair import Pair, find_model, open_pair
 from lce.localize.selection import Selection
 from lce.localize.weights import localize, mask_based
+from lce.metrics.items import ItemMetric
 from lce.models.loading import load_language_model
 from lce.study.cells import Cell, base_kind, cell_name, context_of, settings_for
 from lce.study.downstream import Task, load_task
@@ -31,6 +34,8 @@ class WorkerCache:
         self._pair = lru_cache(maxsize=1)(self._open_pair)
         self._model = lru_cache(maxsize=1)(self._load_model)
         self._selection = lru_cache(maxsize=2)(self._select)
+        self._measured = lru_cache(maxsize=1)(self._measure)
+        self._unedited: dict[str, ItemMetric] = {}
 
     def path(self, cell: Cell) -> Path:
         return self.folder / f"{cell_name(self.study, self.context, cell)}.json"
@@ -38,6 +43,12 @@ class WorkerCache:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_language_model(self.study.base, self.study.trust_remote_code)[1]
+
+    @cached_property
+    def base(self) -> PreTrainedModel:
+        """The base model, whose weights stay as they are."""
+        model: PreTrainedModel = load_language_model(self.study.base, self.study.trust_remote_code)[0]
+        return model.requires_grad_(False)
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -60,6 +71,20 @@ class WorkerCache:
         """The informed selection of ``cell``."""
         key = cell.seed, cell.sparsity, cell.target, cell.reference
         return self._selection(key, cell.localization, cell.k, cell.last_layers)
+
+    def measured(self, cell: Cell) -> Measured:
+        """What measures edits of the base model's features, chosen by the halves of the cell's seed."""
+        return self._measured(cell.seed or 0)
+
+    def _measure(self, seed: int) -> Measured:
+        about = self.study.features
+        settings = FeatureSettings(
+            sae=about.sae, site=about.site, contexts=about.contexts, tokens=about.tokens, seed=seed
+        )
+        edits = SiteEdits(settings, self.base, self.tokenizer, base_kind(self.study))
+        found = Measured(self.evaluator, edits, before=self._unedited)
+        self._unedited = found.before
+        return found
 
     def _load_task(self, name: str) -> Task:
         return load_task(name, self.study.data.downloads)

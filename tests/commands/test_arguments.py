@@ -132,12 +132,15 @@ def test_a_share_on_the_command_line_wins_over_a_count_of_a_configuration(tmp_pa
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_configuration_says_what_it_says(path: Path) -> None:
-    own = {"pretrain": "pretrain", "debias": "edit"}
+    own = {"pretrain": "pretrain", "debias": "edit", "features": "edit features", "sae": "train-sae"}
     command = "sweep" if "study" in path.stem else own.get(path.stem, "train")
-    _, values = _parse([command, "--config", str(path)])
+    _, values = _parse([*command.split(), "--config", str(path)])
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     for group, key in (("train", "steps"), ("data", "folder")):
-        assert getattr(getattr(values, group), key) == content[group][key] if group in content else command == "edit"
+        if group in content:
+            assert getattr(getattr(values, group), key) == content[group][key]
+        else:
+            assert command.startswith("edit") or "features" in content
     assert command != "edit" or values.contrast == content["contrast"]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from hub_server import Hub
+from hub_server import Hub, point_at
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
@@ -37,13 +37,7 @@ def hub(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     server = Hub()
     server.models[NAME] = tmp_path / "published"
     shutil.copytree(base, server.models[NAME])
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    point_at(server, monkeypatch, tmp_path / "cache")
     forget()
     yield server
     forget()

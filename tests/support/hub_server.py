@@ -10,6 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+from huggingface_hub import constants
+
 
 class Hub:
     """Serves folders as models.
@@ -53,8 +56,13 @@ class Hub:
 
     def commit(self, name: str) -> str:
         """Another one whenever a file of the model changes."""
-        contents = [path.read_bytes() for path in sorted(self.models[name].iterdir())]
+        contents = [path.read_bytes() for path in self.files(name).values()]
         return hashlib.sha1(b"".join(contents)).hexdigest()
+
+    def files(self, name: str) -> dict[str, Path]:
+        """The files of a model, those in its folders too, by their names in the repository."""
+        folder = self.models[name]
+        return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         while self.hangs:
@@ -66,7 +74,7 @@ class Hub:
             status, code = self.refusals.get(name, (404, "RepoNotFound"))
             send(request, b"{}", status, {"X-Error-Code": code})
             return
-        files = {file.name: file for file in sorted(self.models[name].iterdir())}
+        files = self.files(name)
         if rest[0] == "tree":
             tree = [
                 {"type": "file", "path": key, "size": file.stat().st_size, "oid": oid(file)}
@@ -74,13 +82,22 @@ class Hub:
             ]
             send(request, json.dumps(tree).encode())
         elif rest[0] == "resolve":
-            file = files[rest[2]]
+            file = files["/".join(rest[2:])]
             size = str(file.stat().st_size)
             about = {"ETag": f'"{oid(file)}"', "X-Repo-Commit": self.commit(name), "X-Linked-Size": size}
             send(request, file.read_bytes(), headers=about, half=file.name == self.truncated)
         else:
             siblings = [{"rfilename": key} for key in files]
             send(request, json.dumps({"id": name, "sha": self.commit(name), "siblings": siblings}).encode())
+
+
+def point_at(hub: Hub, patch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Have huggingface_hub ask ``hub`` alone, and keep in ``cache`` what it gets."""
+    patch.setattr(constants, "ENDPOINT", hub.url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}")
+    patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setenv("NO_PROXY", "127.0.0.1")
 
 
 def oid(file: Path) -> str:

@@ -43,6 +43,7 @@ STAGES: dict[str, tuple[str, str]] = {
     "start": ("lce.cli", "_parse"),
     "data": ("lce.data.prepare", "_sentences"),
     "fit": ("lce.training.module", "LanguageModel.training_step"),
+    "autoencoder": ("lce.training.autoencoder.module", "AutoencoderModule.training_step"),
     "checkpoint": ("torch", "save"),
     "validation": ("lce.training.module", "LanguageModel.validation_step"),
     "measurement": ("lce.metrics.suite", "BiasSuite.measure"),

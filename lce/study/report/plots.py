@@ -1,4 +1,7 @@
-"""The figures of a study: the paper's figures 3 to 7, one colour per direction, with the spread over seeds."""
+"""The figures of a study: the paper's figures 3 to 7, one colour per direction, with the spread over seeds.
+
+Those of edits of features are in `feature_plots`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from lce.edit.strategies import abbreviation
 from lce.foundations.labels import label
 from lce.localize.heat_map import heat_map
 from lce.study.report.aggregates import curve, densities
+from lce.study.report.feature_plots import gap_against_number, gap_against_perplexity
 from lce.study.report.results import EDIT, Results
 from lce.study.report.statistics import over_seeds
 from lce.study.settings import ANTI_STEREOTYPICAL, BOTH_WAYS, NEUTRAL, STEREOTYPICAL
@@ -35,6 +39,8 @@ def figures(results: Results) -> Figures:
         "size": size,
         "strength": strength,
         "neutral": neutral,
+        "features": gap_against_perplexity,
+        "features-number": gap_against_number,
     }
     found = {name: make(results) for name, make in makers.items()}
     return {name: figure for name, figure in found.items() if figure is not None}

@@ -18,6 +18,7 @@ from lce.foundations.figures import as_svg, save
 from lce.foundations.files import write_json
 from lce.foundations.paths import STUDY_REPORT
 from lce.study.report import extra_sections as beyond
+from lce.study.report import feature_edits
 from lce.study.report import paper_sections as paper
 from lce.study.report.claims import Claim, judge
 from lce.study.report.plots import figures
@@ -33,7 +34,7 @@ def write_report(run: Path) -> Path:
     """Write the report of the study in ``run``; return the page.
 
     Beside it lie tables.md (the same tables), claims.json, edits.csv (every edit and score), a folder of figures as SVG
-    and PNG, and TensorBoard logs.
+    and PNG, and TensorBoard logs; of a study of features, features.csv, and of one without variants, no claims.
 
     Raises:
         LceError: ``run`` holds no study, or no result yet.
@@ -42,14 +43,17 @@ def write_report(run: Path) -> Path:
     folder = run / STUDY_REPORT
     if folder.exists() and any(folder.iterdir()) and not (folder / CLAIMS).exists():
         raise LceError(f"{folder}: exists and holds no report of lce; the report goes to a folder of its own")
-    claims, parts, drawn = judge(results), sections(results), figures(results)
+    claims = judge(results) if results.study.variants else []
+    parts, drawn = sections(results), figures(results)
     write_json(folder / CLAIMS, [asdict(claim) for claim in claims])
     for name, figure in drawn.items():
         save(figure, folder / "figures" / f"{name}.svg")
         save(figure, folder / "figures" / f"{name}.png")
-    with replaced_file(folder / "edits.csv") as temporary:
-        results.edits.to_csv(temporary, index=False, float_format="%.5g")
-    write_logs(results, folder / "logs")
+    if results.study.variants:
+        _write_frame(results.edits, folder / "edits.csv")
+        write_logs(results, folder / "logs")
+    if results.study.features.is_asked:
+        _write_frame(feature_edits.edits_of(results), folder / "features.csv")
     about = _about(results, claims)
     with replaced_file(folder / "tables.md") as temporary:
         temporary.write_text(_markdown(about, claims, parts), encoding="utf-8")
@@ -65,9 +69,15 @@ def write_report(run: Path) -> Path:
     return folder / "report.html"
 
 
+def _write_frame(frame: pd.DataFrame, path: Path) -> None:
+    with replaced_file(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.5g")
+
+
 def sections(results: Results) -> list[Section]:
-    """All sections for which there are results: the paper's, and those beyond it."""
-    made = (make(results) for make in (*paper.SECTIONS, *beyond.SECTIONS))
+    """All sections for which there are results: the paper's, those beyond it, and that of features."""
+    of_variants = (*paper.SECTIONS, *beyond.SECTIONS) if results.study.variants else ()
+    made = (make(results) for make in (*of_variants, feature_edits.section))
     return [section for section in made if section is not None]
 
 
@@ -79,19 +89,19 @@ def _about(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     hours += f", without {reused} trainings that were there before" if reused else ""
     missing = results.planned - len(results.cells)
     counts = {verdict: sum(claim.holds is holds for claim in claims) for holds, verdict in VERDICTS.items()}
+    seeds = f"seeds {', '.join(map(str, study.seeds))}"
+    levels = f"sparsities {', '.join(f'{s:.0%}' for s in study.sparsities)}"
+    trained = f"{', '.join(study.variants)} models; {seeds}; {levels}; bias type {study.evaluation.bias_type}"
     return {
-        "title": f"Local contrastive editing of {study.base}",
-        "summary": (
-            f"{', '.join(study.variants)} models; seeds {', '.join(map(str, study.seeds))}; sparsities "
-            f"{', '.join(f'{s:.0%}' for s in study.sparsities)}; bias type {study.evaluation.bias_type}. "
-            f"{hours}."
-        ),
+        "title": f"{'Local contrastive editing' if study.variants else 'Features'} of {study.base}",
+        "summary": f"{trained if study.variants else f'autoencoder {study.features.sae}; {seeds}'}. {hours}.",
         "missing": f"{missing:,} of {results.planned:,} cells have no result yet." if missing else "",
         "verdicts": "; ".join(f"{verdict}: {count}" for verdict, count in counts.items())
         + ". The rules are part of lce, whatever a study finds.",
         "made": {
             "command": f"lce sweep --config {study.experiment}/config.yaml && lce report {study.experiment}",
-            "training": asdict(study.train),
+            **({"training": asdict(study.train)} if study.variants else {}),
+            **({"features": asdict(study.features)} if study.features.is_asked else {}),
             "evaluation": asdict(study.evaluation),
             "machines": "; ".join(sorted({str(result.get("device")) for result in results.cells.values()})),
             "versions, of the report": ", ".join(
@@ -103,10 +113,11 @@ def _about(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
 
 def _markdown(about: dict[str, Any], claims: Sequence[Claim], parts: Sequence[Section]) -> str:
     """The report without its figures."""
-    lines = [f"# {about['title']}", "", about["summary"], about["missing"], "", "## The paper's claims", ""]
-    lines += [about["verdicts"], ""]
-    verdicts = [[c.number, c.text, c.paper, c.rule, c.measured, VERDICTS[c.holds]] for c in claims]
-    lines += _table(["", "claim", "paper", "rule", "measured here", ""], verdicts)
+    lines = [f"# {about['title']}", "", about["summary"], about["missing"]]
+    if claims:
+        lines += ["", "## The paper's claims", "", about["verdicts"], ""]
+        verdicts = [[c.number, c.text, c.paper, c.rule, c.measured, VERDICTS[c.holds]] for c in claims]
+        lines += _table(["", "claim", "paper", "rule", "measured here", ""], verdicts)
     for part in parts:
         lines += ["", f"## {part.title}", "", part.text, "", *(_table(part.headings, part.rows) if part.rows else [])]
     lines += ["", "## How it was made", "", *_table(["", ""], [[k, f"`{v}`"] for k, v in about["made"].items()])]

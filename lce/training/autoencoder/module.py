@@ -20,17 +20,16 @@ from lce.data.collating import TokenBatch
 from lce.foundations.seeds import generator
 from lce.models.autoencoder import SparseAutoencoder
 from lce.models.fast_linear import OneDnnLinear
+from lce.models.sites import SINK
 from lce.training.autoencoder.settings import AutoencoderSettings
 from lce.training.autoencoder.validation import Splicing
 
 AUXILIARY = 1 / 32
 """Weight of the dead features' loss (Gao et al. 2024, appendix A.2)."""
-OUTLIER = 5
-"""States so many times as long as usual are left out: attention sinks beyond the first token, a few in 10,000."""
 MOST = 4
 """Of one state, batchtopk keeps at most so many times k activations."""
 THRESHOLD_RATE = 0.01
-"""How fast batchtopk's threshold follows the smallest activation kept."""
+"""How fast batchtopk's threshold follows the smallest activation kept; faster if there are less than 1,000 steps."""
 PENALTY_WARMUP = 0.05
 """Share of the steps over which the L1 penalty rises."""
 
@@ -68,9 +67,9 @@ class AutoencoderModule(L.LightningModule):
 
     def training_step(self, states: Tensor, _: int) -> Tensor:
         x = (states - self.centre) * self.scale
-        x = x[x.norm(dim=1) < OUTLIER * sqrt(x.shape[1])]
+        x = x[x.norm(dim=1) < SINK * sqrt(x.shape[1])]
         with OneDnnLinear():
-            before = F.linear(x - self.decoder_bias, self.encoder, self.encoder_bias)
+            before = F.linear(x - self.decoder_bias, self.encoder, self.encoder_bias).float()
         compute = self._standard if self.architecture == "standard" else self._topk
         loss, error, active = compute(x, before)
         self.idle += 1
@@ -113,7 +112,8 @@ class AutoencoderModule(L.LightningModule):
         values, places = before.topk(min(MOST * self.k, before.shape[1]), sorted=False)
         values = values.relu()
         least = values.detach().flatten().topk(self.k * len(before), sorted=False).values.min()
-        self.threshold += (1 if self.global_step == 0 else THRESHOLD_RATE) * (least - self.threshold)
+        rate = min(1.0, max(THRESHOLD_RATE, 10 / self.settings.steps)) if self.global_step else 1.0
+        self.threshold += rate * (least - self.threshold)
         return values * (values >= least), places
 
     def _standard(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,7 +145,9 @@ class AutoencoderModule(L.LightningModule):
             rows = self.decoder.detach()
             gradient -= (gradient * rows).sum(1, keepdim=True) * rows
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        """Have the decoder's rows at length 1 again before anything else is done, such as writing a checkpoint."""
+        super().optimizer_step(*arguments, **named)
         with torch.no_grad():
             self.decoder.copy_(F.normalize(self.decoder, dim=1))
 
@@ -176,6 +178,6 @@ class AutoencoderModule(L.LightningModule):
 def centre_and_scale(states: Tensor) -> tuple[Tensor, float]:
     """The mean of ``states`` (n, width), and what makes them √width long on average once it is taken off."""
     lengths = states.norm(dim=1)
-    usual = states[lengths < OUTLIER * lengths.median()]
+    usual = states[lengths < SINK * lengths.median()]
     centre = usual.mean(0)
     return centre, sqrt(states.shape[1]) / float((usual - centre).norm(dim=1).mean())

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from lce.data.encoding import EncodedTexts
 from lce.foundations.errors import LceError
 from lce.foundations.seeds import generator
-from lce.metrics.scoring import PROCESSOR_TOKENS, padded, token_batches
+from lce.metrics.scoring import PROCESSOR_TOKENS, evaluating, padded, token_batches
 from lce.models.sites import Site, states_at
 from lce.storage.torch_bridge import read_file, write_file
 
@@ -75,9 +75,9 @@ class States(IterableDataset[Tensor]):
         if not len(ends) or int(ends[-1]) < batch_size:
             raise LceError(f"data: the text has fewer states than the {batch_size:,} of a step; give more of it")
         self.count = int(ends[-1])
-        number = max(1, round(self.count / chunk))
+        number = max(1, self.count // chunk)  # one of them has a batch at least
         cuts = torch.searchsorted(ends, torch.arange(1, number) * (self.count / number)) + 1
-        self.chunks = [part.tolist() for part in torch.tensor_split(order, cuts)]
+        self.chunks = [part.tolist() for part in torch.tensor_split(order, cuts) if len(part)]
         self.batches = [int(lengths[torch.tensor(part)].sum()) // batch_size for part in self.chunks]
         self.folder = folder if self.count * width * 4 > memory else None
         self.kept: dict[int, Tensor] = {}
@@ -90,7 +90,8 @@ class States(IterableDataset[Tensor]):
                 yield states[order[batch * self.batch_size : (batch + 1) * self.batch_size]]
 
     def __len__(self) -> int:
-        return self.steps - self.start
+        """Of the whole training, wherever it starts: a resumed one counts on."""
+        return self.steps
 
     def _plan(self) -> Iterator[tuple[int, int, int, int]]:
         """(epoch, chunk, first batch, behind the last batch) of what steps ``start`` to ``steps`` are made from."""
@@ -120,15 +121,14 @@ class States(IterableDataset[Tensor]):
     def computed(self, sentences: list[list[int]], title: str) -> Tensor:
         """The states of ``sentences`` (token ids), without their first tokens: (n, width)."""
         found: list[Tensor] = [torch.empty(0)] * len(sentences)
-        model, was_training = self.model.eval(), self.model.training
-        with torch.inference_mode(), tqdm(total=len(sentences), desc=title, leave=False, delay=2, disable=None) as bar:
+        model = self.model
+        with evaluating(model), tqdm(total=len(sentences), desc=title, leave=False, delay=2, disable=None) as bar:
             for batch in token_batches([len(ids) for ids in sentences], PROCESSOR_TOKENS):
                 ids, attention = padded([sentences[i] for i in batch], self.pad_id, model.device)
                 states = states_at(model, self.site, ids, attention).float().cpu()
                 for row, i in enumerate(batch):
                     found[i] = states[row, 1 : len(sentences[i])]
                 bar.update(len(batch))
-        model.train(was_training)
         result = torch.cat(found).clone()
         if not bool(torch.isfinite(result).all()):
             raise LceError(f"site {self.site.name}: the model has states there that are not finite numbers")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from lce.data.collating import TokenBatch
 from lce.data.encoding import EncodedTexts, encode, padding_id
 from lce.data.module import evaluation_collator, evaluation_loader
 from lce.data.prepare import prepare_sentences
-from lce.foundations.atomic_files import writing
+from lce.foundations.atomic_files import check_new, writing
 from lce.foundations.errors import LceError
 from lce.foundations.files import claim, save_config, write_json
 from lce.foundations.locks import held
@@ -30,12 +32,13 @@ from lce.models.autoencoder_files import SETTINGS, save_autoencoder
 from lce.models.converted import provide
 from lce.models.kinds import kind_of
 from lce.models.loading import load_language_model
-from lce.models.sites import Site, find_site, hook_of, width_at
+from lce.models.sites import SINK, Site, find_site, hook_of, width_at
 from lce.storage.hub import identity
-from lce.training.autoencoder.module import OUTLIER, AutoencoderModule, centre_and_scale
+from lce.training.autoencoder.module import AutoencoderModule, centre_and_scale
 from lce.training.autoencoder.settings import AutoencoderSettings, check_autoencoder
 from lce.training.autoencoder.states import States
 from lce.training.autoencoder.validation import Splicing
+from lce.training.callbacks import Diverged, check_finite
 from lce.training.checkpoints import CHECKPOINTS, last_checkpoint
 from lce.training.fit import make_trainer
 from lce.training.trainer_options import numerics
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FINISHED = "autoencoder"
+FINISHED, STATES = "autoencoder", "states"
 HELD_OUT_SENTENCES = 400
 """How many held-out sentences the autoencoder is validated on."""
 SAMPLED = 1000
@@ -66,12 +69,13 @@ def train_autoencoder(settings: AutoencoderSettings, trainer_options: dict[str, 
     shared = {key: value for key, value in asdict(settings).items() if key not in free}
     shared |= {"model": identity(settings.model).fingerprint, "trainer": numerics(trainer_options)}
     with held(folder / TRAIN_LOCK, f"{folder}: another training is at work there"):
-        claim(folder, shared, (FINISHED, f"{CHECKPOINTS}/*", RECORD), "train-sae")
+        claim(folder, shared, (FINISHED, f"{CHECKPOINTS}/*", f"{STATES}/*", RECORD), "train-sae")
         save_config(folder / CONFIG, asdict(settings) | {"trainer": trainer_options}, "train-sae")
-        if not (finished / SETTINGS).exists():
-            _train(settings, trainer_options, folder, finished)
-        else:
+        if (finished / SETTINGS).exists() and (folder / RECORD).exists():
             log.info("%s exists already; nothing to do", finished)
+        else:
+            check_new(finished)  # nor is there another's
+            _train(settings, trainer_options, folder, finished)
     return finished
 
 
@@ -84,29 +88,42 @@ def _train(settings: AutoencoderSettings, trainer_options: dict[str, Any], folde
     pad_id = padding_id(tokenizer)
     states = States(
         model, site, learned, pad_id, width_at(model, site), train.batch_size, settings.seed, train.steps,
-        train.tokens, train.chunk, train.memory * 1e9, folder / "states",
+        train.tokens, train.chunk, train.memory * 1e9, folder / STATES,
     )  # fmt: skip
     trainer = make_trainer(
         folder, f"autoencoder of {site.name}", train.steps, train.validate_every, train.checkpoint_every,
         trainer_options, [],
     )  # fmt: skip
-    with writing(folder):
+    with writing(folder), _freed(folder, states):
         model.to(trainer.strategy.root_device)  # type: ignore[arg-type]
         centre, scale = centre_and_scale(states.states(0))
         module = AutoencoderModule(settings, centre, scale)
         kind = kind_of(settings.model, model.config)
         batches = evaluation_loader(evaluation_collator(kind, held_out, tokenizer, 0.15), 32)
-        module.splicing = Splicing(model, site, OUTLIER * float(states.states(0).norm(dim=1).median()))
+        module.splicing = Splicing(model, site, SINK * float(states.states(0).norm(dim=1).median()))
         data = StatesModule(states, batches)
         last = last_checkpoint(folder / CHECKPOINTS)
         trainer.fit(module, data, ckpt_path=str(last) if last else None, weights_only=True)
         trainer.validate(module, data, verbose=False)
-    scores = {name.removeprefix("validation/"): float(value) for name, value in trainer.callback_metrics.items()
-              if name.startswith("validation/")}  # fmt: skip
+        scores = {name.removeprefix("validation/"): float(value) for name, value in trainer.callback_metrics.items()
+                  if name.startswith("validation/")}  # fmt: skip
+        for name, value in scores.items():
+            check_finite(value, f"{name} on held-out text", train.steps)
+    states.remove()
+    write_json(folder / RECORD, scores)
     found = _finished(settings, model, site, module.cpu(), scores)
     save_autoencoder(found, finished, torch.float16 if settings.half else torch.float32)
-    write_json(folder / RECORD, scores)
-    states.remove()
+
+
+@contextmanager
+def _freed(folder: Path, states: States) -> Iterator[None]:
+    """A training that diverges leaves nothing to resume from, and the folder free for another."""
+    try:
+        yield
+    except Diverged:
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        states.remove()
+        raise
 
 
 def _texts(settings: AutoencoderSettings, tokenizer: PreTrainedTokenizerBase) -> tuple[EncodedTexts, EncodedTexts]:
@@ -117,6 +134,8 @@ def _texts(settings: AutoencoderSettings, tokenizer: PreTrainedTokenizerBase) ->
         sides[is_held_out].append(text)
     if not sides[True]:
         raise LceError("data: no sentence is held out; give more text, or a larger data.evaluation_fraction")
+    if not sides[False]:
+        raise LceError("data: every sentence is held out; give more text, or a smaller data.evaluation_fraction")
     chosen = sides[True][:: max(1, len(sides[True]) // HELD_OUT_SENTENCES)]
     length = settings.train.max_length
     return _sampled(sides[False], tokenizer, settings), encode(chosen, chosen, tokenizer, None, length)

@@ -10,7 +10,7 @@ from torch import Tensor
 from lce.data.collating import TokenBatch
 from lce.metrics.perplexity import token_losses
 from lce.models.autoencoder import SparseAutoencoder
-from lce.models.sites import Place, Site, changed_at
+from lce.models.sites import Place, Site, changed_at, states_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,18 +38,10 @@ class Splicing:
 
     def add(self, batch: TokenBatch, autoencoder: SparseAutoencoder) -> None:
         """Measure one more batch."""
-        attention = batch.attention_mask.bool()
+        seen: list[Tensor] = []
 
-        def look(states: Tensor, place: Place) -> Tensor:
-            if states.shape[:-1] == attention.shape:  # not where only the positions that are asked for go on
-                kept = states[attention & ~place.is_first & (states.norm(dim=-1) < self.longest)].float()
-                z = autoencoder.encode(kept)
-                again = z @ autoencoder.decoder + autoencoder.decoder_bias
-                self.error += float((kept - again).square().sum())
-                self.active += float((z > 0).sum())
-                self.states += len(kept)
-                self.sum = self.sum + kept.double().sum(0)
-                self.squares += float(kept.double().square().sum())
+        def look(states: Tensor, _: Place) -> Tensor:
+            seen.append(states)
             return states
 
         def splice(states: Tensor, place: Place) -> Tensor:
@@ -62,6 +54,17 @@ class Splicing:
                 losses = token_losses(self.model, batch)
             setattr(self, name, getattr(self, name) + float(losses.sum()))
         self.tokens += len(losses)
+        states, ids, attention = seen[0], batch.input_ids, batch.attention_mask
+        if states.shape[:-1] != ids.shape:  # only the positions that are asked for go on there
+            states = states_at(self.model, self.site, ids, attention)
+        kept = states[attention.bool() & (attention.cumsum(1) > 1) & (states.norm(dim=-1) < self.longest)].float()
+        z = autoencoder.encode(kept)
+        again = z @ autoencoder.decoder + autoencoder.decoder_bias
+        self.error += float((kept - again).square().sum())
+        self.active += float((z > 0).sum())
+        self.states += len(kept)
+        self.sum = self.sum + kept.double().sum(0)
+        self.squares += float(kept.double().square().sum())
 
     def scores(self) -> dict[str, float]:
         """Share of the states' variance that is unexplained, active features of a state, mean losses [nats]."""
