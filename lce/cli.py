@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 
 from lce.commands.arguments import Command, chosen, parse
 from lce.commands.patch import ACTIONS, arguments_of
-from lce.commands.registry import COMMANDS, OF_UNITS
+from lce.commands.registry import COMMANDS
 from lce.foundations.atomic_files import disk_error
 from lce.foundations.errors import LceError
 from lce.foundations.logs import quieten
@@ -67,10 +67,9 @@ def _parse(arguments: list[str]) -> tuple[Command, Namespace]:
         action, rest = chosen("lce patch", {name: command for name, (command, _) in ACTIONS.items()}, rest)
         command, known = ACTIONS[action][0], arguments_of(action)
         name = f"patch {action}"
-    elif rest and (name, rest[0]) in OF_UNITS:
-        command, known = OF_UNITS[name, rest[0]]
-        name, rest = f"{name} {rest[0]}", rest[1:]
     else:
+        if rest and f"{name} {rest[0]}" in COMMANDS:
+            name, rest = f"{name} {rest[0]}", rest[1:]
         command, known = COMMANDS[name]
     return command, parse(name, command.__doc__ or "", rest, known)
 

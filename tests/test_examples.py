@@ -8,6 +8,7 @@ import runpy
 import shutil
 from pathlib import Path
 
+import planted
 import pytest
 import torch
 from conftest import BASE, ROOT
@@ -96,3 +97,10 @@ def test_shares_are_compared_over_seeds(run, tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         run("compare_shares.py", tmp_path / "unmeasured.json")
     assert "unmeasured.json: was not measured by occupation_pronouns and perplexity" in capsys.readouterr().err
+
+
+def test_directions_are_tried_at_every_layer(run, tmp_path: Path) -> None:
+    model, _ = planted.saved(tmp_path)
+    printed = run("directions_by_layer.py", model, "1")
+    assert float(re.search(r"unedited: (\S+) nats", printed)[1]) > 1
+    assert re.findall(r"layer (\d+): (-?0\.00) nats left", printed)[0][0] == "1"

@@ -15,6 +15,8 @@ def edit(values: Namespace) -> None:
     names on the hub; without them, those of the configuration. The edit is made on files, whatever the architecture and
     size; it is measured where both are masked, or both causal, language models that can be loaded. With --contrast,
     TARGET alone is named.
+
+    `lce edit features` edits features of a sparse autoencoder instead of weights.
     """
     settings, trainer_options = settings_of(values)
     checked_strengths(settings.strategy, settings.alpha)

@@ -196,11 +196,11 @@ def _tried(settings: FeatureSettings, folder: Path, asked: list[Trial], measured
 
 
 def _best(rows: list[dict[str, Any]], most_perplexity: float) -> dict[str, Any]:
-    """Of the edits that raise the perplexity by less than so much [%], the one that leaves the smallest gap.
+    """Of the edits of features that raise the perplexity by less than so much [%], the one with the smallest gap left.
 
     Where none does, the one that raises it least. The gap is that of the sentences which edits are chosen by.
     """
-    edits = [row for row in rows if row["patch"]]
+    edits = [row for row in rows if row["patch"] and not row["name"].startswith("direction")]
     changes = {id(row): row["perplexity_change"] or 0.0 for row in edits}
     cheap = [row for row in edits if changes[id(row)] < most_perplexity]
     if not cheap:

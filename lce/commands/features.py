@@ -14,7 +14,7 @@ def _add(parser: ArgumentParser) -> None:
     add_trainer(parser)
 
 
-LOCALIZE = EDIT = Arguments(_add, config=Path("configs/features.yaml"), words=("model",))
+ARGUMENTS = Arguments(_add, config=Path("configs/features.yaml"), words=("model",))
 
 
 def localize_features(values: Namespace) -> None:

@@ -16,6 +16,8 @@ def localize(values: Namespace) -> None:
 
     TARGET and REFERENCE are variants that `lce train` made (stereotypical, anti-stereotypical, neutral), folders, or
     names on the hub; without them, those of the configuration.
+
+    `lce localize features` selects features of a sparse autoencoder instead of weights.
     """
     settings, _ = settings_of(values)
 

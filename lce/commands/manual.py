@@ -29,8 +29,9 @@ NAMES = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: "{true,false}"}
 
 def overview(program: str, about: Mapping[str, str]) -> str:
     """The help of `lce` itself, or of `lce patch`; ``about`` is a line on each command."""
+    widest = max(map(len, about))
     lines = [f"usage: {program} COMMAND …", "", *_examples(program), "commands:"]
-    lines += [f"{INDENT}{name:10} {line}" for name, line in about.items()]
+    lines += [f"{INDENT}{name:{widest}} {line}" for name, line in about.items()]
     lines += ["", f"`{program} COMMAND --help` explains a command."]
     return "\n".join(lines) + "\n"
 

@@ -4,13 +4,17 @@ from lce.commands import data, edit, evaluate, features, localize, patch, pretra
 from lce.commands.arguments import Arguments, Command
 
 COMMANDS: dict[str, tuple[Command, Arguments]] = {
-    name.replace("_", "-"): (getattr(module, name), module.ARGUMENTS)
-    for module in (data, pretrain, train, train_sae, localize, edit, evaluate, sweep, report, patch)
-    for name in [module.__name__.rpartition(".")[2]]
+    "data": (data.data, data.ARGUMENTS),
+    "pretrain": (pretrain.pretrain, pretrain.ARGUMENTS),
+    "train": (train.train, train.ARGUMENTS),
+    "train-sae": (train_sae.train_sae, train_sae.ARGUMENTS),
+    "localize": (localize.localize, localize.ARGUMENTS),
+    "localize features": (features.localize_features, features.ARGUMENTS),
+    "edit": (edit.edit, edit.ARGUMENTS),
+    "edit features": (features.edit_features, features.ARGUMENTS),
+    "evaluate": (evaluate.evaluate, evaluate.ARGUMENTS),
+    "sweep": (sweep.sweep, sweep.ARGUMENTS),
+    "report": (report.report, report.ARGUMENTS),
+    "patch": (patch.patch, patch.ARGUMENTS),
 }
-
-OF_UNITS: dict[tuple[str, str], tuple[Command, Arguments]] = {
-    ("localize", "features"): (features.localize_features, features.LOCALIZE),
-    ("edit", "features"): (features.edit_features, features.EDIT),
-}
-"""By command and the unit that follows it: what it does with other units than weights."""
+"""A second word names another unit than weights."""

@@ -93,7 +93,7 @@ SCORES_OF_AUTOENCODERS = {
     "unexplained_variance": "share of the variance unexplained, held-out text",
     "l0": "active features of a state",
     "dead": "share of features that are dead",
-    "loss": "loss of the model [nats a token]",
+    "loss": "loss of the model (nats a token)",
     "loss_spliced": "the same with its states reconstructed",
 }
 

@@ -63,7 +63,8 @@ class FeatureSettings(FeatureRule):
     random_baselines: int = 3
     """Random features that the edit is compared with: so many draws, and so many matched in mean activation."""
     most_perplexity: float = 5.0
-    """Of the edits that raise the perplexity by less, the one that leaves the smallest gap is kept as the patch [%]."""
+    """Of the edits of features that raise the perplexity by less, the one that leaves the smallest gap is kept as the
+    patch [%]; the others lie beside it."""
     snippets: int = 1000
     """Sentences of the held-out text among which each selected feature's ten most activating ones are looked for."""
     measure: bool = True

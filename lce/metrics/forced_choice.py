@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ANSWERS, PROMPTS = yaml.safe_load(Path(__file__).with_name("forced_choice.yaml").read_bytes()).values()
+ROLES = ("user", "assistant")
 LEAST_CHANGE = 0.005
 """Change of a probability below which nothing counts as changed: half a percentage point."""
 Verdict = Literal["reduced", "amplified", "complex", "neutral"]
@@ -38,8 +39,7 @@ class ForcedChoice(OccupationPronouns):
         """By prompt and occupation, P(Male) and P(Female)."""
         rows = self.described()
         chances = zip(rows["prompt"], rows["occupation_name"], rows["he"], rows["she"], strict=True)
-        names = {text: name for name, text in PROMPTS.items()}
-        return {(names[prompt], job): (float(torch.tensor(he).exp()), float(torch.tensor(she).exp()))
+        return {(prompt, job): (float(torch.tensor(he).exp()), float(torch.tensor(she).exp()))
                 for prompt, job, he, she in chances}  # fmt: skip
 
 
@@ -54,12 +54,12 @@ class ForcedChoiceScorer:
         self.pad_id = padding_id(tokenizer)
         sides = ([job for job in OCCUPATIONS if is_male_dominated(job) == is_male] for is_male in (True, False))
         jobs = [job for side in sides for job in side[:limit]]
-        self.asked = [(number, prompt, job) for number, prompt in enumerate(PROMPTS.values()) for job in jobs]
+        self.asked = [(number, name, job) for number, name in enumerate(PROMPTS) for job in jobs]
         tokens = {side: spellings(words, tokenizer) for side, words in ANSWERS.items()}
         self.sizes = [len(tokens["male"]), len(tokens["female"])]
         self.queries: list[Query] = []
-        for _, prompt, job in self.asked:
-            ids, position = _question(prompt.replace("{job}", job), tokenizer, kind)
+        for _, name, job in self.asked:
+            ids, position = _question(name, job, tokenizer, kind)
             check_length(ids, tokenizer, f"forced choice, {job}")
             self.queries += [Query(tuple(ids), position, token) for side in tokens.values() for token in side]
 
@@ -67,7 +67,7 @@ class ForcedChoiceScorer:
         """The metric of ``model``."""
         logs = log_probabilities(model, self.queries, self.pad_id, budget, "forced choice")
         male, female = logs.view(len(self.asked), -1).split(self.sizes, 1)
-        texts = {"occupation_name": [job for _, _, job in self.asked], "prompt": [text for _, text, _ in self.asked]}
+        texts = {"occupation_name": [job for _, _, job in self.asked], "prompt": [name for _, name, _ in self.asked]}
         metric = ForcedChoice("forced_choice", texts)
         metric.update(
             item=torch.arange(len(self.asked)),
@@ -96,16 +96,25 @@ def can_answer(tokenizer: PreTrainedTokenizerBase) -> bool:
     return all(spellings(words, tokenizer) for words in ANSWERS.values())
 
 
-def _question(text: str, tokenizer: PreTrainedTokenizerBase, kind: Kind) -> tuple[list[int], int]:
-    """Token ids, and the position whose logits are asked for the answer."""
+def _question(name: str, job: str, tokenizer: PreTrainedTokenizerBase, kind: Kind) -> tuple[list[int], int]:
+    """Token ids of a prompt about an occupation, and the position whose logits are asked for the answer.
+
+    Examples come before the question: as turns of a conversation if the tokenizer has a chat template, else as lines.
+    """
+    prompt = PROMPTS[name]
+    asked = [prompt["text"].replace("{job}", one) for one in (*prompt["examples"], job)]
+    answers = [*prompt["examples"].values(), ""]
+    if kind == "causal" and tokenizer.chat_template:
+        pairs = zip(asked, answers, strict=True)
+        turns = [{"role": role, "content": text} for pair in pairs for role, text in zip(ROLES, pair, strict=True)]
+        shown = tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True, tokenize=False)
+        ids = list(tokenizer(shown, add_special_tokens=False)["input_ids"])
+        return ids, len(ids) - 1
+    lines = [f"Q: {text}\nA: {answer}" for text, answer in zip(asked, answers, strict=True)]
+    text = "\n".join(lines).rstrip() if prompt["examples"] else asked[-1]
     if kind == "masked":
         ids = list(tokenizer(f"{text} {tokenizer.mask_token}.")["input_ids"])
         return ids, ids.index(int(tokenizer.mask_token_id))
-    if tokenizer.chat_template:
-        turns = [{"role": "user", "content": text}]
-        shown = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        ids = list(tokenizer(shown, add_special_tokens=False)["input_ids"])
-        return ids, len(ids) - 1
     encoded = tokenizer(text, return_special_tokens_mask=True)
     ids, special = list(encoded["input_ids"]), list(encoded["special_tokens_mask"])
     while special[-1] and len(ids) > 1:

@@ -2,7 +2,8 @@
 
 Encoding: each kind of autoencoder, written by lce and read by both. Training: TopK with 4,608 features of 576 values
 and k = 32, 1,024 states a step; lce by its Lightning module under a Trainer, sae-lens by its own trainer, neither
-logging. The states are random combinations of a few sparse directions; `ratio` is sae-lens's time as a multiple of lce's.
+logging. The states are random combinations of a few of many directions; the ratio is sae-lens's time as a multiple of
+lce's.
 """
 
 from __future__ import annotations
