@@ -24,6 +24,7 @@ from lce.localize.features import about
 from lce.localize.selection import Selection
 from lce.localize.snippets import with_snippets
 from lce.metrics.forced_choice import ForcedChoice, verdicts
+from lce.metrics.items import ItemMetric, differences
 from lce.metrics.occupation_pronouns import PRONOUNS, single_tokens
 from lce.metrics.suite import all_scores
 from lce.models.autoencoder_files import load_autoencoder
@@ -168,17 +169,25 @@ def _tried(settings: FeatureSettings, folder: Path, asked: list[Trial], measured
         patches = [_write_patch(settings, folder, trial, {}) for trial in asked if not trial.is_control]
         return {"edits": [], "patch": _wanted_patch(settings, asked[0], {}) or patches[0], "patches": patches}
     before, rows, jobs = all_scores(measured.before.values()), [], []
+    controls: dict[tuple[str, float], ItemMetric] = {}
     later = [name for name in measured.names if name not in (CHOOSING, HELD_OUT, *measured.evaluator.texts)]
     with measured.bar:
         for trial in asked:
-            row, _ = measured.row(trial, not trial.is_control or trial.name.endswith(" 1"), later)
+            row, metrics = measured.row(trial, not trial.is_control or trial.name.endswith(" 1"), later)
             row["perplexity_change"] = _change(before, row["scores"], "perplexity")
             row["patch"] = None if trial.is_control else _write_patch(settings, folder, trial, _moved(before, row))
             rows.append(row)
+            if trial.is_control:
+                controls[trial.name, trial.strength] = metrics[HELD_OUT]
         kept = _best(rows, settings.most_perplexity)
         trial = asked[rows.index(kept)]
         whole, metrics = measured.row(trial)  # by all metrics
     kept |= whole
+    kept["against"] = {
+        name: differences(metrics[HELD_OUT], other)[HELD_OUT]
+        for (name, strength), other in controls.items()
+        if strength == trial.strength
+    }
     kept["patch"] = _write_patch(settings, folder, trial, _moved(before, kept))
     kept["patch"] = _wanted_patch(settings, trial, _moved(before, kept)) or kept["patch"]
     first, second = measured.before.get(ANSWERS), metrics.get(ANSWERS)

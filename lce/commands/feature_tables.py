@@ -1,14 +1,15 @@
 """Results of features for the terminal."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from rich.markup import escape
 from rich.table import Table
 
-from lce.evaluation.site_edits import ABOUT_JOBS, ANSWERS, HELD_OUT
+from lce.evaluation.site_edits import HELD_OUT
 from lce.foundations.console import wide_console
-from lce.foundations.labels import interval_text, label, number_text
+from lce.foundations.labels import interval_text, label, number_text, p_text
+from lce.metrics.forced_choice import Verdict
 
 SNIPPET = 40
 """Characters of a snippet before its token, and after it."""
@@ -65,7 +66,7 @@ def print_feature_edits(result: dict[str, Any]) -> None:
         score, change = row["scores"][HELD_OUT], row["perplexity_change"]
         table.add_row(
             row["name"], f"{row['strength']:g}", str(row["count"]), f"{score['value']:z.2f}",
-            interval_text(score["interval"]), f"{row['closed']['value']:z.0%}",
+            interval_text(score["interval"]), number_text(row["closed"]["value"], "z.0%"),
             "–" if change is None else f"{change:+.1f} %", str(score["n"]),
             style="bold" if row["patch"] == result["patch"] else "",
         )  # fmt: skip
@@ -94,8 +95,10 @@ def _print_kept(result: dict[str, Any]) -> None:
             after = kept["scores"][score]["value"]
             table.add_row(label(score), number_text(before["value"]), number_text(after), f"{before['n']:,}")
     console.print(table)
-    if ANSWERS in ABOUT_JOBS and result["occupations"]:
-        for prompt in dict.fromkeys(row["prompt"] for row in result["occupations"]):
-            found = [row["verdict"] for row in result["occupations"] if row["prompt"] == prompt]
-            counts = ", ".join(f"{found.count(one)} {one}" for one in ("reduced", "amplified", "complex", "neutral"))
-            console.print(f"forced choice, prompt {prompt}: {counts}")
+    for control, row in kept["against"].items():
+        p_value = row["tests"][0]["p_value"]
+        console.print(f"gap less that with {control}: {row['value']:+.2f}, p {p_text(p_value)}", markup=False)
+    for prompt in dict.fromkeys(row["prompt"] for row in result["occupations"]):
+        found = [row["verdict"] for row in result["occupations"] if row["prompt"] == prompt]
+        counts = ", ".join(f"{found.count(one)} {one}" for one in get_args(Verdict))
+        console.print(f"forced choice, prompt {prompt}: {counts}", markup=False)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from lce.models.fast_linear import OneDnnLinear
 from lce.storage.torch_bridge import fingerprint
 
 ARCHITECTURES = ("standard", "topk", "jumprelu")
@@ -127,12 +128,21 @@ class Features:
     def activations(self, states: Tensor) -> tuple[Tensor, Tensor | float]:
         """Activations (…, n) of ``states`` (…, width), and what the features' output is multiplied by, (…, 1)."""
         inputs, scale, _ = normalised(states.float(), self.normalisation)
-        before = linear(inputs - self.centre, self.encoder, self.encoder_bias)
-        active = before.relu() * (before > self.threshold)
-        if self.k is not None:
+        with OneDnnLinear():
+            active = linear(inputs - self.centre, self.encoder, self.encoder_bias)
+        if self._has_thresholds:
+            active.masked_fill_(active <= self.threshold, 0)
+        if self.k is None:
+            active.relu_()
+        else:
             largest = active.topk(self.k, sorted=False)
-            active = torch.zeros_like(active).scatter_(-1, largest.indices, largest.values)
+            active = torch.zeros_like(active).scatter_(-1, largest.indices, largest.values.relu())
         return active if self.chosen is None else active[..., self.chosen], scale
+
+    @cached_property
+    def _has_thresholds(self) -> bool:
+        """Whether ReLU alone is not all that decides."""
+        return bool(self.threshold.any())
 
     def written(self, states: Tensor, factor: float) -> Tensor:
         """factor · Σ_f z_f W_dec[f] for ``states`` (…, width), float32: a multiple of what the features write."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 
+from lce.foundations.logs import quieten
 from lce.models.autoencoder import SparseAutoencoder
 from lce.models.autoencoder_files import load_autoencoder, save_autoencoder
 from lce.training.autoencoder.module import AutoencoderModule, centre_and_scale
@@ -38,7 +39,7 @@ def states(count: int) -> Tensor:
 
 
 def encoding(x: Tensor) -> Iterator[list[str]]:
-    """A row a kind: times of both, their ratio, and by how much they differ at most."""
+    """A row a kind: times of both, their ratio, by how much they differ at most, and where rounding decides."""
     from sae_lens import SAE
 
     decoder = normalize(torch.randn(FEATURES, WIDTH), dim=1)
@@ -50,14 +51,17 @@ def encoding(x: Tensor) -> Iterator[list[str]]:
             save_autoencoder(made, Path(folder, "sae"))
             ours, theirs = load_autoencoder(Path(folder, "sae")), SAE.load_from_disk(Path(folder, "sae"))
         with torch.inference_mode():
-            apart = float((ours.encode(x) - theirs.encode(x)).abs().max())
+            first, second = ours.encode(x), theirs.encode(x)
+            is_same = (first > 0) == (second > 0)
+            apart = float((first - second)[is_same].abs().max())
+            undecided = f", {int((~is_same).sum())} at the threshold" if not bool(is_same.all()) else ""
             mine, other = (min(timed(lambda e=e: e.encode(x))[0] for _ in range(REPEATS)) for e in (ours, theirs))
         yield [
             f"encode, {name}",
             f"{1000 * mine:.0f} ms",
             f"{1000 * other:.0f} ms",
             f"{other / mine:.2f}",
-            f"{apart:.1e}",
+            f"{apart:.1e}{undecided}",
         ]
 
 
@@ -76,7 +80,7 @@ def by_sae_lens(x: Tensor, steps: int) -> None:
     from sae_lens.training.sae_trainer import SAETrainer
 
     sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=WIDTH, d_sae=FEATURES, k=ACTIVE))
-    config = SAETrainerConfig(steps * BATCH, BATCH, logger=LoggingConfig(log_to_wandb=False))
+    config = SAETrainerConfig(steps * BATCH, BATCH, lr_end=3e-5, logger=LoggingConfig(log_to_wandb=False))
     parts = x.split(BATCH)
     batches = (parts[i % len(parts)] for i in range(steps + 10))
     SAETrainer(config, sae, batches).fit()
@@ -84,6 +88,7 @@ def by_sae_lens(x: Tensor, steps: int) -> None:
 
 def main() -> None:
     warnings.filterwarnings("ignore")
+    quieten()
     x = states(8 * BATCH)
     rows = list(encoding(x))
     times = {}

@@ -94,7 +94,7 @@ def test_what_is_planted_is_taken_out_and_nothing_else_is(result):
         assert abs(closed[key]["value"]) < 0.1, key
 
 
-def test_the_patch_that_is_kept_is_the_best_edit(result):
+def test_the_patch_that_is_kept_is_the_best_edit_of_features(result):
     best = HookPatch.load(result["patch"])
     (row,) = (row for row in result["edits"] if row["patch"] == result["patch"])
     assert {"name": row["name"], "strength": row["strength"]} == result["best"]
@@ -102,9 +102,13 @@ def test_the_patch_that_is_kept_is_the_best_edit(result):
     gaps = {
         one["patch"]: abs(one["scores"]["occupation_pronouns"]["value"])
         for one in result["edits"]
-        if one["patch"] and one["perplexity_change"] < 5
+        if one["patch"] and one["perplexity_change"] < 5 and not one["name"].startswith("direction")
     }
     assert gaps[result["patch"]] == min(gaps.values())
+    assert {name: test["n"] for name, test in row["against"].items()} == dict.fromkeys(
+        ("random 1", "random 2", "matched 1", "matched 2"), 40
+    )
+    assert all(test["tests"][0]["p_value"] < 0.001 for test in row["against"].values())
     said = best.provenance["scores"]["occupation_pronouns_held_out"]
     assert said == {
         "before": result["before"]["occupation_pronouns_held_out"]["value"],
