@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from lce.metrics.occupation_pronouns import OCCUPATIONS, SENTENCES
 from lce.metrics.suite import all_scores
 from lce.models.autoencoder_files import load_autoencoder
 from lce.models.prefix import PrefixCache
+from lce.models.sites import Site, find_site
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,6 +56,10 @@ class SiteEdits:
         self.units = FeatureUnits.of(model, autoencoder, settings.site)
         self.reader = Reader(model, tokenizer, kind, self.units.site)
         self.contexts = settings.contexts or SENTENCES
+        sites = [find_site(model, name) for name in settings.direction_sites or [self.units.site.name]]
+        self.directions = {site: Reader(model, tokenizer, kind, site) for site in sites}
+        """Where directions are taken out, and what reads there."""
+        self._states = cache(lambda site: self.directions[site].states(SENTENCES, "last"))
 
     @cached_property
     def activations(self) -> Reading:
@@ -61,11 +68,6 @@ class SiteEdits:
     @cached_property
     def attributions(self) -> Reading:
         return self.reader.attributions(self.units.autoencoder, SENTENCES)
-
-    @cached_property
-    def states(self) -> Reading:
-        """Mean states, where a pronoun may come next."""
-        return self.reader.states(SENTENCES, "last")
 
     def selection(
         self, rule: RuleName | None = None, jobs: Sequence[int] | None = None, count: int | None = None
@@ -83,12 +85,16 @@ class SiteEdits:
         selection = self.selection(rule, jobs, count)
         return FeatureEdit(self.units, selection, self.activations, scale, positions=self.settings.positions)
 
-    def direction(self, name: DirectionName, alpha: float, jobs: Sequence[int] | None = None) -> DirectionEdit:
+    def direction(
+        self, name: DirectionName, alpha: float, jobs: Sequence[int] | None = None, site: Site | None = None
+    ) -> DirectionEdit:
+        """A direction at one of the settings' sites, by default the first; from states that a pronoun may follow."""
+        site = site or next(iter(self.directions))
         if name == "occupations":
-            states = self.states if jobs is None else self.states.among(list(jobs))
-            found = occupation_direction(self.reader, states)
+            states = self._states(site) if jobs is None else self._states(site).among(list(jobs))
+            found = occupation_direction(self.directions[site], states)
         else:
-            found = pronoun_direction(self.reader)
+            found = pronoun_direction(self.directions[site])
         return DirectionEdit(found, alpha, positions=self.settings.positions)
 
 
@@ -118,10 +124,12 @@ def feature_trial(edits: SiteEdits, rule: RuleName, scale: float, count: int | N
     return Trial(rule, scale, edits.features(scale, rule, count=count), (one, other))
 
 
-def direction_trial(edits: SiteEdits, name: DirectionName, alpha: float) -> Trial:
+def direction_trial(edits: SiteEdits, name: DirectionName, alpha: float, site: Site | None = None) -> Trial:
     """A direction."""
-    one, other = (edits.direction(name, alpha, part) for part in halves(edits.settings.seed))
-    return Trial(f"direction {name}", alpha, edits.direction(name, alpha), (one, other))
+    one, other = (edits.direction(name, alpha, part, site) for part in halves(edits.settings.seed))
+    whole = edits.direction(name, alpha, site=site)
+    place = "" if whole.site == edits.units.site else f" at {whole.site.name}"
+    return Trial(f"direction {name}{place}", alpha, whole, (one, other))
 
 
 def random_trial(edits: SiteEdits, whole: FeatureEdit, draw: int, is_matched: bool) -> Trial:
@@ -136,9 +144,8 @@ def trials(edits: SiteEdits) -> Iterator[Trial]:
     for rule in (settings.rule, *settings.compared):
         for scale in settings.scale:
             yield feature_trial(edits, rule, scale)
-    for name in settings.directions:
-        for alpha in settings.alpha:
-            yield direction_trial(edits, name, alpha)
+    for name, site, alpha in product(settings.directions, edits.directions, settings.alpha):
+        yield direction_trial(edits, name, alpha, site)
     for is_matched in (False, True):
         for scale in settings.scale:
             whole = edits.features(scale)
@@ -166,7 +173,7 @@ class Measured:
         if HELD_OUT not in self.names:
             raise LceError(f"evaluation.metrics: expected {CHOOSING} among them, by which features are compared")
         self.bar = tqdm(total=1 + (total or 0), desc="Edits", disable=True if total is None else None)
-        self.before = dict(before) if before else self._stage("unedited", self._unedited)
+        self.before = dict(before) if before else self._stage("unedited", edits.units.site, self._unedited)
 
     def row(
         self, trial: Trial, is_costed: bool = True, leave_out: Collection[str] = ()
@@ -177,13 +184,14 @@ class Measured:
             is_costed: measure what the edit does elsewhere, too.
             leave_out: metrics that are not measured.
         """
-        return self._stage(f"{trial.name}, {trial.strength:g}", lambda: self._row(trial, is_costed, leave_out))
+        title, site = f"{trial.name}, {trial.strength:g}", trial.whole.site
+        return self._stage(title, site, lambda: self._row(trial, is_costed, leave_out))
 
-    def _stage(self, title: str, measure: Callable[[], Any]) -> Any:
+    def _stage(self, title: str, site: Site, measure: Callable[[], Any]) -> Any:
         self.bar.set_postfix_str(title)
         if self.bar.disable:
             log.info("measuring: %s", title)
-        with self.prefix.reused():
+        with self.prefix.reused() if self.prefix.is_before(site) else nullcontext():
             found = measure()
         self.bar.update()
         return found

@@ -58,6 +58,8 @@ class FeatureSettings(FeatureRule):
     """Other rules, which the edit is compared with; by default attribution, or counts if the rule is attribution."""
     directions: list[DirectionName] = field(default_factory=lambda: ["occupations", "pronouns"])
     """Directions, likewise: from the mean state of women's occupations to that of men's; from she to he."""
+    direction_sites: list[str] | None = None
+    """Where directions are taken out; by default where the autoencoder's states come from."""
     alpha: list[float] = field(default_factory=lambda: [1.0])
     """Strengths α with which the directions are taken out."""
     random_baselines: int = 3

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lce.foundations.errors import LceError
-from lce.models.sites import Site, entrances, layer_stack
+from lce.models.sites import INPUT, Site, entrances, layer_stack
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,8 +39,11 @@ class PrefixCache:
         self.model, self.most_memory = model, most_memory
         self.kept: dict[str, Any] = {}
         self.size = 0
+        self.site = site
         self.layers: list[nn.Module] = []
         """Those up to the site."""
+        self.behind: list[str] = []
+        """The paths of those behind it."""
         try:
             path, stack = layer_stack(model)
         except LceError:
@@ -48,6 +51,12 @@ class PrefixCache:
         number = site.name.removeprefix(f"{path}.")
         if number.isdigit() and int(number) < len(stack) - 1:
             self.layers = list(stack[: int(number) + 1])
+            self.behind = [f"{path}.{i}" for i in range(int(number) + 1, len(stack))]
+
+    def is_before(self, site: Site) -> bool:
+        """Whether an edit at ``site`` leaves what is kept as it is: one there, or in a layer behind it."""
+        path = site.name.removesuffix(INPUT)
+        return site == self.site or any(f"{path}.".startswith(f"{layer}.") for layer in self.behind)
 
     @contextmanager
     def reused(self) -> Iterator[None]:

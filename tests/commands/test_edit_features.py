@@ -180,6 +180,21 @@ def test_a_patch_goes_where_it_is_wanted_measured_or_not(folder, tmp_path, capsy
     assert (tmp_path / "mine").read_text(encoding="utf-8") == "mine"
 
 
+def test_directions_are_tried_at_other_sites_too(folder, capsys):
+    """The second layer does nothing, so the direction is there as well; before the first, nothing is mixed yet."""
+    few = ["--scale", "0", "--compare", "[]", "--directions", "[occupations]", "--random_baselines", "0"]
+    assert features(folder, "edit", *few, "--direction_sites", "[layers.1, layers.0]") == 0
+    found = json.loads(last_line(capsys).read_text(encoding="utf-8"))
+    closed = {row["name"]: row["closed"]["value"] for row in found["edits"][1:]}
+    assert list(closed) == [f"direction occupations{place}" for place in (" at layers.1", "")]
+    assert closed["direction occupations at layers.1"] == pytest.approx(1, abs=1e-3)
+    assert closed["direction occupations"] == pytest.approx(1, abs=1e-3)
+    sites = {HookPatch.load(row["patch"]).site.name for row in found["edits"]}
+    assert sites == {"layers.0", "layers.1"}
+    assert features(folder, "edit", *few, "--direction_sites", "['layers.0:input']") == 2
+    assert "direction occupations: there is none" in capsys.readouterr().err
+
+
 def test_without_measuring_there_are_patches_alone(folder, tmp_path, capsys):
     assert features(folder, "edit", "--measure", "false", "--scale", "0.3", "--output", tmp_path / "out") == 0
     printed = capsys.readouterr().out

@@ -84,3 +84,12 @@ def test_memory_is_bounded_and_other_sites_are_run_whole():
     assert cache.kept == {}
     for name in ("layers.1", "layers.0.mlp", "layers.0:input"):
         assert PrefixCache(model, find_site(model, name)).layers == []
+
+
+def test_only_edits_behind_what_is_kept_may_use_it():
+    model = causal_models.tiny("llama")
+    cache = PrefixCache(model, find_site(model, "layers.0"))
+    assert all(cache.is_before(find_site(model, name)) for name in ("layers.0", "layers.1", "layers.1.mlp"))
+    assert not any(cache.is_before(find_site(model, name)) for name in ("layers.0:input", "layers.0.mlp"))
+    last = PrefixCache(model, find_site(model, "layers.1"))
+    assert not last.is_before(find_site(model, "layers.0"))
