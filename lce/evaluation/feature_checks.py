@@ -108,6 +108,7 @@ def _best(row: dict[str, Any] | None) -> dict[str, Any]:
     return {
         **row["closed"],
         "edit": f"{row['name']}, {row['strength']:g}",
+        "patch": row["patch"],
         "perplexity_change": row["perplexity_change"],
     }
 
