@@ -21,6 +21,12 @@ from lce.foundations.paths import shipped
 Adds = Callable[[ArgumentParser], None]
 Command = Callable[[Namespace], None]
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?\.(inf|nan)")
+SHIPPED = {
+    "pretrain": "configs/pretrain.yaml makes the bundled model",
+    "train-sae": "configs/sae.yaml makes the bundled autoencoder",
+    **dict.fromkeys(("localize features", "edit features"), "configs/features.yaml is what `make features` does"),
+}
+"""What there is for commands that read no configuration by themselves."""
 PAIRS = ("--contrast",)
 """Options that take two words."""
 KINDS = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false", "NoneType": "null"}
@@ -84,7 +90,7 @@ def parse(command: str, description: str, arguments: Sequence[str], known: Argum
     parser = CommandParser(command=command, description=description, exit_on_error=False)
     known.own(parser)
     if known.settings:
-        default = f"without one, {known.config}" if known.config else "configs/pretrain.yaml makes the bundled model"
+        default = f"without one, {known.config}" if known.config else SHIPPED.get(command, "")
         parser.add_argument("--config", type=str, action="append", help=f"YAML file with settings; {default}")
         known.settings(parser)
         arguments, files = _without_configurations(arguments)

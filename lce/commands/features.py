@@ -1,7 +1,5 @@
 """`lce localize features` and `lce edit features`: features of a sparse autoencoder."""
 
-from pathlib import Path
-
 from jsonargparse import ArgumentParser, Namespace
 
 from lce.commands.arguments import Arguments
@@ -14,7 +12,7 @@ def _add(parser: ArgumentParser) -> None:
     add_trainer(parser)
 
 
-ARGUMENTS = Arguments(_add, config=Path("configs/features.yaml"), words=("model",))
+ARGUMENTS = Arguments(_add, words=("model",))
 
 
 def localize_features(values: Namespace) -> None:

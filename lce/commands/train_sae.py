@@ -1,7 +1,5 @@
 """`lce train-sae`: a sparse autoencoder of a model's states."""
 
-from pathlib import Path
-
 from jsonargparse import ArgumentParser, Namespace
 
 from lce.checks import check_trainer, expect
@@ -15,7 +13,7 @@ def _add(parser: ArgumentParser) -> None:
     add_trainer(parser)
 
 
-ARGUMENTS = Arguments(_add, config=Path("configs/sae.yaml"), words=("model",))
+ARGUMENTS = Arguments(_add, words=("model",))
 
 
 def train_sae(values: Namespace) -> None:

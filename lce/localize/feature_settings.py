@@ -83,7 +83,18 @@ class FeatureSettings(FeatureRule):
     """Seed of the halves of the occupations, and of random features and directions."""
     data: DataSettings = field(default_factory=DataSettings)
     """Text for perplexity and snippets."""
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    evaluation: EvaluationSettings = field(
+        default_factory=lambda: EvaluationSettings(
+            metrics=[
+                "stereoset",
+                "crows_pairs",
+                "occupation_pronouns",
+                "forced_choice",
+                "perplexity",
+                "plain_perplexity",
+            ]
+        )
+    )
     """How bias is measured."""
 
     @property

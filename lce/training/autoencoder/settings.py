@@ -40,7 +40,7 @@ class AutoencoderOptimisation:
 class AutoencoderSettings:
     """One autoencoder: of which model's states, how large, and how trained."""
 
-    model: str = "checkpoints/lce-bert-mini"
+    model: str = "data/downloads/SmolLM2-135M-Instruct"
     """Model whose states it is for: a folder, or a name on the Hugging Face hub."""
     site: str = "layers.15"
     """Whose states: layers.N is what the layer N puts out, counted from 0; or a module's path in the model; or a hook
