@@ -37,9 +37,10 @@ def revert(values: Namespace) -> None:
 
 def verify(values: Namespace) -> None:
     """Say whether a model is a patch's base or has the patch applied; an error if it is neither."""
-    from lce.patch.hooks import HookPatch, is_hook_patch
+    from lce.patch.record import is_hook_patch
 
     if is_hook_patch(values.patch):
+        from lce.patch.hooks import HookPatch
         from lce.patch.loading import load_model
 
         HookPatch.load(values.patch).check(load_model(values.model))
@@ -51,12 +52,13 @@ def verify(values: Namespace) -> None:
 
 def inspect(values: Namespace) -> None:
     """Print what a patch changes and where it comes from, or write a page about it."""
-    from lce.patch.hooks import HookPatch, is_hook_patch
+    from lce.patch.record import is_hook_patch
     from lce.patch.text import describe
 
     path = Path(values.patch)
     if is_hook_patch(path):
         from lce.patch.hook_text import describe_hook
+        from lce.patch.hooks import HookPatch
 
         if values.html:
             raise LceError("--html: draws which weights change; this patch changes none")
@@ -101,7 +103,7 @@ def _loaded(values: Namespace) -> Any:
 
 def _load(path: str, allow_non_finite: bool) -> Any:
     from lce.patch import Patch
-    from lce.patch.hooks import NO_WEIGHTS, is_hook_patch
+    from lce.patch.record import NO_WEIGHTS, is_hook_patch
 
     if is_hook_patch(path):
         raise LceError(f"{path}: {NO_WEIGHTS}")

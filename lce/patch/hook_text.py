@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lce.patch.hooks import NO_WEIGHTS, HookPatch
+from lce.patch.hooks import HookPatch
+from lce.patch.record import NO_WEIGHTS
 from lce.patch.text import plain, provenance_rows, score_rows
 
 LISTED = 40

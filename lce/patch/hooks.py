@@ -33,19 +33,12 @@ from lce.models.autoencoder import NORMALISATIONS
 from lce.models.identity import model_fingerprint
 from lce.models.shifts import FeatureShift, Shift, change_of, read_shift
 from lce.models.sites import Site, changed_at, hook_in, width_at
-from lce.patch.record import MOST_NESTED, is_shallow
-from lce.storage.safetensors_file import read_header, read_record
+from lce.patch.record import HOOK_FORMAT, MOST_NESTED, is_shallow
 from lce.storage.torch_bridge import read_file, write_file
 
-FORMAT = "lce-hook-patch"
 FORMAT_VERSION = 1
 SITE = re.compile(r"[\w-]+(\.[\w-]+)*(:input)?")
 SHA_256 = re.compile("[0-9a-f]{64}")
-NO_WEIGHTS = (
-    "is added to states while the model runs, by a hook: how much depends on each state, so it cannot be written as "
-    "weights; lce.from_pretrained(base, patch=…) sets the hook"
-)
-"""Why there is no folder, nor an adapter, with such a patch applied."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +65,7 @@ class HookPatch:
             LceError: the file is missing, damaged, no hook patch, of a later version, or contradicts itself.
         """
         record, tensors = read_file(path)
-        if record.get("format") != FORMAT:
+        if record.get("format") != HOOK_FORMAT:
             raise LceError(f"{path}: is no hook patch of lce")
         if record.get("version") != FORMAT_VERSION:
             found = repr(record.get("version"))[:20]
@@ -165,7 +158,7 @@ def write_hook_patch(
     if shift.is_nothing:
         raise LceError(f"the edit ({', '.join(f'{k} {v}' for k, v in shift.numbers().items())}) would change nothing")
     record = {
-        "format": FORMAT,
+        "format": HOOK_FORMAT,
         "version": FORMAT_VERSION,
         "kind": shift.kind,
         "site": site.name,
@@ -176,8 +169,3 @@ def write_hook_patch(
     }
     write_file(Path(path), {name: tensor.cpu() for name, tensor in shift.tensors().items()}, record)
     return HookPatch.load(path)
-
-
-def is_hook_patch(path: str | Path) -> bool:
-    """Whether the file at ``path`` says that it is a hook patch; LceError if it is no safetensors file."""
-    return read_record(read_header(path)[0], path).get("format") == FORMAT

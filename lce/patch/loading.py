@@ -11,7 +11,8 @@ from lce.foundations.errors import LceError
 from lce.models.kinds import named_class, own_classes, read_config, refusing
 from lce.models.loading import load_weights
 from lce.patch.format import Patch
-from lce.patch.hooks import HookPatch, is_hook_patch
+from lce.patch.hooks import HookPatch
+from lce.patch.record import is_hook_patch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

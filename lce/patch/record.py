@@ -1,7 +1,7 @@
 """What the metadata of a patch file says, written and read: strictly, because a patch comes from somebody else.
 
-"format" names the kind of body: here sparse weights. A body of another kind, such as the vectors and the site of a
-feature or a direction, would come in under another name there.
+"format" names the kind of body: here sparse weights. The vectors and the site of features or of a direction are another
+kind (`lce.patch.hooks`).
 """
 
 import re
@@ -9,19 +9,26 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lce.foundations.errors import LceError
 from lce.storage.arrays import Array, bits, combined
+from lce.storage.safetensors_file import read_header, read_record
 
-FORMAT = "lce-patch"
+FORMAT, HOOK_FORMAT = "lce-patch", "lce-hook-patch"
 FORMAT_VERSION = 1
 REQUIRED = {"format", "version", "parameters", "base_fingerprint", "provenance"}
 NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
 PATCHABLE = ("F64", "F32", "F16", "BF16")
 """Types of weights that can be patched, as safetensors files name them."""
+NO_WEIGHTS = (
+    "is added to states while the model runs, by a hook: how much depends on each state, so it cannot be written as "
+    "weights; lce.from_pretrained(base, patch=…) sets the hook"
+)
+"""Why there is no folder, nor an adapter, with such a patch applied."""
 MOST_SIDES, MOST_WEIGHTS, MOST_NESTED = 8, 2**40, 20
 """Beyond what any model has; who claims more wants memory or time."""
 
@@ -127,3 +134,8 @@ def as_float32(values: Array, dtype: str) -> Array:
     if dtype == "BF16":
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values.astype(np.float32)
+
+
+def is_hook_patch(path: str | Path) -> bool:
+    """Whether the file at ``path`` says that it is a hook patch; LceError if it is no safetensors file."""
+    return read_record(read_header(path)[0], path).get("format") == HOOK_FORMAT
