@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -12,11 +13,15 @@ from jsonargparse import ArgumentParser, Namespace
 from lce.checks import check_settings
 from lce.commands.arguments import Arguments
 from lce.config import Settings, TrainerSettings
+from lce.foundations.errors import LceError
+from lce.foundations.files import read_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from lce.storage.model_weights import ModelWeights
+
+log = logging.getLogger(__name__)
 
 Kind = TypeVar("Kind", bound="DataclassInstance")
 
@@ -54,6 +59,23 @@ def result_name(settings: Settings, models: Iterable[ModelWeights], *parts: str)
     short = derive(str(varying(settings)), *(model.fingerprint for model in models)) % 16**6
     others = ["contrast", *settings.contrast] if settings.contrast else [settings.reference]
     return "-".join([Path(settings.target).name, *(Path(name).name for name in others), *parts, f"{short:06x}"])
+
+
+def is_made(result: Path, identity: str) -> bool:
+    """Whether the file of a ``result`` exists for the settings and models with this ``identity``.
+
+    Raises:
+        LceError: it exists for others.
+    """
+    if not result.exists():
+        return False
+    known = read_json(result)
+    if not isinstance(known, dict) or known.get("identity") != identity:
+        raise LceError(
+            f"{result.parent}: holds the result of other settings or models; remove it or name another --output"
+        )
+    log.info("%s exists already; nothing to do", result)
+    return True
 
 
 def read(kind: type[Kind], values: Namespace) -> Kind:

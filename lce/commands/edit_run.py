@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lce.commands.common import result_name, varying
+from lce.commands.common import is_made, result_name, varying
 from lce.config import Settings, Variant
 from lce.edit.callback import log_scores
 from lce.edit.strategies import checked_strengths, find
@@ -24,7 +24,7 @@ from lce.evaluation.edits import EditMeasurement
 from lce.evaluation.evaluator import Evaluator
 from lce.foundations.atomic_files import check_new, scratch_folder
 from lce.foundations.errors import LceError
-from lce.foundations.files import read_json, save_config, write_json
+from lce.foundations.files import save_config, write_json
 from lce.foundations.overwriting import check_own_folder, check_replaceable
 from lce.foundations.paths import CONFIG, RESULT
 from lce.foundations.seeds import derive
@@ -76,12 +76,8 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
         "trainer": numerics(trainer_options),
     }
     digest = f"{derive(str(identity)):016x}"
-    if result_file.exists():
-        known = read_json(result_file)
-        if isinstance(known, dict) and known.get("identity") == digest:
-            log.info("%s exists already; nothing to do", result_file)
-            return result_file
-        raise LceError(f"{folder}: holds the result of other settings or models; remove it or name another --output")
+    if is_made(result_file, digest):
+        return result_file
     if settings.output:
         check_own_folder(folder, CONFIG, "edit")
     _check_outputs(settings, alphas, folder)

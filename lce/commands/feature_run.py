@@ -9,13 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lce.commands.common import is_made
 from lce.config import Settings
 from lce.evaluation.evaluator import Evaluator
 from lce.evaluation.feature_checks import feature_checks
 from lce.evaluation.feature_report import write_feature_report
 from lce.evaluation.site_edits import ANSWERS, CHOOSING, HELD_OUT, Measured, SiteEdits, Trial, trials
 from lce.foundations.errors import LceError
-from lce.foundations.files import read_json, save_config, write_json
+from lce.foundations.files import save_config, write_json
 from lce.foundations.overwriting import check_own_folder, check_replaceable, check_selection_file
 from lce.foundations.paths import CONFIG, RESULT
 from lce.foundations.seeds import derive
@@ -73,12 +74,8 @@ def run_edit_features(settings: FeatureSettings, trainer_options: Mapping[str, A
     digest = f"{derive(str(_identity(settings, trainer_options))):016x}"
     folder = Path(settings.output or f"{settings.experiment}/edits/{_name(settings)}-{digest[:6]}")
     result_file = folder / RESULT
-    if result_file.exists():
-        known = read_json(result_file)
-        if isinstance(known, dict) and known.get("identity") == digest:
-            log.info("%s exists already; nothing to do", result_file)
-            return result_file
-        raise LceError(f"{folder}: holds the result of other settings or models; remove it or name another --output")
+    if is_made(result_file, digest):
+        return result_file
     if settings.output:
         check_own_folder(folder, CONFIG, "edit")
     if settings.patch:
