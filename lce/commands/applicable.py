@@ -102,7 +102,7 @@ CONDITIONS_OF = {
         Condition(
             ("random_baselines", "evaluation", "most_perplexity", "trainer"), lambda v: v.measure, "without measuring"
         ),
-        Condition(("alpha",), lambda v: v.directions, "without directions"),
+        Condition(("alpha", "direction_sites"), lambda v: v.directions, "without directions"),
     ),
     "evaluate": (
         Condition(("evaluation.limit",), lambda v: v.limit is None, "together with --limit, which means the same"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -37,8 +36,6 @@ from lce.training.trainer_options import numerics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-log = logging.getLogger(__name__)
 
 SELECTION = "selection.safetensors"
 Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase", SiteEdits]

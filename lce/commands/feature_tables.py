@@ -25,18 +25,8 @@ def print_features(rows: Iterable[Mapping[str, Any]]) -> None:
         text = "" if snippet is None else (
             escape(f"{snippet['before'][-SNIPPET:]}[{snippet['token'].strip()}]{snippet['after'][:SNIPPET]}")
         )  # fmt: skip
-        activations = [f"{row[f'{side}_activation']:.2f}" for side in ("male", "female")]
-        counts = [str(row[f"{side}_jobs"]) for side in ("male", "female")]
-        table.add_row(
-            str(row["feature"]),
-            row["side"],
-            activations[0],
-            counts[0],
-            activations[1],
-            counts[1],
-            text,
-            end_section=False,
-        )
+        sides = ((f"{row[f'{side}_activation']:.2f}", str(row[f"{side}_jobs"])) for side in ("male", "female"))
+        table.add_row(str(row["feature"]), row["side"], *(cell for pair in sides for cell in pair), text)
     wide_console().print(table)
 
 
@@ -52,16 +42,8 @@ def print_feature_edits(result: dict[str, Any]) -> None:
         table.add_column(heading, justify="right" if heading else "left")
     gap = result["before"][HELD_OUT]
     perplexity = result["before"].get("perplexity", {}).get("value")
-    table.add_row(
-        "unedited",
-        "",
-        "",
-        f"{gap['value']:.2f}",
-        interval_text(gap["interval"]),
-        "",
-        number_text(perplexity),
-        str(gap["n"]),
-    )
+    unedited = (f"{gap['value']:.2f}", interval_text(gap["interval"]), "", number_text(perplexity), str(gap["n"]))
+    table.add_row("unedited", "", "", *unedited)
     for row in result["edits"]:
         score, change = row["scores"][HELD_OUT], row["perplexity_change"]
         table.add_row(
@@ -91,7 +73,7 @@ def _print_kept(result: dict[str, Any]) -> None:
     for heading in ("", "unedited", "edited", "n"):
         table.add_column(heading, justify="right" if heading else "left")
     for score, before in result["before"].items():
-        if score in kept["scores"] and score not in (HELD_OUT,):
+        if score in kept["scores"] and score != HELD_OUT:
             after = kept["scores"][score]["value"]
             table.add_row(label(score), number_text(before["value"]), number_text(after), f"{before['n']:,}")
     console.print(table)

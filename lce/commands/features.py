@@ -38,7 +38,7 @@ def edit_features(values: Namespace) -> None:
     """Scale the features that carry gender, measure what changes on occupations held out, and write the patch.
 
     h becomes h + Σ (s − 1) z W_dec over the selected features, by a hook; no weight changes. The edit is compared with
-    other rules, directions taken out at the same place, and random features. The last line is the result's path.
+    other rules, directions taken out, and random features. The last line is the result's path.
     """
     settings, trainer_options = read(FeatureSettings, values), values["trainer"].as_dict()
     check_features(settings)

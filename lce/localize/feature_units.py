@@ -80,7 +80,7 @@ class FeatureUnits:
 
 @dataclass(frozen=True)
 class Context:
-    """A text about an occupation: its token ids, and how many of them come first that never count."""
+    """A text about an occupation: the occupation's number, and token ids, of which the first never counts."""
 
     job: int
     ids: tuple[int, ...]

@@ -8,7 +8,6 @@ reads, and every number stays the same, bit for bit.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,8 +21,6 @@ from lce.models.sites import INPUT, Site, entrances, layer_stack
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-log = logging.getLogger(__name__)
 
 MOST_MEMORY = 2e9
 """States that are kept at most [bytes]; what is read after that is computed each time."""
@@ -39,6 +36,8 @@ class PrefixCache:
         self.model, self.most_memory = model, most_memory
         self.kept: dict[str, Any] = {}
         self.size = 0
+        self.is_tuple = False
+        """Whether a layer puts out its states as the first of several things."""
         self.site = site
         self.layers: list[nn.Module] = []
         """Those up to the site."""

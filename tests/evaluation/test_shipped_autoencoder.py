@@ -66,7 +66,10 @@ def test_a_few_features_close_half_of_the_gap_on_held_out_occupations_and_random
     assert isinstance(trial.whole, FeatureEdit)
     assert 5 <= trial.count <= 20
     scorer = OccupationPronounsScorer("gap", HELD_OUT, tokenizer, "causal")
-    measure = lambda one: [scorer.score(one, TokenBudget())]  # noqa: E731
+
+    def measure(one):
+        return [scorer.score(one, TokenBudget())]
+
     with PrefixCache(model, edits.units.site).reused():
         before = float(scorer.score(model, TokenBudget()).compute())
         assert before > 1.5

@@ -8,7 +8,6 @@ alone, so a training resumes anywhere.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,8 +26,6 @@ from lce.storage.torch_bridge import read_file, write_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-log = logging.getLogger(__name__)
 
 
 class States(IterableDataset[Tensor]):
