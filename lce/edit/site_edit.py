@@ -138,7 +138,7 @@ class FeatureEdit(SiteEdit):
 
 @dataclass(frozen=True)
 class DirectionEdit(SiteEdit):
-    """A ``direction`` d taken out with strength ``alpha`` α: h ← h − α (h · d − m) d."""
+    """A ``direction`` d taken out with strength ``alpha`` α: h ← h − α (h · d) d."""
 
     direction: Direction
     alpha: float
@@ -153,7 +153,7 @@ class DirectionEdit(SiteEdit):
 
     @property
     def shift(self) -> Shift:
-        return DirectionShift(self.direction.vector, self.alpha, self.direction.mean)
+        return DirectionShift(self.direction.vector, self.alpha)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -163,5 +163,5 @@ class DirectionEdit(SiteEdit):
         """The same edit with a random direction; of those, there are no matched ones."""
         noise = torch.randn(len(self.direction.vector), generator=generator(seed, "random direction"))
         name = f"uninformed-{self.direction.name}"
-        drawn = replace(self.direction, vector=normalize(noise, dim=0), mean=0.0, name=name)
+        drawn = replace(self.direction, vector=normalize(noise, dim=0), name=name)
         return replace(self, direction=drawn, may_be_void=True)

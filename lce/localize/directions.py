@@ -22,7 +22,6 @@ class Direction:
 
     Attributes:
         vector: d, (width,).
-        mean: m, what h · d is taken back to (`lce.models.shifts`); 0 is the origin.
         name: what it is the direction of.
     """
 
@@ -30,7 +29,6 @@ class Direction:
     site: Site
     model: str
     name: str
-    mean: float = 0.0
 
 
 def occupation_direction(reader: Reader, states: Reading) -> Direction:

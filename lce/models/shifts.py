@@ -1,8 +1,7 @@
 """What an edit adds to a model's states at a site: features scaled, or a direction taken out.
 
 Features: h ← h + Σ_f (s − 1) z_f(h) W_dec[f]. What the autoencoder does not explain stays in the state, so that s = 1
-is the unedited model exactly. Direction: h ← h − α (h · d − m) d, with |d| = 1; m = 0 takes d out through the origin,
-and any other m leaves what h · d is on average.
+is the unedited model exactly. Direction: h ← h − α (h · d) d, with |d| = 1.
 """
 
 from __future__ import annotations
@@ -77,11 +76,10 @@ class FeatureShift:
 
 @dataclass(frozen=True)
 class DirectionShift:
-    """A ``direction`` d (width,) of length 1, taken out with strength ``alpha`` α; ``mean`` is m."""
+    """A ``direction`` d (width,) of length 1, taken out with strength ``alpha`` α."""
 
     direction: Tensor
     alpha: float
-    mean: float = 0.0
     kind = "direction"
 
     @property
@@ -89,7 +87,7 @@ class DirectionShift:
         return len(self.direction)
 
     def of(self, states: Tensor) -> Tensor:
-        along = states.float() @ self.direction - self.mean
+        along = states.float() @ self.direction
         return along.unsqueeze(-1) * (-self.alpha * self.direction)
 
     def to(self, device: torch.device) -> DirectionShift:
@@ -103,7 +101,7 @@ class DirectionShift:
         return {"direction": self.direction}
 
     def numbers(self) -> dict[str, Any]:
-        return {"alpha": self.alpha, "mean": self.mean}
+        return {"alpha": self.alpha}
 
 
 def read_shift(kind: str, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Shift:
@@ -118,7 +116,7 @@ def read_shift(kind: str, tensors: Mapping[str, Tensor], numbers: Mapping[str, A
         )
         return FeatureShift(features, float(numbers["scale"]))
     if kind == "direction":
-        return DirectionShift(tensors["direction"], float(numbers["alpha"]), float(numbers["mean"]))
+        return DirectionShift(tensors["direction"], float(numbers["alpha"]))
     raise ValueError(f"{kind!r} is no kind of shift")
 
 

@@ -103,9 +103,10 @@ NUMBERS = {"scale": 0.3, "normalisation": "none", "k": 2}
         *(("topk", {"numbers": NUMBERS | {"k": k}}, "do not make up")
           for k in (planted.FEATURES + 1, 0, -1, 1.5, 10**400, "2", True, [])),
         ("topk", {"numbers": NUMBERS | {"normalisation": "other"}}, "do not make up"),
-        ("direction", {"numbers": {"alpha": float("nan"), "mean": 0.0}}, "do not make up"),
-        ("direction", {"numbers": {"alpha": 1.0}}, "do not make up"),
-        ("direction", {"numbers": {"alpha": 1.0, "mean": float("inf")}}, "do not make up"),
+        ("direction", {"numbers": {"alpha": float("nan")}}, "do not make up"),
+        ("direction", {"numbers": {}}, "do not make up"),
+        ("direction", {"numbers": {"alpha": 1.0, "mean": 0.0}}, "do not make up"),
+        ("direction", {"numbers": {"alpha": float("inf")}}, "do not make up"),
     ],
 )  # fmt: skip
 def test_metadata_that_lies(copies, kind, changed, message):

@@ -53,7 +53,7 @@ def edits_of(model: PreTrainedModel) -> dict[str, SiteEdit]:
     return {
         "feature": feature,
         "topk": replace(feature, units=topk, selection=selection),
-        "direction": DirectionEdit(replace(direction, mean=0.25), 1.5),
+        "direction": DirectionEdit(direction, 1.5),
     }
 
 
