@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +62,17 @@ def ended_at(moment: Moment, number: int) -> None:
     *outer, last = name.split(".")
     for part in outer:
         owner = getattr(owner, part)
-    original, left = getattr(owner, last), [moment.count]
+    original, calls = getattr(owner, last), count(1)
 
     def wrapped(*arguments: Any, **options: Any) -> Any:
-        left[0] -= 1
-        if left[0] == 0 and moment.before:
+        is_moment = next(calls) == moment.count  # of its own call: several threads may be in the function at once
+        if is_moment and moment.before:
             if moment.stage == "checkpoint":  # half of it is there
                 arguments[1].write(b"PK half a checkpoint")
                 arguments[1].flush()
             os.kill(os.getpid(), number)
         result = original(*arguments, **options)
-        if left[0] == 0 and not moment.before:
+        if is_moment and not moment.before:
             os.kill(os.getpid(), number)
         return result
 
