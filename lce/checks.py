@@ -37,6 +37,10 @@ def check_probability(value: float, name: str) -> None:
     expect(0 < value < 1, name, "a probability between 0 and 1", value)
 
 
+def check_share(value: float, name: str) -> None:
+    expect(0 <= value <= 1, name, "a share from 0 to 1", value)
+
+
 def check_size(share: float, count: int | None = None, where: str = "") -> None:
     """Raises LceError unless there is a ``share`` in (0, 1], and a positive ``count`` if there is one."""
     expect(0 < share <= 1, f"{where}share", "a share of the weights in (0, 1]", share)

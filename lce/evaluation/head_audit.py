@@ -1,0 +1,263 @@
+"""The audit of a CLIP: its bias, the attention heads that carry the concept, and what edits of them change.
+
+Pictures go through the image encoder twice. The first time, what the heads write is summed up, and the unedited model's
+predictions are kept; heads are selected by that. The second time, every edit is tried on each batch, from the first
+layer on that it changes (`lce.models.image_states`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from lce.data.pictures.attributes import Attribute
+from lce.data.pictures.batches import PictureBatches
+from lce.data.pictures.table import Pictures
+from lce.edit.head_edit import HeadEdit
+from lce.foundations.errors import LceError
+from lce.foundations.seeds import generator
+from lce.localize.head_settings import HeadEditName, HeadSettings
+from lce.localize.head_statistics import HeadStatistics
+from lce.localize.head_units import HeadUnits
+from lce.localize.heads import Dictionary, HeadLocalizer, concept_direction, prompt_embeddings
+from lce.localize.selection import Selection
+from lce.metrics.group_association import GroupAssociation
+from lce.models.clip import Clip
+from lce.models.fast_linear import OneDnnLinear
+from lce.models.image_states import ImageStates, Outputs
+from lce.storage.checkpoint import Checkpoint
+
+LEAST_PEOPLE = 4
+"""People of each group, below which nothing can be said."""
+
+
+@dataclass(frozen=True)
+class HeadTrial:
+    """An edit of some heads that is to be measured.
+
+    Attributes:
+        role: chosen, single or random.
+        is_first_order: whether only what the heads write into the embedding is changed, and no layer above reacts.
+    """
+
+    role: str
+    selection: Selection
+    edit: HeadEditName
+    is_first_order: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a model predicts of n views.
+
+    Attributes:
+        predicted: the class, (n).
+        lean: the probability of the leaning classes, (n).
+        similarities: to the classes, (n, classes), where they are kept.
+    """
+
+    predicted: NDArray[np.int64]
+    lean: NDArray[np.float32]
+    similarities: Tensor | None = None
+
+
+class HeadAudit:
+    """The audit of one model on one set of pictures.
+
+    Raises:
+        LceError: the pictures or the settings do not fit the model, or there are too few people of a group.
+    """
+
+    def __init__(self, settings: HeadSettings, clip: Clip, pictures: Pictures, attribute: Attribute) -> None:
+        self.settings, self.clip, self.attribute, self.pictures = settings, clip, attribute, pictures
+        self.units = HeadUnits.of(clip)
+        self.batches = PictureBatches(
+            pictures.pictures, clip.pixels, settings.views, settings.batch_size, settings.seed
+        )
+        subjects = sorted({picture.subject for picture in pictures.pictures})
+        numbers = {subject: number for number, subject in enumerate(subjects)}
+        shown = [pictures.pictures[view.picture] for view in self.batches.views]
+        self.item = np.array([view.picture for view in self.batches.views])
+        self.person = np.array([numbers[picture.subject] for picture in shown])
+        blocks = {block: number for number, block in enumerate(sorted({picture.block for picture in shown}))}
+        self.block = np.array([blocks[picture.block] for picture in shown])
+        self.group = np.array([-1 if picture.group is None else picture.group for picture in shown])
+        self.label = np.array([-1 if picture.label is None else picture.label for picture in shown])
+        for number, group in enumerate(attribute.groups):
+            found = len(set(self.person[self.group == number].tolist()))
+            if found < LEAST_PEOPLE:
+                raise LceError(
+                    f"pictures: {found} people of the group {group.name}; at least {LEAST_PEOPLE} are needed"
+                )
+        self.classes = prompt_embeddings(clip, pictures.classes, settings.templates)
+        self.direction = concept_direction(clip, attribute, settings.templates)
+
+    @cached_property
+    def _first(self) -> tuple[HeadStatistics, Tensor]:
+        """What the heads write, and the unedited model's similarities to the classes, (views, classes)."""
+        statistics = HeadStatistics.empty(self.clip.tower, self.direction)
+        similarities = []
+        for _, pixels in self.batches.read("reading heads"):
+            with OneDnnLinear():
+                states = ImageStates.of(self.clip.tower, pixels.to(self.clip.device))
+            statistics.add(states)
+            similarities.append((states.embedding() @ self.classes.t()).cpu())
+        return statistics, torch.cat(similarities)
+
+    @property
+    def statistics(self) -> HeadStatistics:
+        return self._first[0]
+
+    @property
+    def similarities(self) -> Tensor:
+        return self._first[1]
+
+    @cached_property
+    def localizer(self) -> HeadLocalizer:
+        return HeadLocalizer(self.units, self.statistics, self._dictionary(), self.settings)
+
+    def _dictionary(self) -> Dictionary:
+        general = [*self.pictures.classes, *self.pictures.names]
+        if path := self.settings.dictionary:
+            try:
+                lines = Path(path).read_text(encoding="utf-8").splitlines()
+                general = [line.strip() for line in lines if line.strip()]
+            except (OSError, UnicodeDecodeError) as error:
+                raise LceError(f"dictionary {path}: cannot be read as UTF-8 text ({error})") from error
+        return Dictionary.of(self.clip, self.attribute, general, self.settings.templates[0])
+
+    @cached_property
+    def leaning(self) -> NDArray[np.bool_]:
+        """For each view, the classes that lean towards the first group, (views, classes): those that the settings name,
+        or else `cross_fitted_leaning`.
+        """
+        names = self.pictures.classes
+        if self.settings.leaning is None:
+            return self.cross_fitted_leaning
+        if unknown := [name for name in self.settings.leaning if name not in names]:
+            raise LceError(f"leaning: {unknown[0]!r} is none of the classes, {', '.join(names)}")
+        return np.tile([name in self.settings.leaning for name in names], (len(self.group), 1))
+
+    @cached_property
+    def cross_fitted_leaning(self) -> NDArray[np.bool_]:
+        """For each view, the classes of higher mean probability for the first group among the other half of blocks."""
+        probabilities = self._probabilities(self.similarities).numpy()
+        order = torch.randperm(int(self.block.max()) + 1, generator=generator(self.settings.seed, "halves")).numpy()
+        half = order[self.block] % 2
+        found = np.zeros(probabilities.shape, bool)
+        for side in (0, 1):
+            means = [
+                probabilities[rows].mean(0) if (rows := (half != side) & (self.group == group)).any() else 0.0
+                for group in (0, 1)
+            ]
+            found[half == side] = means[0] > means[1]
+        return found
+
+    def _probabilities(self, similarities: Tensor) -> Tensor:
+        return (similarities * self.clip.scale).softmax(1)
+
+    def outcome(
+        self, similarities: Tensor, place: slice = slice(None), leaning: NDArray[np.bool_] | None = None
+    ) -> Outcome:
+        """What is predicted of the views at ``place`` by their ``similarities`` to the classes (n, classes)."""
+        probabilities = self._probabilities(similarities)
+        lean = (probabilities * torch.from_numpy(self.leaning if leaning is None else leaning)[place]).sum(1)
+        return Outcome(probabilities.argmax(1).numpy(), lean.numpy(), similarities)
+
+    @cached_property
+    def unedited(self) -> GroupAssociation:
+        return self.association(self.outcome(self.similarities))
+
+    @property
+    def cross_fitted(self) -> GroupAssociation:
+        """The unedited model's measures, the leaning classes cross-fitted whatever the settings name."""
+        return self.association(self.outcome(self.similarities, leaning=self.cross_fitted_leaning))
+
+    def association(self, outcome: Outcome, rows: NDArray[np.bool_] | None = None) -> GroupAssociation:
+        """The measures of an ``outcome``, over all views or some ``rows`` of them."""
+        metric = GroupAssociation(self.attribute.name, len(self.pictures.classes), self.settings.matched is not None)
+        columns = {
+            "item": self.item, "person": self.person, "block": self.block, "group": self.group, "label": self.label,
+            "predicted": outcome.predicted, "lean": outcome.lean,
+        }  # fmt: skip
+        chosen = slice(None) if rows is None else rows
+        metric.update(
+            **{name: torch.from_numpy(np.ascontiguousarray(values[chosen])) for name, values in columns.items()}
+        )
+        return metric
+
+    def edit(self, selection: Selection, name: HeadEditName) -> HeadEdit:
+        return HeadEdit(self.units, selection, self.statistics, Checkpoint(self.clip.name), name)
+
+    def measured(self, trials: Sequence[HeadTrial], kept: int = 0) -> list[Outcome]:
+        """The outcome of each trial; of the first so many, the similarities to the classes are ``kept``."""
+        true = [i for i, trial in enumerate(trials) if not trial.is_first_order]
+        first = [i for i, trial in enumerate(trials) if trial.is_first_order]
+        outputs = self._outputs([trials[i] for i in true])
+        views = len(self.group)
+        predicted, lean = np.zeros((len(trials), views), np.int64), np.zeros((len(trials), views), np.float32)
+        similarities = torch.zeros(kept, views, len(self.classes))
+        for place, pixels in self.batches.read(f"trying {len(trials)} edits"):
+            with OneDnnLinear():
+                states = ImageStates.of(self.clip.tower, pixels.to(self.clip.device))
+                by_trial = ((true[i], embedding) for i, embedding in states.embeddings(outputs))
+                by_term = zip(first, self._first_order(states, [trials[i] for i in first]), strict=True)
+                for number, embedding in chain(by_trial, by_term):
+                    found = self.outcome((embedding @ self.classes.t()).cpu(), place)
+                    predicted[number, place], lean[number, place] = found.predicted, found.lean
+                    if number < kept and found.similarities is not None:
+                        similarities[number, place] = found.similarities
+        return [
+            Outcome(*pair, similarities[number] if number < kept else None)
+            for number, pair in enumerate(zip(predicted, lean, strict=True))
+        ]
+
+    def _outputs(self, trials: Sequence[HeadTrial]) -> list[Outputs]:
+        """The output projections of each trial, the same tensors where two edit the same heads of a layer alike."""
+        known: dict[tuple[str, int, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
+        found: list[Outputs] = []
+        for trial in trials:
+            by_layer: dict[int, list[int]] = {}
+            for layer, head in self.units.heads_of(trial.selection):
+                by_layer.setdefault(layer, []).append(head)
+            keys = {layer: (trial.edit, layer, tuple(heads)) for layer, heads in by_layer.items()}
+            if any(key not in known for key in keys.values()):
+                made = self.edit(trial.selection, trial.edit).outputs()
+                for layer, key in keys.items():
+                    known.setdefault(key, made[layer])
+            found.append({layer: known[key] for layer, key in keys.items()})
+        return found
+
+    @torch.inference_mode()
+    def _first_order(self, states: ImageStates, trials: Sequence[HeadTrial]) -> Iterator[Tensor]:
+        """The embeddings with the terms of heads changed, and nothing else."""
+        if not trials:
+            return
+        reading = self.statistics.reading
+        terms, embedding = reading.head_terms(states), states.embedding()
+        means = torch.einsum("lhk,lhdk->lhd", self.statistics.scaled.float(), reading.heads)
+        for trial in trials:
+            layers, heads = zip(*self.units.heads_of(trial.selection), strict=True)
+            found = terms[:, layers, heads]
+            if trial.edit != "zero":
+                found = found - means[layers, heads]
+            if trial.edit == "projection":
+                found = (found @ self.direction)[..., None] * self.direction
+            yield F.normalize(embedding - found.sum(1), dim=1)
+
+
+def singles(audit: HeadAudit, is_first_order: bool) -> list[HeadTrial]:
+    """The mean-ablation of every head by itself."""
+    return [
+        HeadTrial("single", audit.localizer.selected([report]), "mean", is_first_order)
+        for report in audit.localizer.reports
+    ]

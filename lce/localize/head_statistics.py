@@ -1,0 +1,79 @@
+"""What the heads of an image encoder write while it looks at pictures, as means and covariances.
+
+No labels are needed, and no term of a picture is kept. Batches of pictures stream through the encoder once. Of each
+head are kept the mean of its output z, the mean and covariance of z scaled by its picture's factor (`Reading.scales`),
+from which the covariance of its term follows, and one number a picture: the component of its term in the direction of
+the concept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lce.models.clip import ImageTower
+from lce.models.image_states import ImageStates
+from lce.models.image_terms import Reading
+
+
+@dataclass
+class HeadStatistics:
+    """Of L layers with H heads each, over n pictures, the concept's direction being u (D).
+
+    Attributes:
+        count: n.
+        means: of z over the tokens on which the embedding depends, (L, d): in the last layer the class token, else all.
+        scaled: mean of the scaled z of the class token, (L, H, d/H).
+        second: mean of its outer products, (L, H, d/H, d/H).
+        components: of each head's term along u, a batch each, (n, L, H).
+        totals: of the embeddings along u, a batch each, (n).
+    """
+
+    reading: Reading
+    direction: Tensor
+    count: int
+    means: Tensor
+    scaled: Tensor
+    second: Tensor
+    components: list[Tensor] = field(default_factory=list)
+    totals: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, tower: ImageTower, direction: Tensor) -> HeadStatistics:
+        layers, heads, width = len(tower.layers), tower.heads, tower.head_width
+        shapes = (layers, heads * width), (layers, heads, width), (layers, heads, width, width)
+        means, scaled, second = (torch.zeros(shape, dtype=torch.float64, device=direction.device) for shape in shapes)
+        return cls(Reading(tower), direction, 0, means, scaled, second)
+
+    @torch.inference_mode()
+    def add(self, states: ImageStates) -> None:
+        """Take in a batch of pictures."""
+        n = len(states.last)
+        self.count += n
+        share = n / self.count
+        scaled = self.reading.scaled_heads(states)
+        self.means.lerp_(torch.stack([mixed.double().mean((0, 1)) for mixed in states.mixed]), share)
+        self.scaled.lerp_(scaled.double().mean(0), share)
+        products = torch.einsum("nlhi,nlhj->lhij", scaled, scaled).double() / n
+        self.second.lerp_(products, share)
+        along = torch.einsum("lhdk,d->lhk", self.reading.heads, self.direction)
+        self.components.append(torch.einsum("nlhk,lhk->nlh", scaled, along).cpu())
+        self.totals.append((states.embedding() @ self.direction).cpu())
+
+    @property
+    def covariances(self) -> Tensor:
+        """Of the scaled z of each head, (L, H, d/H, d/H)."""
+        return self.second - self.scaled[..., :, None] * self.scaled[..., None, :]
+
+    def scores(self) -> Tensor:
+        """How much of the spread of the concept over pictures comes from each head, (L, H).
+
+        With a_h(x) the component of head h's term along u in picture x, and a(x) that of the whole embedding,
+            score_h = Cov(a_h, a) / Var(a).
+        Over all terms of the embedding they sum to 1; a negative one works against the others. The score is lce's own.
+        """
+        each, whole = torch.cat(self.components).double(), torch.cat(self.totals).double()
+        centred = whole - whole.mean()
+        return torch.einsum("nlh,n->lh", each - each.mean(0), centred) / centred.square().sum()
