@@ -39,7 +39,7 @@ help: ## list the targets
 	@echo "Variables: CONFIG=$(CONFIG) SEED=$(SEED) TARGET=$(TARGET) REFERENCE=$(REFERENCE)"
 	@echo "  ALPHA=2 (several: ALPHA='0 1 2 4'), STRATEGY=linear|interpolation|extrapolation|pruning|mask-switch,"
 	@echo "  LOCALIZATION=mask|value, K=0.1 (share) or 5000 (count), SPARSITY=0.3, VARIANT=neutral (train-ref),"
-	@echo "  SCALE=0.3 (features; several: SCALE='0.3 0 -1'),"
+	@echo "  SCALE=0.3 (features; several: SCALE='0.3 0 -1'), ATTRIBUTE=skin-tone, HEADS=4 (audit),"
 	@echo "  STUDY=configs/study-race.yaml, MODEL, AGAINST=folder or hub name, LIMIT=20 (evaluate), VENV=$(VENV), PYTHON=$(PYTHON)"
 
 install: $(INSTALLED) ## make the virtual environment
@@ -97,8 +97,8 @@ sae: | $(INSTALLED) ## train the bundled autoencoder of SmolLM2 anew, in runs/sa
 	$(BIN)/lce train-sae --config configs/sae.yaml
 
 audit: | $(INSTALLED) ## find the attention heads of a CLIP that carry gender, or ATTRIBUTE, edit them, and measure
-	$(BIN)/lce edit heads --config configs/audit.yaml --seed $(SEED) $(if $(ATTRIBUTE),--attribute $(ATTRIBUTE)) \
-		$(if $(MODEL),--model $(MODEL)) $(if $(HEADS),--size $(HEADS))
+	$(BIN)/lce edit heads --config configs/audit.yaml $(if $(ATTRIBUTE),--config configs/audit-$(ATTRIBUTE).yaml) \
+		--seed $(SEED) $(if $(MODEL),--model $(MODEL)) $(if $(HEADS),--size $(HEADS))
 
 clip: | $(INSTALLED) ## train the bundled CLIP anew, in runs/clip/model (an hour)
 	$(BIN)/lce pretrain-clip --config configs/clip.yaml
@@ -136,6 +136,7 @@ bench: $(DATA)/report.json $(call trained,stereotypical anti-stereotypical) | $(
 	$(BIN)/lce data --config configs/smollm2.yaml
 	$(BIN)/python tests/benchmarks/decoders.py
 	$(BIN)/python tests/benchmarks/autoencoders.py
+	$(BIN)/python tests/benchmarks/heads.py
 
 lint: | $(INSTALLED) ## check style, format, types, and which file imports which
 	$(BIN)/ruff check .

@@ -28,6 +28,10 @@ APPLICABLE = {
         "model", "sae", "site", "normalisation", "rule", "count", "activation", "difference", "own", "other",
         "contexts", "tokens", "snippets", "experiment", "output", "trust_remote_code", "data",
     },
+    "localize heads": {
+        "model", "pictures", "table", "attribute", "where", "classes", "templates", "views", "size", "rank", "texts",
+        "dictionary", "batch_size", "device", "downloads", "experiment", "output", "trust_remote_code", "seed",
+    },
     "evaluate": RUN | MEASURED | {"model", "against", "limit"},
 }  # fmt: skip
 """Per command, the settings that matter to it, or the groups of them; where a command is not named, all do."""
@@ -103,6 +107,11 @@ CONDITIONS_OF = {
             ("random_baselines", "evaluation", "most_perplexity", "trainer"), lambda v: v.measure, "without measuring"
         ),
         Condition(("alpha", "direction_sites"), lambda v: v.directions, "without directions"),
+    ),
+    "edit heads": (
+        Condition(
+            ("matched", "leaning", "compared", "random_sets", "retrieved"), lambda v: v.measure, "without measuring"
+        ),
     ),
     "evaluate": (
         Condition(("evaluation.limit",), lambda v: v.limit is None, "together with --limit, which means the same"),

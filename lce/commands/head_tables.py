@@ -38,13 +38,13 @@ def print_head_edits(result: dict[str, Any]) -> None:
     table = Table(title=escape(title), title_justify="left")
     for heading in ("", "lean", "95 % interval", "taken away", "V", "corrected V", "accuracy", "MaxSkew@k", "n"):
         table.add_column(heading, justify="right" if heading else "left")
-    table.add_row("unedited", *_cells(before["scores"], None, before["max_skew"]))
+    table.add_row("unedited", *_cells(before, None))
     null = (number_text(before["null"][name], ".3f") for name in (LEAN, V, CORRECTED_V))
     table.add_row("percentile 99 of the null", next(null), "", "", *null, "", "", "")
     for number, row in enumerate(result["edits"]):
         name = f"{row['edit']}, {'first-order' if row['is_first_order'] else 'true'}"
         style = "" if number else "bold"
-        table.add_row(name, *_cells(row["scores"], row["reduced"][LEAN]["value"], row["max_skew"]), style=style)
+        table.add_row(name, *_cells(row, row["reduced"][LEAN]["value"]), style=style)
     for is_first_order in (False, True):
         rows = [row for row in result["random"] if row["is_first_order"] == is_first_order]
         if rows:
@@ -65,10 +65,10 @@ def print_head_edits(result: dict[str, Any]) -> None:
     console.print(f"patch: {result['patch']}", soft_wrap=True, markup=False)
 
 
-def _cells(scores: Mapping[str, Any], taken: float | None, skew: float) -> list[str]:
-    lean = scores[LEAN]
-    return [
-        number_text(lean["value"], ".3f"), interval_text(lean["interval"]), "" if taken is None else f"{taken:z.0%}",
-        number_text(scores[V]["value"], ".3f"), number_text(scores[CORRECTED_V]["value"], ".3f"),
-        number_text(scores[ACCURACY]["value"], ".3f"), number_text(skew, ".3f"), str(lean["n"]),
-    ]  # fmt: skip
+def _cells(row: Mapping[str, Any], taken: float | None) -> list[str]:
+    """What follows the name in the row of a model."""
+    scores = row["scores"]
+    lean, skew = scores[LEAN], row["max_skew"]
+    numbers = [number_text(score["value"], ".3f") for score in (scores[V], scores[CORRECTED_V], scores[ACCURACY], skew)]
+    share = "" if taken is None else f"{taken:z.0%}"
+    return [number_text(lean["value"], ".3f"), interval_text(lean["interval"]), share, *numbers, str(lean["n"])]

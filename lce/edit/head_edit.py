@@ -132,8 +132,8 @@ class HeadEdit:
                 output = model.get_submodule(self.units.tower.output_name(layer))
                 for parameter, values in zip((output.weight, output.bias), parts, strict=True):
                     assert isinstance(parameter, Tensor)
-                    undo.append((parameter.data, parameter.detach().clone()))
-                    parameter.data.copy_(values)
+                    undo.append((parameter.detach(), parameter.detach().clone()))
+                    parameter.detach().copy_(values)
             if all(torch.equal(changed, before) for changed, before in undo):
                 raise LceError(self._nothing_changed)
             yield

@@ -245,13 +245,15 @@ class HeadAudit:
         reading = self.statistics.reading
         terms, embedding = reading.head_terms(states), states.embedding()
         means = torch.einsum("lhk,lhdk->lhd", self.statistics.scaled.float(), reading.heads)
+        read = reading.map.t() @ self.direction
+        projected = reading.map @ read / read.square().sum()  # what a term loses for each unit of the concept in it
         for trial in trials:
             layers, heads = zip(*self.units.heads_of(trial.selection), strict=True)
             found = terms[:, layers, heads]
             if trial.edit != "zero":
                 found = found - means[layers, heads]
             if trial.edit == "projection":
-                found = (found @ self.direction)[..., None] * self.direction
+                found = (found @ self.direction)[..., None] * projected
             yield F.normalize(embedding - found.sum(1), dim=1)
 
 

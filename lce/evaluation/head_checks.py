@@ -1,7 +1,8 @@
 """What an audit of attention heads has to show, each as a value with its interval, a bar, and whether it holds.
 
 H1 the model is biased, and sees what it is to see. H2 the edit of the selected heads takes a part of the bias away, at
-a small cost. H3 random heads of the same layers do less. H4 the other attributes, measured by the same command.
+a small cost. H3 random heads of the same layers do less. H4 the other attributes, measured by the same command. H5 a
+head that was made to carry the attribute is found.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lce.evaluation.planted_head import Planted
 from lce.metrics.group_association import ACCURACY, CORRECTED_V, LEAN
 
 PERCENTILE = 99
@@ -30,15 +32,16 @@ def reduction(before: float, after: float) -> float:
 
 def head_checks(
     before: Mapping[str, Any], kept: Mapping[str, Any], random: Sequence[Mapping[str, Any]], others: Mapping[str, Any],
-    attribute: str,
+    attribute: str, planted: Planted,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """The checks H1 to H4.
+    """The checks H1 to H5.
 
     Args:
         before: the unedited model's scores, with ``null``: percentiles by measure, and ``plain_accuracy``.
         kept: the row of the edit that is kept.
         random: the rows of the random sets under the same edit.
         others: the cross-fitted scores of each attribute, this one's among them.
+        planted: the positive control.
     """
     lean, corrected = before["scores"][LEAN], before["scores"][CORRECTED_V]
     null = before["null"]
@@ -79,6 +82,15 @@ def head_checks(
             "holds": bool(random) and beyond[MEASURES.index(best)] > LEAST_BEYOND,
         },
         **({"H4": _compared(others, attribute)} if len(others) > 1 else {}),
+        "H5": {
+            "what": f"place by score of a head that was made to carry {attribute} (layer {planted.layer + 1}, head "
+            f"{planted.head})",
+            "value": planted.place,
+            "interval": None,
+            "n": planted.heads,
+            "bar": "the first of all heads",
+            "holds": planted.place == 1,
+        },
     }
 
 
@@ -95,5 +107,5 @@ def _compared(others: Mapping[str, Any], attribute: str) -> dict[str, Any]:
         **_of(others[name][LEAN]),
         "others": dict(others),
         "bar": "measured by the same command",
-        "holds": True,
+        "holds": others[name][LEAN]["value"] is not None,
     }

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lce.evaluation.head_audit import HeadAudit, HeadTrial, Outcome, singles
 from lce.evaluation.head_checks import PERCENTILE, head_checks, reduction
+from lce.evaluation.planted_head import planted
 from lce.localize.head_sets import random_sets
 from lce.localize.selection import Selection
-from lce.metrics.group_association import ACCURACY, CORRECTED_V, LEAN, GroupAssociation, max_skew
-from lce.metrics.items import defined, differences, interval
+from lce.metrics.group_association import ACCURACY, CORRECTED_V, LEAN, GroupAssociation
+from lce.metrics.items import Score, defined, differences, interval
+from lce.metrics.retrieval_skew import max_skew
 
 REDUCED = (LEAN, CORRECTED_V)
 SHOWN = 12
@@ -33,13 +34,20 @@ def audited(audit: HeadAudit, selection: Selection, others: Mapping[str, HeadAud
     by_chance = [HeadTrial("random", drawn, settings.edits[0], first) for first in (False, True) for drawn in sets]
     trials = [*edits, *alone, *by_chance]
     outcomes = audit.measured(trials, kept=len(edits))
-    before = _unedited(audit)
-    rows = [_row(audit, trial, outcome) for trial, outcome in zip(trials, outcomes, strict=True)]
+    before = unedited_scores(audit)
+    rows = [row_of(audit, trial, outcome) for trial, outcome in zip(trials, outcomes, strict=True)]
     kept = rows[0]
     chosen = rows[: len(edits)]
+    unedited = _max_skew(audit, audit.similarities)
     for row, outcome in zip(chosen, outcomes, strict=False):
         assert outcome.similarities is not None
-        row["max_skew"] = _max_skew(audit, outcome.similarities)
+        skew = _max_skew(audit, outcome.similarities)
+        row["max_skew"] = skew.as_json()
+        row["differences"]["max_skew"] = {
+            "value": defined(skew.value - unedited.value),
+            "interval": interval(skew.resampled - unedited.resampled),
+            "n": skew.n,
+        }
     by_chance_rows = [row for row in rows if row["role"] == "random"]
     compared = {audit.attribute.name: audit, **others} if others else {}
     leans = {name: _with_null(one.cross_fitted) for name, one in compared.items()}
@@ -53,18 +61,19 @@ def audited(audit: HeadAudit, selection: Selection, others: Mapping[str, HeadAud
         "classes": _by_class(audit, outcomes[0]),
         "changes": _changes(audit, outcomes[0]),
         "changed": _changed_pictures(audit, outcomes[0]),
-        "checks": head_checks(before, kept, real, leans, audit.attribute.name),
+        "checks": head_checks(before, kept, real, leans, audit.attribute.name, planted(audit)),
     }
 
 
-def _unedited(audit: HeadAudit) -> dict[str, Any]:
+def unedited_scores(audit: HeadAudit) -> dict[str, Any]:
+    """The unedited model's ``scores`` and their ``null``, over all views and by parts, and how many views there are."""
     metric, outcome = audit.unedited, audit.outcome(audit.similarities)
     plain = np.array([view.view == 0 for view in audit.batches.views])
     parts = {"with a class": audit.label >= 0, "without a class": audit.label < 0}
     found = {
         **_with_null(metric),
         "plain_accuracy": audit.association(outcome, plain).scores()[ACCURACY].as_json(),
-        "max_skew": _max_skew(audit, audit.similarities),
+        "max_skew": _max_skew(audit, audit.similarities).as_json(),
         "pictures": len(audit.pictures.pictures),
         "views": len(audit.batches.views),
     }
@@ -84,7 +93,7 @@ def _with_null(metric: GroupAssociation) -> dict[str, Any]:
     return {**found, "null": limits}
 
 
-def _row(audit: HeadAudit, trial: HeadTrial, outcome: Outcome) -> dict[str, Any]:
+def row_of(audit: HeadAudit, trial: HeadTrial, outcome: Outcome) -> dict[str, Any]:
     """What is said of a trial: of the selected heads with intervals and tests, of the others the values alone."""
     metric = audit.association(outcome)
     row: dict[str, Any] = {
@@ -111,10 +120,10 @@ def _row(audit: HeadAudit, trial: HeadTrial, outcome: Outcome) -> dict[str, Any]
     }
 
 
-def _max_skew(audit: HeadAudit, similarities: Tensor) -> float:
+def _max_skew(audit: HeadAudit, similarities: Tensor) -> Score:
     """MaxSkew@k among the pictures of both groups, each as it is."""
     rows = [i for i, view in enumerate(audit.batches.views) if view.view == 0 and audit.group[i] >= 0]
-    return max_skew(similarities[torch.tensor(rows)], audit.group[rows].tolist(), audit.settings.retrieved)
+    return max_skew(similarities[rows].numpy(), audit.group[rows], audit.settings.retrieved)
 
 
 def _by_class(audit: HeadAudit, after: Outcome) -> list[dict[str, Any]]:

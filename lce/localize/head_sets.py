@@ -14,9 +14,6 @@ from lce.localize.controls import random_baseline
 from lce.localize.head_units import Head, HeadUnits
 from lce.localize.selection import Selection
 
-FEW = 100_000
-"""Sets up to which all of them are made."""
-
 
 def random_sets(units: HeadUnits, chosen: Selection, count: int, seed: int) -> list[Selection]:
     """``count`` different random sets with as many heads of each layer as ``chosen``, which is not among them.
@@ -26,7 +23,7 @@ def random_sets(units: HeadUnits, chosen: Selection, count: int, seed: int) -> l
     own = tuple(units.heads_of(chosen))
     heads = units.tower.heads
     possible = prod(comb(heads, number) for number in chosen.counts.values()) - 1
-    if possible <= count and possible <= FEW:
+    if possible <= count:
         return [selection for selection in _every(units, chosen) if tuple(units.heads_of(selection)) != own]
     population = {site: torch.ones(shape, dtype=torch.bool) for site, shape in units.shapes.items()}
     found: dict[tuple[Head, ...], Selection] = {}

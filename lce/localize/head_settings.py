@@ -11,56 +11,62 @@ DRAWN = "data/pictures"
 
 
 @dataclass
-class HeadSettings:
-    """Attention heads of a CLIP: which are selected, what is done to them, and how that is measured."""
+class AuditSettings:
+    """Pictures of people, how attention heads are described and edited, and how that is measured."""
 
-    model: str = "checkpoints/lce-clip-mini"
-    """CLIP: a folder, or a name on the Hugging Face hub, such as openai/clip-vit-large-patch14."""
     pictures: str = DRAWN
     """Folder of pictures; drawn ones are made in the default one."""
     table: str | None = None
     """CSV file with the columns file, class, and the attribute's; or FACET's annotations; by default table.csv in the
     folder of pictures."""
-    attribute: str = "gender"
-    """gender, skin-tone or age, or a YAML file that names two groups, their values in the table, and words for them."""
     where: dict[str, list[str]] = field(default_factory=dict)
     """Column of the table → values; other rows are left out."""
-    matched: str | None = None
-    """Column that pictures share which are alike but for the group; by default, none are."""
     classes: list[str] | None = None
     """Classes to tell apart; by default all in the table."""
-    leaning: list[str] | None = None
-    """Classes that are expected to lean towards the first group; by default those that do so for the other half of the
-    people."""
-    compared: dict[str, str | None] = field(default_factory=dict)
-    """Other attributes whose bias is measured beside this one's → column of matched pictures, or null."""
     templates: list[str] = field(
         default_factory=lambda: ["a {}", "a photo of a {}", "a picture of a {}", "a drawing of a {}"]
     )
     """Prompts about classes and groups."""
     views: int = 1
     """Views of each picture: the picture itself, and others that are cut closer and partly hidden."""
-    size: int = 4
-    """How many heads are selected."""
-    rank: int = 5
-    """Only heads are selected that are described by a prompt about a group among their first so many texts."""
     texts: int = 20
     """Texts that describe a head."""
+    rank: int | None = None
+    """Only heads are selected that have a prompt about a group among their first so many texts; by default among all."""
     dictionary: str | None = None
     """Text file with descriptions to choose from, one a line; by default the names of classes and pictures."""
     edits: list[HeadEditName] = field(default_factory=lambda: ["mean", "zero", "projection"])
     """mean: the heads' output is replaced by its mean over the pictures; zero: by nothing; projection: it loses the
-    concept's direction alone. The first is the one that is kept as the patch."""
+    concept's direction alone. The first is the one that `lce edit heads` keeps as the patch."""
     random_sets: int = 200
     """Random sets of as many heads of the same layers that the selected ones are compared with."""
-    retrieved: int = 10
-    """Pictures that are retrieved for each class (MaxSkew@k)."""
-    measure: bool = True
-    """Measure what the edits change; false writes the patch alone."""
     batch_size: int = 64
     """Pictures that are looked at together."""
     device: str = "auto"
     """Where the model computes: cpu, cuda, …; auto takes the GPU if there is one."""
+
+
+@dataclass
+class HeadSettings(AuditSettings):
+    """Attention heads of a CLIP: which are selected, what is done to them, and how that is measured."""
+
+    model: str = "checkpoints/lce-clip-mini"
+    """CLIP: a folder, or a name on the Hugging Face hub, such as openai/clip-vit-large-patch14."""
+    attribute: str = "gender"
+    """gender, skin-tone or age, or a YAML file that names two groups, their values in the table, and words for them."""
+    matched: str | None = None
+    """Column that pictures share which are alike but for the group; by default, none are."""
+    leaning: list[str] | None = None
+    """Classes that are expected to lean towards the first group; by default those that do so for the other half of the
+    people."""
+    compared: dict[str, str | None] = field(default_factory=dict)
+    """Other attributes whose bias is measured beside this one's → column of matched pictures, or null."""
+    size: int = 4
+    """How many heads are selected."""
+    retrieved: int = 10
+    """Pictures that are retrieved for each class (MaxSkew@k)."""
+    measure: bool = True
+    """Measure what the edits change; false writes the patch alone."""
     downloads: str = "data/downloads"
     """Where the packages that the drawn pictures come from are kept."""
     experiment: str = "runs/heads"
@@ -82,7 +88,7 @@ def check_heads(settings: HeadSettings) -> None:
     for name in ("random_sets", "seed"):
         checks.check_not_negative(getattr(settings, name), name)
     rank = f"at most texts ({settings.texts})"
-    checks.expect(settings.rank <= settings.texts, "rank", rank, settings.rank)
+    checks.expect(settings.rank is None or settings.rank <= settings.texts, "rank", rank, settings.rank)
     checks.expect(bool(settings.templates), "templates", "at least one", settings.templates)
     for template in settings.templates:
         checks.expect(template.count("{}") == 1, "templates", "{} once in each", repr(template))

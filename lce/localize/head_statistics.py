@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lce.foundations.errors import LceError
 from lce.models.clip import ImageTower
 from lce.models.image_states import ImageStates
 from lce.models.image_terms import Reading
@@ -73,7 +74,12 @@ class HeadStatistics:
         With a_h(x) the component of head h's term along u in picture x, and a(x) that of the whole embedding,
             score_h = Cov(a_h, a) / Var(a).
         Over all terms of the embedding they sum to 1; a negative one works against the others. The score is lce's own.
+
+        Raises:
+            LceError: the concept does not vary over the pictures.
         """
         each, whole = torch.cat(self.components).double(), torch.cat(self.totals).double()
         centred = whole - whole.mean()
-        return torch.einsum("nlh,n->lh", each - each.mean(0), centred) / centred.square().sum()
+        if not (variance := centred.square().sum()) > 0:
+            raise LceError("pictures: the model embeds all of them alike, so no head tells them apart by the concept")
+        return torch.einsum("nlh,n->lh", each - each.mean(0), centred) / variance

@@ -111,9 +111,14 @@ class HeadLocalizer:
                 found.append(HeadReport(layer, head, score, texts, named[0] if named else None))
         return found
 
+    @property
+    def _last(self) -> int:
+        """The rank up to which a text about a group has to come."""
+        return self.settings.rank or self.settings.texts
+
     def ranked(self) -> list[HeadReport]:
         """The heads that a text about a group describes early, those of highest score first, ties by place."""
-        early = [report for report in self.reports if report.rank is not None and report.rank <= self.settings.rank]
+        early = [report for report in self.reports if report.rank is not None and report.rank <= self._last]
         if not early:
             return []
         scores = torch.tensor([report.score for report in early])
@@ -131,7 +136,7 @@ class HeadLocalizer:
         if len(ranked) < size:
             raise LceError(
                 f"size: {size} heads are wanted, but only {len(ranked)} are described by a prompt about a group among "
-                f"their first {self.settings.rank} texts; ask for fewer, or for a later --rank"
+                f"their first {self._last} texts; ask for fewer, or for more --texts or a later --rank"
             )
         return self.selected(ranked[:size])
 

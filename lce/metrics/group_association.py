@@ -12,7 +12,6 @@ within them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,37 +147,23 @@ def cramers_v(tables: Floats) -> tuple[Floats, Floats]:
     """Cramér's V and the bias-corrected one of contingency ``tables`` (n, rows, columns); empty columns do not count.
 
     Corrected after Bergsma (2013): with φ² = χ²/n, φ̃² = max(0, φ² − (r−1)(c−1)/(n−1)), r̃ = r − (r−1)²/(n−1) and c̃
-    likewise, Ṽ = √(φ̃² / min(r̃−1, c̃−1)). NaN where a row is empty; 0 where there is one column.
+    likewise, Ṽ = √(φ̃² / min(r̃−1, c̃−1)). NaN where a row is empty; 0 where there is one column, and the corrected one
+    where there are as many columns as observations.
     """
     total = tables.sum((1, 2))
     rows, columns = tables.sum(2), tables.sum(1)
-    expected = rows[:, :, None] * columns[:, None, :] / total[:, None, None]
     with np.errstate(invalid="ignore", divide="ignore"):
+        expected = rows[:, :, None] * columns[:, None, :] / total[:, None, None]
         phi = np.where(expected > 0, (tables - expected) ** 2 / expected, 0).sum((1, 2)) / total
         r, c = np.full(len(tables), float(tables.shape[1])), (columns > 0).sum(1).astype(float)
         smaller = np.minimum(r, c) - 1
         plain = np.sqrt(phi / smaller)
         r_corrected, c_corrected = (count - (count - 1) ** 2 / (total - 1) for count in (r, c))
+        smaller_corrected = np.minimum(r_corrected, c_corrected) - 1
         reduced = np.maximum(0, phi - (r - 1) * (c - 1) / (total - 1))
-        corrected = np.sqrt(reduced / np.minimum(r_corrected - 1, c_corrected - 1))
+        corrected = np.sqrt(reduced / smaller_corrected)
     has_empty_row = (rows == 0).any(1)
     return tuple(  # type: ignore[return-value]
-        np.where(has_empty_row, np.nan, np.where(smaller > 0, found, 0)) for found in (plain, corrected)
+        np.where(has_empty_row, np.nan, np.where(least > 0, found, 0))
+        for found, least in ((plain, smaller), (corrected, smaller_corrected))
     )
-
-
-def max_skew(similarities: Tensor, groups: Sequence[int], k: int) -> float:
-    """MaxSkew@k (Geyik et al. 2019), on average over classes: how far a group is in front among retrieved pictures.
-
-    The k pictures nearest to a class are retrieved; the skew of a group is the logarithm of its share among them over
-    its share among all, and the largest of both groups counts.
-
-    Args:
-        similarities: of pictures to classes, (n, classes).
-        groups: 0 or 1 for each picture.
-    """
-    found = torch.tensor(groups)
-    share = torch.stack([(found == group).double().mean() for group in (0, 1)])
-    nearest = found[similarities.topk(min(k, len(found)), 0).indices]
-    among = torch.stack([(nearest == group).double().mean(0) for group in (0, 1)], 1)
-    return float((among / share).log().max(1).values.mean())

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lce.foundations.errors import LceError
 from lce.models.kinds import read_config, refusing
-from lce.models.loading import load_weights
+from lce.models.loading import load_tokenizer, load_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -148,15 +148,16 @@ def load_clip(name: str | Path, device: str = "auto", trust_remote_code: bool = 
     Raises:
         LceError: nothing of this name can be loaded, or it is no CLIP whose image embedding is taken apart.
     """
-    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+    from transformers import AutoImageProcessor, AutoModel
 
     folder, config = read_config(name, trust_remote_code)
     if not hasattr(config, "vision_config") or not hasattr(config, "text_config"):
         raise LceError(f"model {name}: is no CLIP; a model with an image and a text encoder is needed")
-    options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     with refusing(f"model {name}", folder, trust_remote_code):
-        processor = AutoImageProcessor.from_pretrained(folder, **options)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        processor = AutoImageProcessor.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    tokenizer = load_tokenizer(name, folder, None, trust_remote_code)
     model, missing = load_weights(
         AutoModel, name, folder, config, dtype=torch.float32, trust_remote_code=trust_remote_code
     )

@@ -152,9 +152,9 @@ def fitting(name: str | Path, folder: Path) -> Iterator[None]:
 
 
 def load_tokenizer(
-    name: str | Path, folder: Path, kind: Kind, trust_remote_code: bool = False
+    name: str | Path, folder: Path, kind: Kind | None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
-    """The fast tokenizer in ``folder`` of a model of this ``kind``, which can split a text.
+    """The fast tokenizer in ``folder`` of a model of this ``kind``, None for any other, which can split a text.
 
     Raises:
         LceError: it cannot.

@@ -22,6 +22,8 @@ from lce.models.autoencoder_files import load_autoencoder
 from lce.models.kinds import kind_named
 from lce.storage.hub import identity
 from lce.study.feature_study import FeatureStudy
+from lce.study.head_identity import head_context, record_of_heads
+from lce.study.head_study import HeadStudy
 from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, EditBlock, StudySettings, check_study
 from lce.training.trainer_options import identity_of, numerics
 
@@ -35,10 +37,11 @@ class Cell:
 
     Kinds: train (one round of pruning), measure (an unedited subnetwork), compare (where target and reference
     differ), overlap (of masks and selections over seeds), edit (an edited model), finetune (one on a task), features
-    (the base model with features scaled or a direction taken out; without a localization, unedited).
+    (the base model with features scaled or a direction taken out; without a localization, unedited), heads (a CLIP with
+    attention heads edited; without a count, unedited), random-heads (the same edit of random sets of heads).
     """
 
-    kind: Literal["train", "measure", "compare", "overlap", "edit", "finetune", "features"]
+    kind: Literal["train", "measure", "compare", "overlap", "edit", "finetune", "features", "heads", "random-heads"]
     seed: int | None = None
     sparsity: float | None = None
     variant: str | None = None
@@ -53,6 +56,7 @@ class Cell:
     draw: int | None = None
     last_layers: int | None = None
     task: str | None = None
+    attribute: str | None = None
 
     def known(self) -> dict[str, Any]:
         """The fields that apply."""
@@ -87,6 +91,7 @@ def expand(settings: StudySettings) -> list[Cell]:
     if settings.features.is_asked:
         cells.append(Cell("features"))
         cells += [cell for seed in settings.seeds for cell in _feature_edits(settings.features, seed)]
+    cells += [cell for seed in settings.seeds for cell in _head_edits(settings.heads, seed)]
     return list(dict.fromkeys(cells))
 
 
@@ -97,6 +102,14 @@ def _feature_edits(block: FeatureStudy, seed: int) -> Iterator[Cell]:
                 yield Cell("features", seed, localization=rule, count=count, alpha=scale, control=control, draw=draw)
     for name, alpha in product(block.directions, block.alpha) if "none" in block.controls else []:
         yield Cell("features", seed, localization=f"{DIRECTION} {name}", alpha=alpha, control="none")
+
+
+def _head_edits(block: HeadStudy, seed: int) -> Iterator[Cell]:
+    kinds: list[Literal["heads", "random-heads"]] = ["heads", "random-heads"] if block.random_sets else ["heads"]
+    for attribute in block.attributes:
+        yield Cell("heads", seed, attribute=attribute)
+        for size, edit, kind in product(block.sizes, block.edits, kinds):
+            yield Cell(kind, seed, count=size, strategy=edit, attribute=attribute)
 
 
 def _edits(block: EditBlock, seed: int, tasks: list[str]) -> Iterator[Cell]:
@@ -141,13 +154,15 @@ def settings_for(study: StudySettings, cell: Cell) -> Settings:
 
 
 def context_of(study: StudySettings, trainer_options: dict[str, Any]) -> dict[str, Any]:
-    """What the results of a study depend on: all of them, those that are evaluations, and those of features."""
+    """What the results of a study depend on: all of them, evaluations, and those of features or heads."""
+    base = {"base": study.base, "base_fingerprint": base_fingerprint(study)}
+    if study.heads.is_asked:
+        return {"shared": base, "heads": head_context(study, _recorded_base(study))}
     evaluation = asdict(study.evaluation)
     files = [*study.evaluation.weat, *filter(None, [study.evaluation.text])]
     return {
         "shared": {
-            "base": study.base,
-            "base_fingerprint": base_fingerprint(study),
+            **base,
             "data": prepare.identity_of(study.data),
             "train": identity_of(study.train, base_kind(study)),
             "trainer": numerics(trainer_options),
@@ -172,14 +187,15 @@ def autoencoder_fingerprint(name: str) -> str:
 
 
 def record_base(study: StudySettings) -> None:
-    """Note in the study's folder what its base model, and its autoencoder, are now: all of the study goes by that."""
+    """Note in the study's folder what its base model, its autoencoder and its pictures are now: all goes by that."""
     path, found = Path(study.experiment) / BASE, identity(study.base)
     check_replaceable(path, "record of a base model")
-    kind = kind_named(study.base, study.trust_remote_code)
+    kind = "clip" if study.heads.is_asked else kind_named(study.base, study.trust_remote_code)
     about = {"base": study.base, "fingerprint": found.fingerprint, "commit": found.commit, "kind": kind}
     if study.features.is_asked:
         sae = study.features.sae
         about |= {"sae": sae, "autoencoder": autoencoder_fingerprint(sae)}
+    about |= record_of_heads(study)
     write_json(path, about)
 
 
@@ -216,6 +232,10 @@ def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
         about["evaluation"] = context["evaluation"]
     if cell.kind == "features" and cell.localization:
         about["features"] = context["features"]
+    if cell.attribute:
+        about["heads"] = context["heads"][cell.attribute]
+    if cell.kind == "random-heads":
+        about["random_sets"] = study.heads.random_sets
     if cell.kind in ("compare", "overlap"):
         about["k"] = study.k
     if cell.kind == "overlap":
@@ -224,5 +244,5 @@ def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
         about["downstream"] = asdict(study.downstream) | {"tasks": _digest(Path(str(cell.task))), "seeds": None}
     known = cell.known()
     parts = [Path(value).name if isinstance(value, str) else f"{name}{value:g}" for name, value in known.items()]
-    name = "-".join(parts).replace(" ", "-") if cell.kind == "features" else "-".join(parts)
+    name = "-".join(parts).replace(" ", "-") if cell.kind == "features" or cell.attribute else "-".join(parts)
     return f"{name}-{derive(str(about), str(known)) % 16**8:08x}"

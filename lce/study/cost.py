@@ -11,10 +11,13 @@ from statistics import median
 
 import torch
 
+from lce.evaluation.audit_inputs import open_audit
 from lce.foundations.files import read_json
+from lce.models.clip import load_clip
 from lce.models.layers import prunable_parameters
 from lce.models.loading import load_language_model
 from lce.study.cells import Cell
+from lce.study.head_identity import audit_settings
 from lce.study.settings import StudySettings
 from lce.study.worker_cache import WorkerCache
 
@@ -45,6 +48,8 @@ def costs(study: StudySettings, cache: WorkerCache, cells: Sequence[Cell]) -> di
 
 
 def _guessed(study: StudySettings) -> dict[str, float]:
+    if study.heads.is_asked:
+        return _guessed_of_heads(study)
     base, _ = load_language_model(study.base, study.trust_remote_code)
     weights = sum(p.numel() for p in prunable_parameters(base).values())
     per_token = 2 * weights / (_speed(study) * EFFICIENCY)
@@ -60,6 +65,17 @@ def _guessed(study: StudySettings) -> dict[str, float]:
         "features": 2 * TOKENS_OF_AN_EVALUATION,
     }
     return {kind: number * per_token for kind, number in tokens.items()}
+
+
+def _guessed_of_heads(study: StudySettings) -> dict[str, float]:
+    """The image encoder reads every view of every picture; an edit computes a quarter of it anew, by and large."""
+    clip = load_clip(study.base, "cpu", study.trust_remote_code)
+    weights = sum(parameter.numel() for parameter in clip.tower.layers.parameters())
+    about = clip.model.config.vision_config
+    patches = (about.image_size // about.patch_size) ** 2
+    views = len(open_audit(audit_settings(study, next(iter(study.heads.attributes))), clip).batches.views)
+    one = 2 * weights * patches * views / (_speed(study) * EFFICIENCY)
+    return {"heads": 1.5 * one, "random-heads": (1 + study.heads.random_sets / 4) * one}
 
 
 def _speed(study: StudySettings) -> float:

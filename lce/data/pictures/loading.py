@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from lce.foundations.errors import LceError
 
@@ -40,7 +40,10 @@ def with_alpha(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             picture.seek(0)
-            return ImageOps.exif_transpose(picture).convert("RGBA")
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+                upright = upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+            return upright.convert("RGBA")
+    except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, Image.DecompressionBombError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
         raise LceError(f"{path}: cannot be read as a picture ({reason})") from error

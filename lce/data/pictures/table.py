@@ -10,6 +10,7 @@ import ast
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from lce.data.pictures.attributes import Attribute
@@ -17,8 +18,10 @@ from lce.foundations.errors import LceError
 
 TABLE = "table.csv"
 Box = tuple[float, float, float, float]
-FACET_GENDERS = {"woman": "fem", "man": "masc"}
-FACET_AGES = ("young", "middle", "older")
+FACET_COLUMNS = {"person_id", "filename", "class1"}
+FACET_GENDERS = {"woman": "fem", "man": "masc", "non-binary": "non_binary", "": "na"}
+FACET_AGES = {"young": "young", "middle": "middle", "older": "older", "": "na"}
+"""What a table of lce's own says → the ends of the names of FACET's columns, which count votes."""
 FACET_TONES = {"light": range(1, 5), "medium": range(5, 7), "dark": range(7, 11)}
 """Points of the Monk scale that annotators chose: the group of the mean of all their votes."""
 
@@ -96,7 +99,7 @@ def read_pictures(
             not exist.
     """
     rows = read_table(table)
-    if "person_id" in rows[0] and "class1" in rows[0]:
+    if set(rows[0]) >= FACET_COLUMNS:
         rows = [from_facet(row, f"{table}, line {number}") for number, row in enumerate(rows, 2)]
     for column in ("file", "class", attribute.column, *(where or {}), *([matched] if matched else [])):
         if column not in rows[0]:
@@ -118,9 +121,16 @@ def read_pictures(
             values = ", ".join(group.values)
             raise LceError(f"{table}: no row has the {attribute.column} of the group {group.name} ({values})")
     for file in dict.fromkeys(picture.file for picture in found):
-        if not file.is_file():
+        if not _is_file(file):
             raise LceError(f"{file}: no such file; {table} lists it")
     return Pictures(found, named, sorted({row["name"] for row in rows if row.get("name")}))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # as of a name that is too long
+        return False
 
 
 def _picture(
@@ -146,7 +156,7 @@ def _box(text: str, file: str) -> Box:
     try:
         about = ast.literal_eval(text)
         left, upper, width, height = (float(about[key]) for key in ("x", "y", "width", "height"))
-        if not (width > 0 and height > 0):
+        if not (width > 0 and height > 0 and all(map(isfinite, (left, upper, width, height)))):
             raise ValueError
     except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError) as error:
         raise LceError(f"bounding box of {file}: expected x, y, width and height, got {text[:80]}") from error
@@ -164,7 +174,7 @@ def from_facet(row: Mapping[str, str], where: str) -> dict[str, str]:
         text = row.get(column) or "0"
         try:
             return int(float(text))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise LceError(f"{where}: expected a number in {column}, got {text!r}") from error
 
     def most(columns: Mapping[str, str]) -> str:
@@ -180,7 +190,7 @@ def from_facet(row: Mapping[str, str], where: str) -> dict[str, str]:
         "box": row.get("bounding_box", ""),
         "class": row["class1"].replace("_", " "),
         "gender": most({name: f"gender_presentation_{column}" for name, column in FACET_GENDERS.items()}),
-        "age": most({name: f"age_presentation_{name}" for name in FACET_AGES}),
+        "age": most({name: f"age_presentation_{column}" for name, column in FACET_AGES.items()}),
         "skin_tone": next((name for name, points in FACET_TONES.items() if mean in points), ""),
         "subject": row["filename"],
     }

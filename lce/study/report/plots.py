@@ -1,6 +1,6 @@
 """The figures of a study: the paper's figures 3 to 7, one colour per direction, with the spread over seeds.
 
-Those of edits of features are in `feature_plots`.
+Those of edits of features are in `feature_plots`, that of attention heads in `head_plots`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from lce.foundations.labels import label
 from lce.localize.heat_map import heat_map
 from lce.study.report.aggregates import curve, densities
 from lce.study.report.feature_plots import gap_against_number, gap_against_perplexity
+from lce.study.report.head_plots import taken_against_size
 from lce.study.report.results import EDIT, Results
 from lce.study.report.statistics import over_seeds
 from lce.study.settings import ANTI_STEREOTYPICAL, BOTH_WAYS, NEUTRAL, STEREOTYPICAL
@@ -41,6 +42,7 @@ def figures(results: Results) -> Figures:
         "neutral": neutral,
         "features": gap_against_perplexity,
         "features-number": gap_against_number,
+        "heads": taken_against_size,
     }
     found = {name: make(results) for name, make in makers.items()}
     return {name: figure for name, figure in found.items() if figure is not None}

@@ -18,12 +18,13 @@ from lce.foundations.figures import as_svg, save
 from lce.foundations.files import write_json
 from lce.foundations.paths import STUDY_REPORT
 from lce.study.report import extra_sections as beyond
-from lce.study.report import feature_edits
+from lce.study.report import feature_edits, head_edits
 from lce.study.report import paper_sections as paper
 from lce.study.report.claims import Claim, judge
 from lce.study.report.plots import figures
 from lce.study.report.results import EDIT, Results, load_results
 from lce.study.report.section import Section
+from lce.study.settings import StudySettings
 
 OWN = ("pandas", "ray", "statsmodels")
 CLAIMS = "claims.json"
@@ -34,7 +35,8 @@ def write_report(run: Path) -> Path:
     """Write the report of the study in ``run``; return the page.
 
     Beside it lie tables.md (the same tables), claims.json, edits.csv (every edit and score), a folder of figures as SVG
-    and PNG, and TensorBoard logs; of a study of features, features.csv, and of one without variants, no claims.
+    and PNG, and TensorBoard logs; of a study of features, features.csv, of one of attention heads, heads.csv, and of
+    one without variants, no claims.
 
     Raises:
         LceError: ``run`` holds no study, or no result yet.
@@ -54,6 +56,8 @@ def write_report(run: Path) -> Path:
         write_logs(results, folder / "logs")
     if results.study.features.is_asked:
         _write_frame(feature_edits.edits_of(results), folder / "features.csv")
+    if results.study.heads.is_asked:
+        _write_frame(head_edits.head_edits(results), folder / "heads.csv")
     about = _about(results, claims)
     with replaced_file(folder / "tables.md") as temporary:
         temporary.write_text(_markdown(about, claims, parts), encoding="utf-8")
@@ -75,9 +79,9 @@ def _write_frame(frame: pd.DataFrame, path: Path) -> None:
 
 
 def sections(results: Results) -> list[Section]:
-    """All sections for which there are results: the paper's, those beyond it, and that of features."""
+    """All sections for which there are results: the paper's, those beyond it, and those of features and of heads."""
     of_variants = (*paper.SECTIONS, *beyond.SECTIONS) if results.study.variants else ()
-    made = (make(results) for make in (*of_variants, feature_edits.section))
+    made = (make(results) for make in (*of_variants, feature_edits.section, head_edits.section))
     return [section for section in made if section is not None]
 
 
@@ -90,11 +94,10 @@ def _about(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     missing = results.planned - len(results.cells)
     counts = {verdict: sum(claim.holds is holds for claim in claims) for holds, verdict in VERDICTS.items()}
     seeds = f"seeds {', '.join(map(str, study.seeds))}"
-    levels = f"sparsities {', '.join(f'{s:.0%}' for s in study.sparsities)}"
-    trained = f"{', '.join(study.variants)} models; {seeds}; {levels}; bias type {study.evaluation.bias_type}"
+    title, summary = _subject(study, seeds)
     return {
-        "title": f"{'Local contrastive editing' if study.variants else 'Features'} of {study.base}",
-        "summary": f"{trained if study.variants else f'autoencoder {study.features.sae}; {seeds}'}. {hours}.",
+        "title": f"{title} of {study.base}",
+        "summary": f"{summary}. {hours}.",
         "missing": f"{missing:,} of {results.planned:,} cells have no result yet." if missing else "",
         "verdicts": "; ".join(f"{verdict}: {count}" for verdict, count in counts.items())
         + ". The rules are part of lce, whatever a study finds.",
@@ -102,13 +105,24 @@ def _about(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
             "command": f"lce sweep --config {study.experiment}/config.yaml && lce report {study.experiment}",
             **({"training": asdict(study.train)} if study.variants else {}),
             **({"features": asdict(study.features)} if study.features.is_asked else {}),
-            "evaluation": asdict(study.evaluation),
+            **({"heads": asdict(study.heads)} if study.heads.is_asked else {"evaluation": asdict(study.evaluation)}),
             "machines": "; ".join(sorted({str(result.get("device")) for result in results.cells.values()})),
             "versions, of the report": ", ".join(
                 [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in (*LIBRARIES, *OWN))]
             ),
         },
     }
+
+
+def _subject(study: StudySettings, seeds: str) -> tuple[str, str]:
+    """What a study is about, and of what."""
+    if study.heads.is_asked:
+        return "Attention heads", f"{', '.join(study.heads.attributes)}; {seeds}"
+    if not study.variants:
+        return "Features", f"autoencoder {study.features.sae}; {seeds}"
+    levels = f"sparsities {', '.join(f'{s:.0%}' for s in study.sparsities)}"
+    trained = f"{', '.join(study.variants)} models; {seeds}; {levels}; bias type {study.evaluation.bias_type}"
+    return "Local contrastive editing", trained
 
 
 def _markdown(about: dict[str, Any], claims: Sequence[Claim], parts: Sequence[Section]) -> str:

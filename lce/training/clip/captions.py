@@ -36,10 +36,6 @@ def with_article(template: str, name: str) -> str:
 
 
 def vocabulary_texts(rows: list[Row]) -> list[str]:
-    """What word pieces are made from: every caption without gender and tone, these words, and every single letter.
-
-    A letter at the end of a word is a piece of its own, which has to occur for the tokenizer to know it.
-    """
+    """What word pieces are made from: every caption without gender and tone, and these words."""
     named = [with_article(template, row["name"]) for row in rows for template in TEMPLATES]
-    people = [f"woman man person with {tone} skin" for tone in TONES] * (len(rows) // 10 + 1)
-    return named + people + [chr(i) for i in range(33, 0x180)]
+    return named + [f"woman man person with {tone} skin" for tone in TONES] * (len(rows) // 10 + 1)

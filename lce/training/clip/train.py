@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from dataclasses import asdict
@@ -99,12 +100,21 @@ def _train(settings: ClipSettings, trainer_options: dict[str, Any], folder: Path
 
 
 def make_tokenizer(rows: list[Row], pieces: int) -> CLIPTokenizer:
-    """A CLIP tokenizer of so many word ``pieces``, made from the captions of the ``rows``."""
+    """A CLIP tokenizer of so many word ``pieces``, made from the captions of the ``rows``: every time the same one."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.trainers import BpeTrainer
     from transformers import CLIPTokenizer
 
-    made: CLIPTokenizer = CLIPTokenizer(model_max_length=LONGEST).train_new_from_iterator(
-        vocabulary_texts(rows), vocab_size=pieces, show_progress=False
-    )
+    empty = CLIPTokenizer()
+    learner, letters = empty.backend_tokenizer, sorted(ByteLevel.alphabet())
+    suffix = learner.model.end_of_word_suffix
+    # Left to itself, the trainer numbers letters that end words in another order each time, and breaks ties by that.
+    first = [empty.bos_token, empty.eos_token, *letters, *(f"{letter}{suffix}" for letter in letters)]
+    trainer = BpeTrainer(vocab_size=pieces, special_tokens=first, end_of_word_suffix=suffix, show_progress=False)
+    learner.train_from_iterator(vocabulary_texts(rows), trainer)
+    learned = json.loads(learner.to_str())["model"]
+    merges: Any = [tuple(pair) for pair in learned["merges"]]
+    made: CLIPTokenizer = CLIPTokenizer(vocab=learned["vocab"], merges=merges, model_max_length=LONGEST)
     return made
 
 

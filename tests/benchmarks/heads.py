@@ -1,0 +1,175 @@
+"""Taking a CLIP's image embedding apart into heads, and ablating every head, against the published ways, in one run.
+
+The published decomposition (Gandelsman et al. 2024) materialises in every layer what each head writes to each token
+from each other token, (pictures, tokens, tokens, heads, width), two pictures at a time, and keeps the class token's
+row. Here, a head's output on the class token is read before the output projection, and the rest is one product. The
+shape is ViT-B/16 with random weights; memory is what a process takes beyond the loaded model. Ablating every head of
+the bundled CLIP: a whole forward pass for each, against the layers from the ablated head on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import torch
+from common import ROOT, apart, machine, report, timed
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import CLIPConfig, CLIPModel
+
+from lce.foundations.logs import quieten
+from lce.models.clip import ImageTower, load_clip
+from lce.models.fast_linear import OneDnnLinear
+from lce.models.image_states import ImageStates
+from lce.models.image_terms import Reading
+
+PICTURES, TOGETHER, ABLATED = 4, 2, 64
+
+
+def model_of_shape() -> CLIPModel:
+    """A CLIP whose image encoder has the shape of ViT-B/16, with random weights."""
+    vision = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    config = CLIPConfig(
+        vision_config=vision | {"patch_size": 16, "image_size": 224}, text_config={"num_hidden_layers": 1}
+    )
+    torch.manual_seed(0)
+    return CLIPModel(config).eval()
+
+
+def published(tower: ImageTower, pixels: Tensor) -> Tensor:
+    """The terms of all heads, (n, L, H, D), by way of every token's output from every other token."""
+    vision, terms = tower.vision, []
+    states = vision.pre_layrnorm(vision.embeddings(pixels))
+    for layer in tower.layers:
+        block, normal = layer.self_attn, layer.layer_norm1(states)
+        query, key, value = (
+            part(normal).unflatten(-1, (tower.heads, tower.head_width))
+            for part in (block.q_proj, block.k_proj, block.v_proj)
+        )
+        weights = (torch.einsum("bnhc,bmhc->bhnm", query, key) / tower.head_width**0.5).softmax(-1)
+        output = block.out_proj.weight.unflatten(1, (tower.heads, tower.head_width))
+        written = torch.einsum("bnmhc,dhc->bnmhd", torch.einsum("bhnm,bmhc->bnmhc", weights, value), output)
+        terms.append(written[:, 0].sum(1))
+        states = states + written.sum((2, 3)) + block.out_proj.bias
+        states = states + layer.mlp(layer.layer_norm2(states))
+    last = states[:, 0]
+    length = tower.projection(vision.post_layernorm(last)).norm(dim=1)
+    spread = (last.var(1, correction=0) + vision.post_layernorm.eps).sqrt()
+    centred = torch.stack(terms, 1) - torch.stack(terms, 1).mean(-1, keepdim=True)
+    return tower.projection(centred * vision.post_layernorm.weight) / (spread * length)[:, None, None, None]
+
+
+def streamed(tower: ImageTower, pixels: Tensor) -> Tensor:
+    with OneDnnLinear():
+        return Reading(tower).head_terms(ImageStates.of(tower, pixels))
+
+
+def decomposed(way: str) -> tuple[float, int, Tensor]:
+    """Seconds, bytes beyond the loaded model, and the terms, of all pictures."""
+    tower = ImageTower.of(model_of_shape())
+    torch.manual_seed(1)
+    pixels = torch.randn(PICTURES, 3, 224, 224)
+    with torch.inference_mode():
+        ImageStates.of(tower, pixels[:1, :, :, :])  # so that nothing is done for the first time
+        before = memory_now()
+        work = published if way == "published" else streamed
+        with Watched() as watched:
+            seconds, found = timed(lambda: torch.cat([work(tower, part) for part in pixels.split(TOGETHER)]))
+    return seconds, max(watched.most, memory_now()) - before, found
+
+
+def memory_now() -> int:
+    """What this process holds [bytes]."""
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * 4096
+
+
+class Watched:
+    """The most memory that the process holds in the block [bytes], looked at every few milliseconds."""
+
+    def __enter__(self) -> Watched:
+        self.most, self.done = memory_now(), False
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self.done:
+            self.most = max(self.most, memory_now())
+            time.sleep(0.002)
+
+    def __exit__(self, *_: object) -> None:
+        self.done = True
+        self.thread.join()
+
+
+def ablated() -> list[str]:
+    """A row about the zero-ablation of every head of the bundled CLIP."""
+    clip = load_clip(ROOT / "checkpoints/lce-clip-mini", "cpu")
+    tower = clip.tower
+    torch.manual_seed(0)
+    pixels = torch.randn(
+        ABLATED, 3, clip.model.config.vision_config.image_size, clip.model.config.vision_config.image_size
+    )
+    edits = []
+    for layer in range(len(tower.layers)):
+        output = tower.output(layer)
+        for head in range(tower.heads):
+            weight = output.weight.clone()
+            weight[:, head * tower.head_width : (head + 1) * tower.head_width] = 0
+            edits.append({layer: (weight, output.bias)})
+
+    def one_by_one() -> Tensor:
+        found = []
+        for edit in edits:
+            ((layer, (weight, _)),) = edit.items()
+            before = tower.output(layer).weight.detach().clone()
+            tower.output(layer).weight.data.copy_(weight)
+            found.append(normalize(clip.model.get_image_features(pixel_values=pixels).pooler_output, dim=1))
+            tower.output(layer).weight.data.copy_(before)
+        return torch.stack(found)
+
+    def from_there_on() -> Tensor:
+        found = torch.empty(len(edits), ABLATED, tower.projection.out_features)
+        with OneDnnLinear():
+            for number, embedding in ImageStates.of(tower, pixels).embeddings(edits):
+                found[number] = embedding
+        return found
+
+    with torch.inference_mode():
+        from_there_on()
+        mine, ours = timed(from_there_on)
+        other, theirs = timed(one_by_one)
+    apart = f"{float((ours - theirs).abs().max()):.1e}"
+    return [
+        f"every one of {len(edits)} heads ablated, bundled",
+        f"{mine:.2f} s",
+        f"{other:.2f} s",
+        f"{other / mine:.1f}",
+        "",
+        apart,
+    ]
+
+
+def main() -> None:
+    quieten()
+    (mine, held, ours), (other, taken, theirs) = (apart(decomposed, way) for way in ("streamed", "published"))
+    rows = [
+        [
+            f"terms of all heads, ViT-B/16, {PICTURES} pictures",
+            f"{mine:.2f} s, {held / 1e6:,.0f} MB",
+            f"{other:.2f} s, {taken / 1e6:,.0f} MB",
+            f"{other / mine:.1f}",
+            f"{taken / held:.0f}",
+            f"{float((ours - theirs).abs().max()):.1e}",
+        ],
+        ablated(),
+    ]
+    print(machine(torch.device("cpu")))
+    headings = ["", "lce", "published way", "times as fast", "times less memory", "differ by at most"]
+    report("Heads of CLIP's image encoder", headings, rows)
+
+
+if __name__ == "__main__":
+    main()
