@@ -15,29 +15,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from lce.data.pictures.attributes import Attribute
-from lce.data.pictures.batches import PictureBatches
 from lce.data.pictures.table import Pictures
 from lce.edit.head_edit import HeadEdit
+from lce.evaluation.picture_audit import Outcome, PictureAudit
 from lce.foundations.errors import LceError
-from lce.foundations.seeds import generator
 from lce.localize.head_settings import HeadEditName, HeadSettings
 from lce.localize.head_statistics import HeadStatistics
 from lce.localize.head_units import HeadUnits
 from lce.localize.heads import Dictionary, HeadLocalizer, concept_direction, prompt_embeddings
 from lce.localize.selection import Selection
-from lce.metrics.group_association import GroupAssociation
 from lce.models.clip import Clip
 from lce.models.fast_linear import OneDnnLinear
 from lce.models.image_states import ImageStates, Outputs
 from lce.storage.checkpoint import Checkpoint
-
-LEAST_PEOPLE = 4
-"""People of each group, below which nothing can be said."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +49,7 @@ class HeadTrial:
     is_first_order: bool = False
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a model predicts of n views.
-
-    Attributes:
-        predicted: the class, (n).
-        lean: the probability of the leaning classes, (n).
-        similarities: to the classes, (n, classes), where they are kept.
-    """
-
-    predicted: NDArray[np.int64]
-    lean: NDArray[np.float32]
-    similarities: Tensor | None = None
-
-
-class HeadAudit:
+class HeadAudit(PictureAudit):
     """The audit of one model on one set of pictures.
 
     Raises:
@@ -78,26 +57,8 @@ class HeadAudit:
     """
 
     def __init__(self, settings: HeadSettings, clip: Clip, pictures: Pictures, attribute: Attribute) -> None:
-        self.settings, self.clip, self.attribute, self.pictures = settings, clip, attribute, pictures
+        super().__init__(settings, clip, pictures, attribute)
         self.units = HeadUnits.of(clip)
-        self.batches = PictureBatches(
-            pictures.pictures, clip.pixels, settings.views, settings.batch_size, settings.seed
-        )
-        subjects = sorted({picture.subject for picture in pictures.pictures})
-        numbers = {subject: number for number, subject in enumerate(subjects)}
-        shown = [pictures.pictures[view.picture] for view in self.batches.views]
-        self.item = np.array([view.picture for view in self.batches.views])
-        self.person = np.array([numbers[picture.subject] for picture in shown])
-        blocks = {block: number for number, block in enumerate(sorted({picture.block for picture in shown}))}
-        self.block = np.array([blocks[picture.block] for picture in shown])
-        self.group = np.array([-1 if picture.group is None else picture.group for picture in shown])
-        self.label = np.array([-1 if picture.label is None else picture.label for picture in shown])
-        for number, group in enumerate(attribute.groups):
-            found = len(set(self.person[self.group == number].tolist()))
-            if found < LEAST_PEOPLE:
-                raise LceError(
-                    f"pictures: {found} people of the group {group.name}; at least {LEAST_PEOPLE} are needed"
-                )
         self.classes = prompt_embeddings(clip, pictures.classes, settings.templates)
         self.direction = concept_direction(clip, attribute, settings.templates)
 
@@ -134,66 +95,6 @@ class HeadAudit:
             except (OSError, UnicodeDecodeError) as error:
                 raise LceError(f"dictionary {path}: cannot be read as UTF-8 text ({error})") from error
         return Dictionary.of(self.clip, self.attribute, general, self.settings.templates[0])
-
-    @cached_property
-    def leaning(self) -> NDArray[np.bool_]:
-        """For each view, the classes that lean towards the first group, (views, classes): those that the settings name,
-        or else `cross_fitted_leaning`.
-        """
-        names = self.pictures.classes
-        if self.settings.leaning is None:
-            return self.cross_fitted_leaning
-        if unknown := [name for name in self.settings.leaning if name not in names]:
-            raise LceError(f"leaning: {unknown[0]!r} is none of the classes, {', '.join(names)}")
-        return np.tile([name in self.settings.leaning for name in names], (len(self.group), 1))
-
-    @cached_property
-    def cross_fitted_leaning(self) -> NDArray[np.bool_]:
-        """For each view, the classes of higher mean probability for the first group among the other half of blocks."""
-        probabilities = self._probabilities(self.similarities).numpy()
-        order = torch.randperm(int(self.block.max()) + 1, generator=generator(self.settings.seed, "halves")).numpy()
-        half = order[self.block] % 2
-        found = np.zeros(probabilities.shape, bool)
-        for side in (0, 1):
-            means = [
-                probabilities[rows].mean(0) if (rows := (half != side) & (self.group == group)).any() else 0.0
-                for group in (0, 1)
-            ]
-            found[half == side] = means[0] > means[1]
-        return found
-
-    def _probabilities(self, similarities: Tensor) -> Tensor:
-        return (similarities * self.clip.scale).softmax(1)
-
-    def outcome(
-        self, similarities: Tensor, place: slice = slice(None), leaning: NDArray[np.bool_] | None = None
-    ) -> Outcome:
-        """What is predicted of the views at ``place`` by their ``similarities`` to the classes (n, classes)."""
-        probabilities = self._probabilities(similarities)
-        lean = (probabilities * torch.from_numpy(self.leaning if leaning is None else leaning)[place]).sum(1)
-        return Outcome(probabilities.argmax(1).numpy(), lean.numpy(), similarities)
-
-    @cached_property
-    def unedited(self) -> GroupAssociation:
-        return self.association(self.outcome(self.similarities))
-
-    @property
-    def cross_fitted(self) -> GroupAssociation:
-        """The unedited model's measures, the leaning classes cross-fitted whatever the settings name."""
-        return self.association(self.outcome(self.similarities, leaning=self.cross_fitted_leaning))
-
-    def association(self, outcome: Outcome, rows: NDArray[np.bool_] | None = None) -> GroupAssociation:
-        """The measures of an ``outcome``, over all views or some ``rows`` of them."""
-        metric = GroupAssociation(self.attribute.name, len(self.pictures.classes), self.settings.matched is not None)
-        columns = {
-            "item": self.item, "person": self.person, "block": self.block, "group": self.group, "label": self.label,
-            "predicted": outcome.predicted, "lean": outcome.lean,
-        }  # fmt: skip
-        chosen = slice(None) if rows is None else rows
-        metric.update(
-            **{name: torch.from_numpy(np.ascontiguousarray(values[chosen])) for name, values in columns.items()}
-        )
-        return metric
 
     def edit(self, selection: Selection, name: HeadEditName) -> HeadEdit:
         return HeadEdit(self.units, selection, self.statistics, Checkpoint(self.clip.name), name)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lce.evaluation.head_audit import HeadAudit, HeadTrial, Outcome, singles
+from lce.evaluation.head_audit import HeadAudit, HeadTrial, singles
 from lce.evaluation.head_checks import PERCENTILE, head_checks, reduction
+from lce.evaluation.picture_audit import Outcome
 from lce.evaluation.planted_head import planted
 from lce.localize.head_sets import random_sets
 from lce.localize.selection import Selection
@@ -50,7 +51,7 @@ def audited(audit: HeadAudit, selection: Selection, others: Mapping[str, HeadAud
         }
     by_chance_rows = [row for row in rows if row["role"] == "random"]
     compared = {audit.attribute.name: audit, **others} if others else {}
-    leans = {name: _with_null(one.cross_fitted) for name, one in compared.items()}
+    leans = {name: _with_null(one.cross_fitted_among()) for name, one in compared.items()}
     real = [row for row in by_chance_rows if not row["is_first_order"]]
     return {
         "before": before,
@@ -67,18 +68,18 @@ def audited(audit: HeadAudit, selection: Selection, others: Mapping[str, HeadAud
 
 def unedited_scores(audit: HeadAudit) -> dict[str, Any]:
     """The unedited model's ``scores`` and their ``null``, over all views and by parts, and how many views there are."""
-    metric, outcome = audit.unedited, audit.outcome(audit.similarities)
+    metric = audit.unedited
     plain = np.array([view.view == 0 for view in audit.batches.views])
     parts = {"with a class": audit.label >= 0, "without a class": audit.label < 0}
     found = {
         **_with_null(metric),
-        "plain_accuracy": audit.association(outcome, plain).scores()[ACCURACY].as_json(),
+        "plain_accuracy": audit.unedited_among(plain).scores()[ACCURACY].as_json(),
         "max_skew": _max_skew(audit, audit.similarities).as_json(),
         "pictures": len(audit.pictures.pictures),
         "views": len(audit.batches.views),
     }
     if all(rows.any() for rows in parts.values()):
-        found["parts"] = {name: _with_null(audit.association(outcome, rows)) for name, rows in parts.items()
+        found["parts"] = {name: _with_null(audit.unedited_among(rows)) for name, rows in parts.items()
                           if all((audit.group[rows] == group).any() for group in (0, 1))}  # fmt: skip
     return {"scores": {name: found.pop(name) for name in metric.values()}, "null": found.pop("null"), **found}
 

@@ -47,17 +47,17 @@ def planted(audit: HeadAudit) -> Planted:
     along = towards / towards.norm()
     predicted = (outputs - outputs.mean(0)) @ predictor * scales * float(towards.norm())
     spread = torch.cat(audit.statistics.totals).std()
-    weight = tower.output(layer).weight
-    before = weight.detach().clone()
+    weight = tower.output(layer).weight.detach()
+    before = weight.clone()
     try:
         strength = STRENGTH * float(spread / predicted.std())
-        weight.data[:, columns] += strength * torch.outer(along, predictor.to(along))
+        weight[:, columns] += strength * torch.outer(along, predictor.to(along))
         found = HeadStatistics.empty(tower, audit.direction)
         for _, pixels in audit.batches.read("looking for a planted head"):
             found.add(ImageStates.of(tower, pixels.to(audit.clip.device)))
         order = torch.sort(found.scores().flatten(), descending=True, stable=True).indices.tolist()
     finally:
-        weight.data.copy_(before)
+        weight.copy_(before)
     return Planted(layer, head, 1 + order.index(layer * tower.heads + head), len(order))
 
 

@@ -32,7 +32,8 @@ class AuditSettings:
     texts: int = 20
     """Texts that describe a head."""
     rank: int | None = None
-    """Only heads are selected that have a prompt about a group among their first so many texts; by default among all."""
+    """Only heads are selected that have a prompt about a group among their first so many texts; by default, all of
+    them count."""
     dictionary: str | None = None
     """Text file with descriptions to choose from, one a line; by default the names of classes and pictures."""
     edits: list[HeadEditName] = field(default_factory=lambda: ["mean", "zero", "projection"])

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lce.data.pictures.attributes import Attribute
+from lce.data.pictures.prompts import filled
 from lce.foundations.errors import LceError
 from lce.localize.head_settings import HeadSettings
 from lce.localize.head_statistics import HeadStatistics
@@ -22,13 +23,6 @@ from lce.localize.text_span import Explained, text_span
 from lce.models.clip import Clip
 
 RULE = "heads"
-
-
-def filled(template: str, name: str) -> str:
-    """The ``template`` with a ``name``; "a" before it becomes "an" before a vowel."""
-    if name[:1].lower() in "aeiou":
-        template = re.sub(r"\b([aA]) \{\}", r"\1n {}", template)
-    return template.replace("{}", name)
 
 
 def prompt_embeddings(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Tensor:

@@ -54,7 +54,7 @@ class GroupAssociation(ItemMetric):
         is_matched: whether the people of a block are alike but for the group; else each is a block.
     """
 
-    columns = ("item", "person", "block", "group", "label", "predicted", "lean")
+    columns: tuple[str, ...] = ("item", "person", "block", "group", "label", "predicted", "lean")
 
     def __init__(self, name: str, classes: int, is_matched: bool) -> None:
         super().__init__(name)
@@ -104,6 +104,13 @@ class GroupAssociation(ItemMetric):
         They are exchanged among the people of each block, or among all people where these are not matched.
         """
         people = self.by_person
+        one, other = self.exchanged(resamples)
+        plain, corrected = cramers_v(np.stack([one @ people.predicted, other @ people.predicted], 1))
+        return {V: plain, CORRECTED_V: corrected, LEAN: _lean(people, one, other)}
+
+    def exchanged(self, resamples: int) -> tuple[Floats, Floats]:
+        """Who is of the first group, and who of the second, after each exchange: two of (resamples, people)."""
+        people = self.by_person
         grouped = (people.group >= 0).nonzero()[0]
         if self.is_matched:
             grouped = grouped[np.argsort(people.block[grouped], kind="stable")]
@@ -111,8 +118,7 @@ class GroupAssociation(ItemMetric):
         shuffled = people.group[grouped][np.argsort(keys, 1)]
         one, other = (np.zeros((resamples, len(people.group))) for _ in range(2))
         one[:, grouped], other[:, grouped] = shuffled == 0, shuffled == 1
-        plain, corrected = cramers_v(np.stack([one @ people.predicted, other @ people.predicted], 1))
-        return {V: plain, CORRECTED_V: corrected, LEAN: _lean(people, one, other)}
+        return one, other
 
     def tests(self, other: GroupAssociation) -> dict[str, list[dict[str, Any]]]:
         """Of the lean and the accuracy: permutation tests that exchange the two models within people."""

@@ -10,10 +10,11 @@ from painted import paint
 from torch.nn import functional as F
 
 from lce.data.pictures.attributes import Attribute, Group, load_attribute
+from lce.data.pictures.prompts import filled
 from lce.foundations.errors import LceError
 from lce.localize.head_settings import HeadSettings, check_heads
 from lce.localize.head_units import HeadUnits
-from lce.localize.heads import Dictionary, concept_direction, filled, prompt_embeddings
+from lce.localize.heads import Dictionary, concept_direction, prompt_embeddings
 from lce.localize.selection import Selection
 
 ALL = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from painted import rows
 
+from lce.data.pictures.prompts import filled
 from lce.foundations.seeds import generator
-from lce.training.clip.captions import TEMPLATES, captions, vocabulary_texts, with_article
+from lce.training.clip.captions import TEMPLATES, captions, vocabulary_texts
 from lce.training.clip.settings import ClipOptimisation
 from lce.training.clip.train import make_tokenizer
 
@@ -31,7 +32,7 @@ def test_captions_never_name_what_is_left_open_or_unknown():
     )
     person = circle | {"kind": "person", "name": "woman", "skin_tone": "dark"}
     assert all("woman with dark skin" in text for text in captions([person] * 50, always, generator(0)))
-    assert with_article("a drawing of a {}", "artist") == "a drawing of an artist"
+    assert filled("a drawing of a {}", "artist") == "a drawing of an artist"
 
 
 def test_a_tokenizer_is_the_same_every_time_and_knows_every_caption():

@@ -12,10 +12,11 @@ from painted import SHAPES, paint, rows
 from torch.nn import functional as F
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
+from lce.data.pictures.prompts import filled
 from lce.foundations.errors import LceError
 from lce.foundations.seeds import generator
 from lce.training.clip.batches import ClipBatch, ClipBatches, drawing_weights, in_memory, normalised, tokens
-from lce.training.clip.captions import TEMPLATES, with_article
+from lce.training.clip.captions import TEMPLATES
 from lce.training.clip.module import ClipModule, contrastive_loss, similarities
 from lce.training.clip.settings import ClipOptimisation, TowerSettings, check_clip
 from lce.training.clip.validation import HeldOut
@@ -146,7 +147,7 @@ def test_validation_is_zero_shot_classification_and_the_lean(folder):
     found = HeldOut(held_out, pictures, tokenizer(), SHARES).scores(model)
     pixels = normalised(pictures[:, :3].float() / 255)
     with torch.no_grad():
-        each = [tokens(tokenizer(), [with_article(template, shape) for template in TEMPLATES]) for shape in SHAPES]
+        each = [tokens(tokenizer(), [filled(template, shape) for template in TEMPLATES]) for shape in SHAPES]
         found_each = [model.get_text_features(one["ids"], one["attention"]).pooler_output for one in each]
     texts = torch.stack([F.normalize(one, dim=1).mean(0) for one in found_each])
     cosine = similarities(embeddings(model, pixels), texts)

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from lce.cli import main
+from lce.data.pictures.prompts import filled
 from lce.foundations.errors import LceError
 from lce.models.clip import load_clip
 from lce.training.clip import train as of_train
 from lce.training.clip.batches import in_memory, normalised
-from lce.training.clip.captions import with_article
 from lce.training.clip.module import ClipModule
 
 
@@ -158,7 +158,7 @@ def test_plain_transformers_loads_what_was_trained(pictures, tmp_path, monkeypat
     found = clip.text_embeddings(["a circle", "an old square"])
     torch.testing.assert_close(found, kept["texts"], atol=5e-3, rtol=0)
     assert tokenizer.model_max_length == 24
-    assert tokenizer.unk_token_id not in tokenizer([with_article("a drawing of a {}", shape) for shape in SHAPES])
+    assert tokenizer.unk_token_id not in tokenizer([filled("a drawing of a {}", shape) for shape in SHAPES])
     torch.testing.assert_close(embeddings(clip.model, random_pixels(6)), embeddings(model, random_pixels(6)))
 
 

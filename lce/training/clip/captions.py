@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from lce.data.pictures.drawn import TONES
+from lce.data.pictures.prompts import filled
 from lce.training.clip.settings import ClipOptimisation
 
 TEMPLATES = ("{}", "a {}", "a drawing of a {}", "a picture of a {}", "an emoji of a {}")
@@ -25,17 +26,10 @@ def _caption(row: Row, settings: ClipOptimisation, gender: float, tone: float, t
         name = f"{row['gender']} {name}"
     if row["skin_tone"] not in ("", TONES[0]) and tone < settings.toned_captions:
         name = f"{name} with {row['skin_tone']} skin"
-    return with_article(TEMPLATES[int(template * len(TEMPLATES))], name)
-
-
-def with_article(template: str, name: str) -> str:
-    """The ``template`` filled in; its "a" before the name becomes "an" before a vowel."""
-    if name[:1].lower() in "aeiou":
-        template = template.replace("a {}", "an {}")
-    return template.format(name)
+    return filled(TEMPLATES[int(template * len(TEMPLATES))], name)
 
 
 def vocabulary_texts(rows: list[Row]) -> list[str]:
     """What word pieces are made from: every caption without gender and tone, and these words."""
-    named = [with_article(template, row["name"]) for row in rows for template in TEMPLATES]
+    named = [filled(template, row["name"]) for row in rows for template in TEMPLATES]
     return named + [f"woman man person with {tone} skin" for tone in TONES] * (len(rows) // 10 + 1)

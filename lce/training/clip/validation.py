@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lce.data.pictures.prompts import filled
 from lce.training.clip.batches import normalised, tokens
-from lce.training.clip.captions import TEMPLATES, Row, with_article
+from lce.training.clip.captions import TEMPLATES, Row
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, PreTrainedTokenizerBase
@@ -27,7 +28,7 @@ class HeldOut:
         self.labels = torch.tensor([self.classes.index(row["class"]) for row in rows])
         self.genders = [row["gender"] for row in rows]
         self.of_women = torch.tensor([shares.get(name, 0.5) > 0.5 for name in self.classes])
-        texts = [with_article(template, name) for name in self.classes for template in TEMPLATES]
+        texts = [filled(template, name) for name in self.classes for template in TEMPLATES]
         self.prompts = tokens(tokenizer, texts)
 
     @torch.no_grad()
