@@ -59,26 +59,28 @@ def run_edit_heads(settings: HeadSettings) -> Path:
     if settings.patch:
         check_replaceable(settings.patch, "patch")
     audit = open_audit(settings)
+    others = _others(settings, audit.clip) if settings.measure else {}
     selection = audit.localizer.selection()
+    edits = {name: audit.edit(selection, name) for name in settings.edits}
+    for edit in edits.values():
+        edit.check()
     # What is refused is refused above, before anything is written.
-    found = audited(audit, selection, _others(settings, audit.clip)) if settings.measure else {}
+    found = audited(audit, selection, others) if settings.measure else {"checks": {}}
     save_config(folder / CONFIG, asdict(settings), "edit")
     selection.save(folder / SELECTION)
     about = {"model": settings.model, "attribute": audit.attribute.name, "seed": settings.seed}
-    if found:
+    if settings.measure:
         about["scores"] = {
             name: {"before": score["value"], "after": found["edits"][0]["scores"][name]["value"]}
             for name, score in found["before"]["scores"].items()
         }
-    patches = {
-        name: str(audit.edit(selection, name).patch(folder / f"{name}.patch.safetensors", about).file)
-        for name in settings.edits
-    }
+    patches = {name: str(edit.patch(folder / f"{name}.patch.safetensors", about).file) for name, edit in edits.items()}
     kept = patches[settings.edits[0]]
     if settings.patch:
-        kept = str(audit.edit(selection, settings.edits[0]).patch(settings.patch, about).file)
+        kept = str(edits[settings.edits[0]].patch(settings.patch, about).file)
     result = {
-        "model": settings.model,
+        "model": str(audit.clip.folder),
+        "name": settings.model,
         "attribute": audit.attribute.name,
         "groups": [group.name for group in audit.attribute.groups],
         "pictures": settings.pictures,
@@ -90,7 +92,7 @@ def run_edit_heads(settings: HeadSettings) -> Path:
         "rerun": {"command": "edit heads", "config": str(folder / CONFIG)},
         "identity": digest,
     }
-    if found:
+    if settings.measure:
         write_head_report(folder, result, audit)
     write_json(result_file, result)
     return result_file
@@ -117,6 +119,6 @@ def _name(settings: HeadSettings) -> str:
 
 def _identity(settings: HeadSettings) -> dict[str, Any]:
     """What the result depends on."""
-    free = {"experiment", "output", "trust_remote_code", "model", "device", "batch_size", "downloads", "patch"}
+    free = {"experiment", "output", "trust_remote_code", "model", "device", "batch_size", "downloads"}
     known = {key: value for key, value in asdict(settings).items() if key not in free}
     return known | {"model": identity(settings.model).fingerprint, **content_of_inputs(settings)}

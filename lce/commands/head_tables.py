@@ -34,7 +34,7 @@ def print_head_edits(result: dict[str, Any]) -> None:
         return
     before = result["before"]
     shown = f"{before['pictures']:,} pictures in {before['views']:,} views"
-    title = f"{result['model']}: bias by {result['attribute']}, {shown}"
+    title = f"{result['name']}: bias by {result['attribute']}, {shown}"
     table = Table(title=escape(title), title_justify="left")
     for heading in ("", "lean", "95 % interval", "taken away", "V", "corrected V", "accuracy", "MaxSkew@k", "n"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -55,6 +55,8 @@ def print_head_edits(result: dict[str, Any]) -> None:
             numbers = (number_text(means[one], ".3f") for one in (LEAN, V, CORRECTED_V))
             table.add_row(name, next(numbers), "", f"{taken:z.0%}", *numbers, number_text(accuracy, ".3f"), "", "")
     console.print(table)
+    shares = ", ".join(f"{kind} {share:.0%}" for kind, share in result["shares"].items())
+    console.print(f"the spread of {result['attribute']} over pictures is written by: {shares}", soft_wrap=True)
     checks = Table(title="checks", title_justify="left")
     for heading in ("", "", "value", "interval", "bar", "holds"):
         checks.add_column(heading)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +86,12 @@ class HeadEdit:
     def outputs(self) -> Outputs:
         """The output projections of the layers in which heads are selected, as they become."""
         tower, found = self.units.tower, {}
-        read = self.statistics.reading.map.t() @ self.statistics.direction
-        direction = (read / read.norm()).double()
-        by_layer: dict[int, list[int]] = {}
-        for layer, head in self.units.heads_of(self.selection):
-            by_layer.setdefault(layer, []).append(head)
-        for layer, heads in by_layer.items():
+        read = (self.statistics.reading.map.t() @ self.statistics.direction).cpu().double()
+        direction = read / read.norm()
+        for layer, heads in self.units.by_layer(self.selection).items():
             output = tower.output(layer)
-            weight, bias = output.weight.detach().double(), output.bias.detach().double()
+            weight, bias = (part.detach().cpu().double() for part in (output.weight, output.bias))
             columns = torch.cat([torch.arange(tower.head_width) + head * tower.head_width for head in heads])
-            columns = columns.to(weight.device)
             kept, added = HEAD_EDITS[self.name](weight[:, columns], self.statistics.means[layer, columns], direction)
             weight = weight.index_copy(1, columns, kept)
             found[layer] = self._rounded(layer, "weight", weight), self._rounded(layer, "bias", bias + added)
@@ -103,12 +100,21 @@ class HeadEdit:
     def _rounded(self, layer: int, part: str, values: Tensor) -> Tensor:
         """``values`` as the model's files can hold them, in float32."""
         dtype = {"F16": torch.float16, "BF16": torch.bfloat16}.get(self._stored.entries[self._name(layer, part)].code)
-        return (values if dtype is None else values.to(dtype)).float()
+        rounded = (values if dtype is None else values.to(dtype)).float()
+        return rounded.to(self.units.tower.projection.weight.device)
 
     def _name(self, layer: int, part: str) -> str:
         return f"{self.units.tower.output_name(layer)}.{part}"
 
-    @property
+    def check(self) -> None:
+        """Raises LceError if it would change nothing."""
+        for layer, parts in self.outputs().items():
+            output = self.units.tower.output(layer)
+            if not all(torch.equal(*pair) for pair in zip(parts, (output.weight, output.bias), strict=True)):
+                return
+        raise LceError(self._nothing_changed)
+
+    @cached_property
     def _stored(self) -> StoredModel:
         names = [
             self._name(layer, part) for layer in range(len(self.units.tower.layers)) for part in ("weight", "bias")

@@ -9,6 +9,7 @@ from lce.data.pictures.attributes import load_attribute
 from lce.data.pictures.drawn import draw_pictures
 from lce.data.pictures.table import TABLE, read_pictures
 from lce.evaluation.head_audit import HeadAudit
+from lce.foundations.seeds import derive
 from lce.localize.head_settings import DRAWN, HeadSettings
 from lce.models.clip import Clip, load_clip
 
@@ -29,11 +30,17 @@ def open_audit(settings: HeadSettings, clip: Clip | None = None) -> HeadAudit:
 
 
 def content_of_inputs(settings: HeadSettings) -> dict[str, Any]:
-    """What is in the files that the ``settings`` name, beside the model: attributes, the table and the dictionary."""
+    """What is in the files that the ``settings`` name, beside the model; of pictures, their names and sizes."""
     _provide(settings)
     attributes = [repr(load_attribute(name)) for name in (settings.attribute, *settings.compared)]
     texts = [_read(_table(settings)), *([_read(Path(settings.dictionary))] if settings.dictionary else [])]
-    return {"attributes": attributes, "texts": texts}
+    folder = Path(settings.pictures)
+    sizes = [(str(file.relative_to(folder)), file.stat().st_size) for file in _files(folder)]
+    return {"attributes": attributes, "texts": texts, "pictures": derive(str(sizes))}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
 def _provide(settings: HeadSettings) -> None:

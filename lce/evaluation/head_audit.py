@@ -58,7 +58,8 @@ class HeadAudit(PictureAudit):
 
     def __init__(self, settings: HeadSettings, clip: Clip, pictures: Pictures, attribute: Attribute) -> None:
         super().__init__(settings, clip, pictures, attribute)
-        self.units = HeadUnits.of(clip)
+        self.units, self.checkpoint = HeadUnits.of(clip), Checkpoint(clip.name)
+        self.general = _descriptions(settings.dictionary) or [*pictures.classes, *pictures.names]
         self.classes = prompt_embeddings(clip, pictures.classes, settings.templates)
         self.direction = concept_direction(clip, attribute, settings.templates)
 
@@ -84,20 +85,12 @@ class HeadAudit(PictureAudit):
 
     @cached_property
     def localizer(self) -> HeadLocalizer:
-        return HeadLocalizer(self.units, self.statistics, self._dictionary(), self.settings)
-
-    def _dictionary(self) -> Dictionary:
-        general = [*self.pictures.classes, *self.pictures.names]
-        if path := self.settings.dictionary:
-            try:
-                lines = Path(path).read_text(encoding="utf-8").splitlines()
-                general = [line.strip() for line in lines if line.strip()]
-            except (OSError, UnicodeDecodeError) as error:
-                raise LceError(f"dictionary {path}: cannot be read as UTF-8 text ({error})") from error
-        return Dictionary.of(self.clip, self.attribute, general, self.settings.templates[0])
+        template = self.settings.templates[0]
+        dictionary = Dictionary.of(self.clip, self.attribute, self.general, template)
+        return HeadLocalizer(self.units, self.statistics, dictionary, self.settings)
 
     def edit(self, selection: Selection, name: HeadEditName) -> HeadEdit:
-        return HeadEdit(self.units, selection, self.statistics, Checkpoint(self.clip.name), name)
+        return HeadEdit(self.units, selection, self.statistics, self.checkpoint, name)
 
     def measured(self, trials: Sequence[HeadTrial], kept: int = 0) -> list[Outcome]:
         """The outcome of each trial; of the first so many, the similarities to the classes are ``kept``."""
@@ -127,9 +120,7 @@ class HeadAudit(PictureAudit):
         known: dict[tuple[str, int, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
         found: list[Outputs] = []
         for trial in trials:
-            by_layer: dict[int, list[int]] = {}
-            for layer, head in self.units.heads_of(trial.selection):
-                by_layer.setdefault(layer, []).append(head)
+            by_layer = self.units.by_layer(trial.selection)
             keys = {layer: (trial.edit, layer, tuple(heads)) for layer, heads in by_layer.items()}
             if any(key not in known for key in keys.values()):
                 made = self.edit(trial.selection, trial.edit).outputs()
@@ -145,7 +136,7 @@ class HeadAudit(PictureAudit):
             return
         reading = self.statistics.reading
         terms, embedding = reading.head_terms(states), states.embedding()
-        means = torch.einsum("lhk,lhdk->lhd", self.statistics.scaled.float(), reading.heads)
+        means = torch.einsum("lhk,lhdk->lhd", self.statistics.scaled.to(terms), reading.heads)
         read = reading.map.t() @ self.direction
         projected = reading.map @ read / read.square().sum()  # what a term loses for each unit of the concept in it
         for trial in trials:
@@ -156,6 +147,15 @@ class HeadAudit(PictureAudit):
             if trial.edit == "projection":
                 found = (found @ self.direction)[..., None] * projected
             yield F.normalize(embedding - found.sum(1), dim=1)
+
+
+def _descriptions(path: str | None) -> list[str]:
+    """The lines of a text file; none where no file is named."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines() if path else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise LceError(f"dictionary {path}: cannot be read as UTF-8 text ({error})") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def singles(audit: HeadAudit, is_first_order: bool) -> list[HeadTrial]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lce.evaluation.planted_head import Planted
+from lce.evaluation.planted_head import STRENGTHS, Planted
+from lce.foundations.labels import number_text
 from lce.metrics.group_association import ACCURACY, CORRECTED_V, LEAN
 
 PERCENTILE = 99
@@ -22,7 +23,10 @@ LEAST_REDUCED = 0.2
 MOST_ACCURACY_LOST = 0.01
 LEAST_BEYOND = 0.95
 """Share of the random sets that leave more of the bias than the selected heads do."""
+LEAST_SETS = 19
+"""Random sets below which a percentile of 95 cannot be told from chance."""
 MEASURES = (LEAN, CORRECTED_V)
+TITLES = {LEAN: "lean", CORRECTED_V: "corrected V"}
 
 
 def reduction(before: float, after: float) -> float:
@@ -43,55 +47,69 @@ def head_checks(
         others: the cross-fitted scores of each attribute, this one's among them.
         planted: the positive control.
     """
-    lean, corrected = before["scores"][LEAN], before["scores"][CORRECTED_V]
-    null = before["null"]
-    accuracy = before["plain_accuracy"]
-    is_biased = all(before["scores"][name]["value"] > null[name] for name in MEASURES)
     shares = {name: kept["reduced"][name] for name in MEASURES}
-    best = max(MEASURES, key=lambda name: shares[name]["value"])
-    lost = -kept["differences"][ACCURACY]["value"]
-    beyond = [
-        float(np.mean([row["reduced"][name] < shares[name]["value"] for row in random] or [0])) for name in MEASURES
-    ]
+    present = [name for name in MEASURES if _exceeds(before, name)]
+    reduced = [name for name in present if shares[name]["value"] >= LEAST_REDUCED]
+    measure = next(iter([*reduced, LEAN]))
+    change = kept["differences"][ACCURACY]["value"]
+    beyond = {name: _beyond(random, name, shares[name]["value"]) for name in MEASURES}
     return {
-        "H1": {
-            "what": f"lean of the unedited model by {attribute}",
-            **_of(lean),
-            "null": null[LEAN],
-            CORRECTED_V: {**_of(corrected), "null": null[CORRECTED_V]},
-            ACCURACY: accuracy,
-            "bar": f"lean above {null[LEAN]:.3f} and corrected V above {null[CORRECTED_V]:.3f}, the percentile "
-            f"{PERCENTILE} of their null; accuracy at least {LEAST_ACCURACY:g}",
-            "holds": bool(is_biased and accuracy["value"] is not None and accuracy["value"] >= LEAST_ACCURACY),
-        },
+        "H1": _biased(before, attribute),
         "H2": {
-            "what": f"share of the bias that the {kept['edit']} edit of the selected heads takes away ({best})",
-            **shares[best],
+            "what": f"share of the {TITLES[measure]} that the {kept['edit']} edit of the selected heads takes away",
+            **shares[measure],
             "by_measure": shares,
-            "accuracy_change": -lost,
-            "bar": f"at least {LEAST_REDUCED:g}, accuracy down by at most {100 * MOST_ACCURACY_LOST:g} point",
-            "holds": bool(shares[best]["value"] >= LEAST_REDUCED and lost <= MOST_ACCURACY_LOST),
+            "accuracy_change": change,
+            "bar": f"at least {LEAST_REDUCED:g} of the lean, or of V, where it exceeds its null; accuracy down by at "
+            f"most {100 * MOST_ACCURACY_LOST:g} point",
+            "holds": bool(reduced and change is not None and change >= -MOST_ACCURACY_LOST),
         },
         "H3": {
-            "what": f"share of the random sets of the same layers that take less away ({best})",
-            "value": beyond[MEASURES.index(best)],
+            "what": f"share of the random sets of the same layers that take less of the {TITLES[measure]} away",
+            "value": beyond[measure],
             "interval": None,
             "n": len(random),
-            "by_measure": dict(zip(MEASURES, beyond, strict=True)),
-            "bar": f"above {LEAST_BEYOND:g}",
-            "holds": bool(random) and beyond[MEASURES.index(best)] > LEAST_BEYOND,
+            "by_measure": beyond,
+            "bar": f"above {LEAST_BEYOND:g}, of at least {LEAST_SETS} sets",
+            "holds": len(random) >= LEAST_SETS and (beyond[measure] or 0.0) > LEAST_BEYOND,
         },
         **({"H4": _compared(others, attribute)} if len(others) > 1 else {}),
         "H5": {
-            "what": f"place by score of a head that was made to carry {attribute} (layer {planted.layer + 1}, head "
-            f"{planted.head})",
-            "value": planted.place,
+            "what": f"strength from which on a head that was made to carry {attribute} (layer {planted.layer + 1}, "
+            f"head {planted.head}) is named first, as a multiple of the embeddings' spread",
+            "value": planted.strength,
             "interval": None,
-            "n": planted.heads,
-            "bar": "the first of all heads",
-            "holds": planted.place == 1,
+            "n": len(STRENGTHS),
+            "bar": f"at most {STRENGTHS[-1]:g}",
+            "holds": planted.strength is not None,
         },
     }
+
+
+def _exceeds(scores: Mapping[str, Any], name: str) -> bool:
+    """Whether a measure of the unedited model lies beyond its null."""
+    value, limit = scores["scores"][name]["value"], scores["null"][name]
+    return value is not None and limit is not None and bool(value > limit)
+
+
+def _biased(before: Mapping[str, Any], attribute: str) -> dict[str, Any]:
+    scores, null, accuracy = before["scores"], before["null"], before["plain_accuracy"]
+    limits = " and ".join(f"{TITLES[name]} above {number_text(null[name], '.3f')}" for name in MEASURES)
+    sees = accuracy["value"] is not None and accuracy["value"] >= LEAST_ACCURACY
+    return {
+        "what": f"lean of the unedited model by {attribute}",
+        **_of(scores[LEAN]),
+        "null": null[LEAN],
+        CORRECTED_V: {**_of(scores[CORRECTED_V]), "null": null[CORRECTED_V]},
+        ACCURACY: accuracy,
+        "bar": f"{limits}, the percentile {PERCENTILE} of their null; accuracy at least {LEAST_ACCURACY:g}",
+        "holds": bool(sees and all(_exceeds(before, name) for name in MEASURES)),
+    }
+
+
+def _beyond(random: Sequence[Mapping[str, Any]], name: str, share: float) -> float | None:
+    """The share of the random sets that take less of a measure away than ``share``; None without any."""
+    return float(np.mean([row["reduced"][name] < share for row in random])) if random else None
 
 
 def _of(score: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,11 +117,15 @@ def _of(score: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compared(others: Mapping[str, Any], attribute: str) -> dict[str, Any]:
-    """The other attribute with the largest bias, against this one; both leans are cross-fitted."""
+    """The other attribute with the largest lean, against this one; both leans are cross-fitted."""
     name = max((name for name in others if name != attribute), key=lambda name: others[name][LEAN]["value"])
+    said = []
+    for one in (name, attribute):
+        value, limit = others[one][LEAN]["value"], others[one]["null"][LEAN]
+        said.append(f"{one} {number_text(value, '.3f')} ({'above' if value > limit else 'within'} its null)")
     is_weaker = others[name][LEAN]["value"] < others[attribute][LEAN]["value"]
     return {
-        "what": f"lean by {name}, cross-fitted: {'weaker' if is_weaker else 'not weaker'} than that by {attribute}",
+        "what": f"cross-fitted lean by {said[0]}: {'weaker' if is_weaker else 'stronger'} than by {said[1]}",
         **_of(others[name][LEAN]),
         "others": dict(others),
         "bar": "measured by the same command",

@@ -32,7 +32,9 @@ def write_head_report(folder: Path, result: dict[str, Any], audit: HeadAudit) ->
     environment = Environment(
         loader=PackageLoader("lce.evaluation", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    figures = {"scores": (scores(result), SCORES), "singles": (lone_heads(result), SINGLES)}
+    figures = {"scores": (scores(result), SCORES)}
+    if result["singles"]:
+        figures["singles"] = lone_heads(result), SINGLES
     if result["random"]:
         figures["null"] = null(result), NULL
     for figure, name in figures.values():

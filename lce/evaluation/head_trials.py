@@ -22,7 +22,7 @@ from lce.metrics.retrieval_skew import max_skew
 REDUCED = (LEAN, CORRECTED_V)
 SHOWN = 12
 """Pictures of which the edit changes what they are taken for that the page shows."""
-MOST_CHANGES = 20
+MOST_CHANGES = 8
 """Changes of predictions that are listed, the most frequent first."""
 
 
@@ -30,7 +30,7 @@ def audited(audit: HeadAudit, selection: Selection, others: Mapping[str, HeadAud
     """All that is measured: ``before``, ``edits``, ``singles``, ``random``, ``heads``, ``classes`` and ``checks``."""
     settings = audit.settings
     edits = [HeadTrial("chosen", selection, name, first) for name in settings.edits for first in (False, True)]
-    alone = [trial for first in (False, True) for trial in singles(audit, first)]
+    alone = [trial for first in (False, True) for trial in singles(audit, first)] if settings.singles else []
     sets = random_sets(audit.units, selection, settings.random_sets, settings.seed)
     by_chance = [HeadTrial("random", drawn, settings.edits[0], first) for first in (False, True) for drawn in sets]
     trials = [*edits, *alone, *by_chance]
@@ -56,6 +56,7 @@ def audited(audit: HeadAudit, selection: Selection, others: Mapping[str, HeadAud
     return {
         "before": before,
         "edits": chosen,
+        "shares": audit.statistics.shares(),
         "heads": [report.as_json(audit.localizer.dictionary) for report in audit.localizer.reports],
         "singles": [row for row in rows if row["role"] == "single"],
         "random": by_chance_rows,
@@ -103,11 +104,14 @@ def row_of(audit: HeadAudit, trial: HeadTrial, outcome: Outcome) -> dict[str, An
         "is_first_order": trial.is_first_order,
         "heads": audit.units.heads_of(trial.selection),
     }
-    before = audit.unedited.values()
+    first = audit.unedited_scores
     if trial.role != "chosen":
         values = metric.values()
-        return row | {"values": values, "reduced": {name: reduction(before[name], values[name]) for name in REDUCED}}
-    first, second = audit.unedited.scores(), metric.scores()
+        return row | {
+            "values": values,
+            "reduced": {name: reduction(first[name].value, values[name]) for name in REDUCED},
+        }
+    second = metric.scores()
     reduced = {}
     for name in REDUCED:
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -124,7 +128,7 @@ def row_of(audit: HeadAudit, trial: HeadTrial, outcome: Outcome) -> dict[str, An
 def _max_skew(audit: HeadAudit, similarities: Tensor) -> Score:
     """MaxSkew@k among the pictures of both groups, each as it is."""
     rows = [i for i, view in enumerate(audit.batches.views) if view.view == 0 and audit.group[i] >= 0]
-    return max_skew(similarities[rows].numpy(), audit.group[rows], audit.settings.retrieved)
+    return max_skew(similarities[rows].numpy(), audit.group[rows], audit.block[rows], audit.settings.retrieved)
 
 
 def _by_class(audit: HeadAudit, after: Outcome) -> list[dict[str, Any]]:
@@ -153,17 +157,16 @@ def _changed_pictures(audit: HeadAudit, after: Outcome) -> list[dict[str, Any]]:
 
 
 def _changes(audit: HeadAudit, after: Outcome) -> dict[str, Any]:
-    """Where predictions go that the edit changes, and how many of those with a class it rights and breaks."""
+    """Where predictions go that the edit changes: those that it rights, those that it breaks, and the other ones."""
     before, classes = audit.outcome(audit.similarities).predicted, audit.pictures.classes
     moved = before != after.predicted
-    labelled = audit.label >= 0
-    counted = Counter(zip(before[moved].tolist(), after.predicted[moved].tolist(), strict=True))
-    return {
-        "views": int(moved.sum()),
-        "righted": int((labelled & (before != audit.label) & (after.predicted == audit.label)).sum()),
-        "broken": int((labelled & (before == audit.label) & (after.predicted != audit.label)).sum()),
-        "most_frequent": [
-            {"from": classes[one], "to": classes[other], "views": count}
-            for (one, other), count in counted.most_common(MOST_CHANGES)
-        ],
-    }
+    is_labelled = audit.label >= 0
+    righted, broken = (moved & is_labelled & (outcome == audit.label) for outcome in (after.predicted, before))
+    kinds = {"righted": righted, "broken": broken, "other": moved & ~righted & ~broken}
+    found: dict[str, Any] = {"views": int(moved.sum())}
+    for kind, rows in kinds.items():
+        counted = Counter(zip(before[rows].tolist(), after.predicted[rows].tolist(), strict=True))
+        most = [{"from": classes[one], "to": classes[other], "views": count}
+                for (one, other), count in counted.most_common(MOST_CHANGES)]  # fmt: skip
+        found[kind] = {"views": int(rows.sum()), "most_frequent": most}
+    return found

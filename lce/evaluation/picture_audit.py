@@ -19,6 +19,7 @@ from lce.foundations.seeds import generator
 from lce.localize.head_settings import HeadSettings
 from lce.metrics.cross_fitted_lean import CrossFittedAssociation, Halves
 from lce.metrics.group_association import GroupAssociation
+from lce.metrics.items import Score
 from lce.models.clip import Clip
 
 LEAST_PEOPLE = 4
@@ -61,6 +62,8 @@ class PictureAudit(ABC):
         self.block = _numbers([picture.block for picture in shown])
         self.group = np.array([-1 if picture.group is None else picture.group for picture in shown])
         self.label = np.array([-1 if picture.label is None else picture.label for picture in shown])
+        if unknown := [name for name in settings.leaning or [] if name not in pictures.classes]:
+            raise LceError(f"leaning: {unknown[0]!r} is none of the classes, {', '.join(pictures.classes)}")
         order = torch.randperm(int(self.block.max()) + 1, generator=generator(settings.seed, "halves")).numpy()
         self.half = order[self.block] % 2
         for number, group in enumerate(attribute.groups):
@@ -84,16 +87,18 @@ class PictureAudit(ABC):
         names = self.pictures.classes
         if self.settings.leaning is None:
             return self.cross_fitted_leaning
-        if unknown := [name for name in self.settings.leaning if name not in names]:
-            raise LceError(f"leaning: {unknown[0]!r} is none of the classes, {', '.join(names)}")
         return np.tile([name in self.settings.leaning for name in names], (len(self.group), 1))
 
     @cached_property
     def cross_fitted_leaning(self) -> NDArray[np.bool_]:
         """For each view, the classes of higher mean probability for the first group among the other half of blocks."""
+        return self._cross_fitted_leaning(np.ones(len(self.half), bool))
+
+    def _cross_fitted_leaning(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The same by the ``chosen`` views alone."""
         probabilities = self._probabilities(self.similarities).numpy().astype(float)
         halves = Halves(self.half, probabilities, np.ones(len(self.half)))
-        one, other = ((self.group == group)[None].astype(float) for group in (0, 1))
+        one, other = ((chosen & (self.group == group))[None].astype(float) for group in (0, 1))
         by_side = np.concatenate([halves.leaning(one, other, side) for side in (0, 1)])
         return np.asarray(by_side[self.half])
 
@@ -110,6 +115,11 @@ class PictureAudit(ABC):
     def unedited(self) -> GroupAssociation:
         return self.unedited_among(ALL)
 
+    @cached_property
+    def unedited_scores(self) -> dict[str, Score]:
+        """Its scores, resampled."""
+        return self.unedited.scores()
+
     def unedited_among(self, rows: Rows) -> GroupAssociation:
         """The unedited model's measures, over some of the views."""
         if self.settings.leaning is None:
@@ -119,7 +129,9 @@ class PictureAudit(ABC):
     def cross_fitted_among(self, rows: Rows = ALL) -> GroupAssociation:
         """The same, the leaning classes cross-fitted whatever the settings name."""
         metric = CrossFittedAssociation(*self._about)
-        outcome = self.outcome(self.similarities, leaning=self.cross_fitted_leaning)
+        chosen = np.zeros(len(self.half), bool)
+        chosen[rows] = True
+        outcome = self.outcome(self.similarities, leaning=self._cross_fitted_leaning(chosen))
         probabilities = self._probabilities(self.similarities)
         self._fill(metric, outcome, rows, {"half": self.half, "probabilities": probabilities.numpy()})
         return metric

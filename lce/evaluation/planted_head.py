@@ -15,57 +15,66 @@ from torch import Tensor
 
 from lce.evaluation.head_audit import HeadAudit
 from lce.localize.head_statistics import HeadStatistics
+from lce.localize.heads import HeadLocalizer
+from lce.models.fast_linear import OneDnnLinear
 from lce.models.image_states import ImageStates
 
-STRENGTH = 4.0
-"""Standard deviation of what is written along the concept, as a multiple of that of the embeddings."""
+STRENGTHS = (0.25, 0.5, 1.0)
+"""Standard deviations of what is written along the concept, as multiples of that of the embeddings."""
 RIDGE = 1e-2
 """Penalty of the regression, as a share of the mean variance of z."""
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Which head was rewritten, and its place among all heads by score, 1 being the first."""
+    """Which head was rewritten, and the least strength at which the localisation names it first; None if at none."""
 
     layer: int
     head: int
-    place: int
-    heads: int
+    strength: float | None
 
 
 def planted(audit: HeadAudit) -> Planted:
-    """Rewrite a head of the audited model, and look for it."""
+    """Rewrite a head of the audited model, weakly at first, and look for it."""
     tower = audit.clip.tower
     layer = len(tower.layers) - 1
-    scores = audit.statistics.scores()
-    head = int(scores[layer].abs().argmin())
+    head = int(audit.statistics.scores()[layer].abs().argmin())
     columns = slice(head * tower.head_width, (head + 1) * tower.head_width)
     outputs, scales = _outputs(audit, columns)
     predictor = _predictor(outputs, torch.from_numpy(audit.group))
-    reading = audit.statistics.reading
-    towards = reading.map.t() @ audit.direction
-    along = towards / towards.norm()
+    towards = audit.statistics.reading.map.t() @ audit.direction
     predicted = (outputs - outputs.mean(0)) @ predictor * scales * float(towards.norm())
-    spread = torch.cat(audit.statistics.totals).std()
+    unit = float(torch.cat(audit.statistics.totals).std() / predicted.std())
+    written = torch.outer(towards / towards.norm(), predictor.to(towards))
     weight = tower.output(layer).weight.detach()
     before = weight.clone()
     try:
-        strength = STRENGTH * float(spread / predicted.std())
-        weight[:, columns] += strength * torch.outer(along, predictor.to(along))
-        found = HeadStatistics.empty(tower, audit.direction)
-        for _, pixels in audit.batches.read("looking for a planted head"):
-            found.add(ImageStates.of(tower, pixels.to(audit.clip.device)))
-        order = torch.sort(found.scores().flatten(), descending=True, stable=True).indices.tolist()
+        for strength in STRENGTHS:
+            weight.copy_(before)
+            weight[:, columns] += strength * unit * written
+            ranked = HeadLocalizer(audit.units, _statistics(audit), audit.localizer.dictionary, audit.settings).ranked()
+            if ranked and (ranked[0].layer, ranked[0].head) == (layer, head):
+                return Planted(layer, head, strength)
     finally:
         weight.copy_(before)
-    return Planted(layer, head, 1 + order.index(layer * tower.heads + head), len(order))
+    return Planted(layer, head, None)
+
+
+def _statistics(audit: HeadAudit) -> HeadStatistics:
+    """What the heads of the model write, as it is now."""
+    found = HeadStatistics.empty(audit.clip.tower, audit.direction)
+    for _, pixels in audit.batches.read("looking for a planted head"):
+        with OneDnnLinear():
+            found.add(ImageStates.of(audit.clip.tower, pixels.to(audit.clip.device)))
+    return found
 
 
 def _outputs(audit: HeadAudit, columns: slice) -> tuple[Tensor, Tensor]:
     """Of each view, what a head of the last layer puts out on the class token, (n, d/H), and its factor, (n)."""
     outputs, scales = [], []
     for _, pixels in audit.batches.read("reading a head"):
-        states = ImageStates.of(audit.clip.tower, pixels.to(audit.clip.device))
+        with OneDnnLinear():
+            states = ImageStates.of(audit.clip.tower, pixels.to(audit.clip.device))
         outputs.append(states.mixed[-1][:, 0, columns].cpu())
         scales.append(audit.statistics.reading.scales(states).cpu())
     return torch.cat(outputs), torch.cat(scales)

@@ -39,6 +39,8 @@ class AuditSettings:
     edits: list[HeadEditName] = field(default_factory=lambda: ["mean", "zero", "projection"])
     """mean: the heads' output is replaced by its mean over the pictures; zero: by nothing; projection: it loses the
     concept's direction alone. The first is the one that `lce edit heads` keeps as the patch."""
+    singles: bool = True
+    """Ablate every head by itself, too; of a large model on many pictures, this takes longest."""
     random_sets: int = 200
     """Random sets of as many heads of the same layers that the selected ones are compared with."""
     batch_size: int = 64

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from lce.foundations.errors import LceError
-from lce.models.clip import ImageTower
 from lce.models.image_states import ImageStates
 from lce.models.image_terms import Reading
+from lce.models.image_tower import ImageTower
 
 
 @dataclass
@@ -29,6 +29,7 @@ class HeadStatistics:
         scaled: mean of the scaled z of the class token, (L, H, d/H).
         second: mean of its outer products, (L, H, d/H, d/H).
         components: of each head's term along u, a batch each, (n, L, H).
+        others: of all other terms along u, by their kind, a batch each, (n).
         totals: of the embeddings along u, a batch each, (n).
     """
 
@@ -39,13 +40,14 @@ class HeadStatistics:
     scaled: Tensor
     second: Tensor
     components: list[Tensor] = field(default_factory=list)
+    others: dict[str, list[Tensor]] = field(default_factory=dict)
     totals: list[Tensor] = field(default_factory=list)
 
     @classmethod
     def empty(cls, tower: ImageTower, direction: Tensor) -> HeadStatistics:
         layers, heads, width = len(tower.layers), tower.heads, tower.head_width
         shapes = (layers, heads * width), (layers, heads, width), (layers, heads, width, width)
-        means, scaled, second = (torch.zeros(shape, dtype=torch.float64, device=direction.device) for shape in shapes)
+        means, scaled, second = (torch.zeros(shape, dtype=torch.float64) for shape in shapes)
         return cls(Reading(tower), direction, 0, means, scaled, second)
 
     @torch.inference_mode()
@@ -55,12 +57,14 @@ class HeadStatistics:
         self.count += n
         share = n / self.count
         scaled = self.reading.scaled_heads(states)
-        self.means.lerp_(torch.stack([mixed.double().mean((0, 1)) for mixed in states.mixed]), share)
-        self.scaled.lerp_(scaled.double().mean(0), share)
-        products = torch.einsum("nlhi,nlhj->lhij", scaled, scaled).double() / n
-        self.second.lerp_(products, share)
+        self.means.lerp_(torch.stack([mixed.mean((0, 1)) for mixed in states.mixed]).cpu().double(), share)
+        self.scaled.lerp_(scaled.mean(0).cpu().double(), share)
+        products = torch.einsum("nlhi,nlhj->lhij", scaled, scaled) / n
+        self.second.lerp_(products.cpu().double(), share)
         along = torch.einsum("lhdk,d->lhk", self.reading.heads, self.direction)
         self.components.append(torch.einsum("nlhk,lhk->nlh", scaled, along).cpu())
+        for kind, along_u in self.reading.other_components(states, self.direction).items():
+            self.others.setdefault(kind, []).append(along_u.cpu())
         self.totals.append((states.embedding() @ self.direction).cpu())
 
     @property
@@ -78,8 +82,17 @@ class HeadStatistics:
         Raises:
             LceError: the concept does not vary over the pictures.
         """
-        each, whole = torch.cat(self.components).double(), torch.cat(self.totals).double()
+        return self._share(torch.cat(self.components))
+
+    def shares(self) -> dict[str, float]:
+        """The same of all heads together, and of the other kinds of terms: they sum to 1."""
+        others = {kind: float(self._share(torch.cat(batches))) for kind, batches in self.others.items()}
+        return {"heads": float(self.scores().sum()), **others}
+
+    def _share(self, components: Tensor) -> Tensor:
+        """Cov(component, a) / Var(a) of ``components`` (n, …): shape (…)."""
+        each, whole = components.double(), torch.cat(self.totals).double()
         centred = whole - whole.mean()
         if not (variance := centred.square().sum()) > 0:
             raise LceError("pictures: the model embeds all of them alike, so no head tells them apart by the concept")
-        return torch.einsum("nlh,n->lh", each - each.mean(0), centred) / variance
+        return torch.tensordot(centred, each - each.mean(0), 1) / variance

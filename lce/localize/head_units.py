@@ -9,8 +9,9 @@ from functools import cached_property
 import torch
 
 from lce.localize.selection import Selection
-from lce.models.clip import Clip, ImageTower
+from lce.models.clip import Clip
 from lce.models.identity import model_fingerprint
+from lce.models.image_tower import ImageTower
 from lce.storage.arrays import combined
 
 Head = tuple[int, int]
@@ -53,7 +54,12 @@ class HeadUnits:
             for layer in range(len(self.tower.layers))
         }
 
+    def by_layer(self, selection: Selection) -> dict[int, list[int]]:
+        """The heads that are selected, by layer; layers without any are left out."""
+        layers = range(len(self.tower.layers))
+        found = {layer: selection.indices[self.site(layer)].tolist() for layer in layers}
+        return {layer: heads for layer, heads in found.items() if heads}
+
     def heads_of(self, selection: Selection) -> list[Head]:
         """The heads that are selected, in order."""
-        layers = range(len(self.tower.layers))
-        return [(layer, head) for layer in layers for head in selection.indices[self.site(layer)].tolist()]
+        return [(layer, head) for layer, heads in self.by_layer(selection).items() for head in heads]

@@ -54,8 +54,9 @@ class Dictionary:
 
     @classmethod
     def of(cls, clip: Clip, attribute: Attribute, general: Sequence[str], template: str) -> Dictionary:
-        """The attribute's words, and ``general`` descriptions without those that name one of its groups."""
-        words = re.compile(rf"\b({'|'.join(map(re.escape, attribute.words))})s?\b", re.IGNORECASE)
+        """The attribute's words, and ``general`` descriptions without those that give one of its groups away."""
+        telling = "|".join(map(re.escape, [*attribute.words, *attribute.also]))
+        words = re.compile(rf"(?<!\w)({telling})s?(?!\w)", re.IGNORECASE)
         others = [text for text in dict.fromkeys(general) if not words.search(text)]
         texts = [*attribute.words, *others]
         return cls(texts, len(attribute.words), clip.text_embeddings([filled(template, text) for text in texts]))

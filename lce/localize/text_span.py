@@ -34,7 +34,7 @@ def text_span(terms: Tensor, covariance: Tensor, texts: Tensor, count: int) -> l
         covariance: of its scaled z, (k, k).
         texts: embeddings of the dictionary, (m, D).
     """
-    terms, covariance, texts = terms.double(), covariance.double(), texts.double()
+    terms, covariance, texts = (given.cpu().double() for given in (terms, covariance, texts))
     values, vectors = torch.linalg.eigh(covariance)
     factor = terms @ (vectors * values.clamp(min=0).sqrt())
     basis, spread, _ = torch.linalg.svd(factor, full_matrices=False)

@@ -60,4 +60,5 @@ class CrossFittedAssociation(GroupAssociation):
         sums = np.zeros((len(first), self.classes))
         np.add.at(sums, person, rows["probabilities"])
         halves = Halves(rows["half"][first], sums, views.astype(float))
-        return super().null(resamples) | {LEAN: halves.lean(*self.exchanged(resamples))}
+        leans = [halves.lean(one, other) for one, other in self.exchanged(resamples)]
+        return super().null(resamples) | {LEAN: np.concatenate(leans)}

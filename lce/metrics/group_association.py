@@ -12,6 +12,7 @@ within them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ from lce.metrics.items import RESAMPLES, ItemMetric, Score, random
 from lce.metrics.significance import paired_permutation
 
 V, CORRECTED_V, LEAN, ACCURACY = "cramers_v", "cramers_v_corrected", "lean", "accuracy"
+CHUNKS = 20
+"""Parts in which people are resampled, so that many people fit into memory."""
 Floats = NDArray[np.float64]
 
 
@@ -85,12 +88,13 @@ class GroupAssociation(ItemMetric):
         rows, people = self.items(), self.by_person
         blocks = int(people.block.max()) + 1
         resampled = random().multinomial(blocks, np.full(blocks, 1 / blocks), RESAMPLES)
-        drawn = np.vstack([np.ones(len(people.group)), resampled[:, people.block]])
         grouped, labelled = (len(np.unique(rows["item"][rows[column] >= 0])) for column in ("group", "label"))
         counts = {ACCURACY: labelled}
+        whole = self.values()
+        parts = [_weighted(people, drawn[:, people.block].astype(float)) for drawn in np.array_split(resampled, CHUNKS)]
         return {
-            name: Score(float(found[0]), counts.get(name, grouped), found[1:])
-            for name, found in _weighted(people, drawn).items()
+            name: Score(whole[name], counts.get(name, grouped), np.concatenate([part[name] for part in parts]))
+            for name in whole
         }
 
     def values(self) -> dict[str, float]:
@@ -104,21 +108,27 @@ class GroupAssociation(ItemMetric):
         They are exchanged among the people of each block, or among all people where these are not matched.
         """
         people = self.by_person
-        one, other = self.exchanged(resamples)
-        plain, corrected = cramers_v(np.stack([one @ people.predicted, other @ people.predicted], 1))
-        return {V: plain, CORRECTED_V: corrected, LEAN: _lean(people, one, other)}
+        parts = []
+        for one, other in self.exchanged(resamples):
+            plain, corrected = cramers_v(np.stack([one @ people.predicted, other @ people.predicted], 1))
+            parts.append({V: plain, CORRECTED_V: corrected, LEAN: _lean(people, one, other)})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def exchanged(self, resamples: int) -> tuple[Floats, Floats]:
-        """Who is of the first group, and who of the second, after each exchange: two of (resamples, people)."""
+    def exchanged(self, resamples: int) -> Iterator[tuple[Floats, Floats]]:
+        """Who is of the first group, and who of the second, after each exchange, some exchanges at a time: two of
+        (exchanges, people).
+        """
         people = self.by_person
         grouped = (people.group >= 0).nonzero()[0]
         if self.is_matched:
             grouped = grouped[np.argsort(people.block[grouped], kind="stable")]
-        keys = random().random((resamples, len(grouped))) + (people.block[grouped] if self.is_matched else 0)
-        shuffled = people.group[grouped][np.argsort(keys, 1)]
-        one, other = (np.zeros((resamples, len(people.group))) for _ in range(2))
-        one[:, grouped], other[:, grouped] = shuffled == 0, shuffled == 1
-        return one, other
+        source = random()
+        for numbers in np.array_split(np.arange(resamples), min(CHUNKS, resamples)):
+            keys = source.random((len(numbers), len(grouped))) + (people.block[grouped] if self.is_matched else 0)
+            shuffled = people.group[grouped][np.argsort(keys, 1)]
+            one, other = (np.zeros((len(numbers), len(people.group))) for _ in range(2))
+            one[:, grouped], other[:, grouped] = shuffled == 0, shuffled == 1
+            yield one, other
 
     def tests(self, other: GroupAssociation) -> dict[str, list[dict[str, Any]]]:
         """Of the lean and the accuracy: permutation tests that exchange the two models within people."""

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from lce.metrics.items import Score, random
 
 RESAMPLES = 500
-"""How often the pictures are resampled: each time, all classes are retrieved anew."""
+"""How often the blocks are resampled: each time, all classes are retrieved anew."""
 Floats = NDArray[np.float64]
 
 
-def max_skew(similarities: NDArray[Any], groups: NDArray[np.int64], k: int) -> Score:
-    """MaxSkew@k on average over classes, with the pictures resampled.
+def max_skew(similarities: NDArray[Any], groups: NDArray[np.int64], blocks: NDArray[np.int64], k: int) -> Score:
+    """MaxSkew@k on average over classes, with the blocks of pictures resampled.
 
     The k pictures nearest to a class are retrieved. The skew of a group is the logarithm of its share among them over
     its share among all pictures, and the larger one of both groups counts: 0 is balanced.
@@ -23,12 +23,14 @@ def max_skew(similarities: NDArray[Any], groups: NDArray[np.int64], k: int) -> S
     Args:
         similarities: of pictures to classes, (n, classes).
         groups: 0 or 1 for each picture, (n).
+        blocks: the number of each picture's block, (n).
     """
-    number = len(groups)
+    _, block = np.unique(blocks, return_inverse=True)
+    number = int(block.max()) + 1
     order = np.argsort(-similarities, axis=0, kind="stable")
     drawn = random().multinomial(number, np.full(number, 1 / number), RESAMPLES)
-    values = np.array([_skew(weights, order, groups, k) for weights in (np.ones(number), *drawn)])
-    return Score(float(values[0]), number, values[1:])
+    values = np.array([_skew(weights[block], order, groups, k) for weights in (np.ones(number), *drawn)])
+    return Score(float(values[0]), len(groups), values[1:])
 
 
 def _skew(weights: NDArray[Any], order: NDArray[np.int64], groups: NDArray[np.int64], k: int) -> float:

@@ -9,6 +9,8 @@ from scipy import stats
 from lce.metrics.items import random
 
 PERMUTATIONS = 100_000
+TOGETHER = 1 << 24
+"""Values that a permutation test rearranges at once, at most."""
 """Up to so many rearrangements, a permutation test is exact; of more, it samples this number (as SEAT's code does)."""
 
 
@@ -39,7 +41,7 @@ def paired_permutation(first: NDArray[Any], second: NDArray[Any]) -> dict[str, A
         permutation_type="samples",
         vectorized=True,
         n_resamples=PERMUTATIONS,
-        batch=10_000,
+        batch=_batch(first, second),
         rng=random(),
     )
     return {"test": "paired permutation", "p_value": float(result.pvalue)}
@@ -58,7 +60,12 @@ def is_greater(first: NDArray[Any], second: NDArray[Any]) -> float:
         alternative="greater",
         vectorized=True,
         n_resamples=PERMUTATIONS,
-        batch=10_000,
+        batch=_batch(first, second),
         rng=random(),
     )
     return float(result.pvalue)
+
+
+def _batch(first: NDArray[Any], second: NDArray[Any]) -> int:
+    """How many rearrangements fit into memory."""
+    return min(10_000, max(1, TOGETHER // (len(first) + len(second))))

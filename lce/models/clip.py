@@ -1,8 +1,4 @@
-"""CLIP models: opening one, embedding texts and pictures, and the parts of its image encoder.
-
-The image encoder is taken apart into what its attention heads write, so it has to be one whose embedding is the class
-token's state, normalised and projected (Radford et al. 2021); others are refused.
-"""
+"""CLIP models: opening one, and embedding texts and pictures."""
 
 from __future__ import annotations
 
@@ -12,84 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 from torch.nn import functional as F
 
 from lce.foundations.errors import LceError
+from lce.models.image_states import ImageStates
+from lce.models.image_tower import ImageTower
 from lce.models.kinds import read_config, refusing
 from lce.models.loading import load_tokenizer, load_weights
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
-PARTS = ("embeddings", "pre_layrnorm", "encoder", "post_layernorm")
-LAYER_PARTS = ("layer_norm1", "self_attn", "layer_norm2", "mlp")
 TEXTS = 256
 """Texts that are embedded together."""
-
-
-@dataclass(frozen=True)
-class ImageTower:
-    """The image encoder of a CLIP.
-
-    Attributes:
-        prefix: what the names of its parameters begin with in the model.
-        heads: attention heads of a layer.
-    """
-
-    vision: Any
-    projection: nn.Linear
-    prefix: str
-    heads: int
-
-    @classmethod
-    def of(cls, model: nn.Module, name: str = "") -> ImageTower:
-        """The image encoder of ``model``.
-
-        Raises:
-            LceError: it is not built like that of CLIP.
-        """
-        vision, projection = getattr(model, "vision_model", None), getattr(model, "visual_projection", None)
-        title = f"model {name or type(model).__name__}"
-        if vision is not None and hasattr(vision, "head"):
-            raise LceError(
-                f"{title}: its image embedding comes from a pooling attention, which mixes what the heads write; the "
-                "decomposition needs a class token that is normalised and projected, as in CLIP"
-            )
-        vision = getattr(vision, "vision_model", vision)
-        layers = getattr(getattr(vision, "encoder", None), "layers", None)
-        has_parts = all(hasattr(vision, part) for part in PARTS)
-        has_layers = layers is not None and all(hasattr(layers[0], part) for part in LAYER_PARTS)
-        if vision is None or layers is None or not has_parts or not has_layers or not isinstance(projection, nn.Linear):
-            raise LceError(f"{title}: its image encoder is not built like that of CLIP, with a class token")
-        prefix = next(path for path, module in model.named_modules() if module is vision)
-        return cls(vision, projection, prefix, int(layers[0].self_attn.num_heads))
-
-    @property
-    def layers(self) -> Any:
-        return self.vision.encoder.layers
-
-    @property
-    def width(self) -> int:
-        return int(self.projection.in_features)
-
-    @property
-    def head_width(self) -> int:
-        return self.width // self.heads
-
-    def output_name(self, layer: int) -> str:
-        """The name of a layer's output projection W_O in the model, without .weight or .bias."""
-        return f"{self.prefix}.encoder.layers.{layer}.self_attn.out_proj"
-
-    def output(self, layer: int) -> nn.Linear:
-        """W_O and b_O of a layer."""
-        found: nn.Linear = self.layers[layer].self_attn.out_proj
-        return found
-
-    def embedded(self, state: Tensor) -> Tensor:
-        """The embedding (n, D), of length 1, from the class token's last state (n, d)."""
-        return F.normalize(self.projection(self.vision.post_layernorm(state)), dim=1)
 
 
 @dataclass(frozen=True)
@@ -127,7 +60,7 @@ class Clip:
             found.append(F.normalize(_pooled(features).float(), dim=1))
         return torch.cat(found)
 
-    def pixels(self, pictures: Sequence[Image]) -> Tensor:
+    def pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
         """RGB ``pictures`` as the model takes them: (n, 3, height, width), on the processor."""
         prepared: Tensor = self.processor(images=list(pictures), return_tensors="pt")["pixel_values"]
         return prepared
@@ -170,4 +103,15 @@ def load_clip(name: str | Path, device: str = "auto", trust_remote_code: bool = 
     found = Clip(str(name), folder, model, tokenizer, processor, tower)
     with refusing(f"model {name}"):
         found.text_embeddings(["a person"])
+        _check_tower(found)
     return found
+
+
+@torch.inference_mode()
+def _check_tower(clip: Clip) -> None:
+    """Raises LceError unless lce computes the image embedding as the model does."""
+    grey = Image.new("RGB", (64, 48), (90, 120, 150))
+    pixels = clip.pixels([grey]).to(clip.device)
+    wanted = F.normalize(_pooled(clip.model.get_image_features(pixel_values=pixels)), dim=1)
+    if not torch.allclose(ImageStates.of(clip.tower, pixels).embedding(), wanted, atol=1e-3):
+        raise LceError(f"model {clip.name}: its image encoder computes in another way than that of CLIP")

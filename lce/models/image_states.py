@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lce.models.clip import ImageTower
+from lce.models.image_tower import ImageTower
 
 Outputs = Mapping[int, tuple[Tensor, Tensor]]
 """Layer → the weight W_O (d, d) and bias b_O (d) that an edit gives it."""

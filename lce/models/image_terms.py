@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lce.models.clip import ImageTower
 from lce.models.image_states import ImageStates
+from lce.models.image_tower import ImageTower
 
 
 class Terms(NamedTuple):
@@ -77,6 +77,18 @@ class Reading:
     def head_terms(self, states: ImageStates) -> Tensor:
         """The terms of all heads, (n, L, H, D)."""
         return torch.einsum("nlhk,lhdk->nlhd", self.scaled_heads(states), self.heads)
+
+    def other_components(self, states: ImageStates, direction: Tensor) -> dict[str, Tensor]:
+        """The components of all other terms along a ``direction`` (D), summed by their kind: (n) each."""
+        per_length, scale = self._spreads(states)
+        read = self.map.t() @ direction
+        biases = sum(self.tower.output(number).bias @ read for number in range(len(self.tower.layers)))
+        norm_bias = self.tower.projection(self.tower.vision.post_layernorm.bias) @ direction
+        return {
+            "MLPs": torch.stack(states.mlps, 1).sum(1) @ read * scale,
+            "embedding": states.inputs[0][:, 0] @ read * scale,
+            "biases": scale * biases + per_length * norm_bias,
+        }
 
     def terms(self, states: ImageStates) -> Terms:
         """All terms of a batch."""

@@ -27,8 +27,8 @@ OTHER_FORMATS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".o
 """Ends of the names of files that hold weights in another format than safetensors."""
 READ = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "*.py", "*.model", "tokenizer.json",
-    "tokenizer_config.json", "preprocessor_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "vocab.txt", "merges.txt",
+    "tokenizer_config.json", "preprocessor_config.json", "processor_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
 )  # fmt: skip
 """Files of weights, configuration, code and tokenizer: what loading a model reads."""
 

@@ -20,10 +20,11 @@ from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel
 
 from lce.foundations.logs import quieten
-from lce.models.clip import ImageTower, load_clip
+from lce.models.clip import load_clip
 from lce.models.fast_linear import OneDnnLinear
 from lce.models.image_states import ImageStates
 from lce.models.image_terms import Reading
+from lce.models.image_tower import ImageTower
 
 PICTURES, TOGETHER, ABLATED = 4, 2, 64
 

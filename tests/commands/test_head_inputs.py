@@ -73,7 +73,7 @@ def check_refused(folder, capfd, message, run):
         (["--size", "0"], "size: expected"),
         (["--rank", "7"], "rank: expected at most texts (6), got 7"),
         (["--attribute", "height"], "attribute height: is none of age, gender, skin-tone, nor a YAML file"),
-        (["--attribute", "{}/words.yaml"], "words.yaml: expected column: NAME, and groups: two names"),
+        (["--attribute", "{}/words.yaml"], "words.yaml: expected column: NAME, groups: two names"),
         (["--attribute", "age"], "has no column 'age'; its columns are file, class, gender"),
         (["--classes", "[circle, hexagon]"], "classes: no row of {}/pictures/table.csv has the class 'hexagon'"),
         (["--classes", "[circle]"], "classes: expected at least two different ones, got ['circle']"),

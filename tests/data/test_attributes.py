@@ -44,7 +44,7 @@ def test_an_attribute_of_ones_own(tmp_path):
 def test_attributes_that_are_none_are_refused(content, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(LceError, match=r"mine\.yaml: expected column: NAME, and groups: two names"):
+    with pytest.raises(LceError, match=r"mine\.yaml: expected column: NAME, groups: two names"):
         load_attribute(str(path))
 
 

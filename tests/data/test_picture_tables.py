@@ -40,7 +40,19 @@ def test_people_are_told_apart_by_subject_and_group(folder):
     by_gender, by_tone = read(folder), read(folder, TONE)
     assert len({picture.subject for picture in by_gender.pictures}) == len(rows()) / 2
     assert len({picture.subject for picture in by_tone.pictures}) == len(rows())
-    assert all(picture.block == picture.subject for picture in by_gender.pictures)
+    owners = {(picture.block, picture.subject) for picture in by_gender.pictures}
+    assert len(owners) == len(rows()) / 2, "unmatched, a block is one subject"
+
+
+def test_who_has_nobody_of_the_other_group_to_be_matched_with_is_of_neither(folder):
+    table = [row for row in rows() if (row["scene"], row["gender"]) != (rows()[0]["scene"], "woman")]
+    write_table(folder / "table.csv", table)
+    found = {picture.block: set() for picture in read(folder).pictures}
+    for picture in read(folder, matched="scene").pictures:
+        found.setdefault(picture.block, set()).add(picture.group)
+    assert found[rows()[0]["scene"]] <= {None}
+    others = {row["scene"] for row in rows()} - {rows()[0]["scene"]}
+    assert all(found[scene] == {0, 1} for scene in others)
 
 
 def test_rows_and_classes_can_be_chosen(folder):

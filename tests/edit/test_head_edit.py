@@ -18,9 +18,9 @@ from lce.cli import main
 from lce.edit.head_edit import HEAD_EDITS
 from lce.foundations.errors import LceError
 from lce.localize.head_units import HeadUnits
-from lce.models.clip import ImageTower
 from lce.models.identity import model_fingerprint
 from lce.models.image_states import ImageStates
+from lce.models.image_tower import ImageTower
 from lce.storage.checkpoint import Checkpoint
 
 CHOSEN = (0, 2), (2, 1), (2, 3)

@@ -10,7 +10,7 @@ from clips import HEADS, LAYERS, tiny
 from lce.localize.head_sets import random_sets
 from lce.localize.head_units import HeadUnits
 from lce.localize.selection import Selection
-from lce.models.clip import ImageTower
+from lce.models.image_tower import ImageTower
 
 
 @pytest.fixture(scope="module")

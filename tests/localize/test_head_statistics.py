@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from lce.foundations.errors import LceError
 from lce.localize.head_statistics import HeadStatistics
-from lce.models.clip import ImageTower
 from lce.models.image_states import ImageStates
+from lce.models.image_tower import ImageTower
 
 N = 24
 

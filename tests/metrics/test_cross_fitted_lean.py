@@ -49,7 +49,7 @@ def test_the_null_of_no_exchange_is_the_lean_itself():
     metric = association(probabilities(1, 1.0))
     people = metric.by_person
     one, other = ((people.group == group)[None].astype(float) for group in (0, 1))
-    metric.exchanged = lambda resamples: (one, other)
+    metric.exchanged = lambda resamples: [(one, other)]
     assert np.isclose(metric.null(1)[LEAN][0], metric.values()[LEAN])
 
 

@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from lce.foundations.errors import LceError
-from lce.models.clip import TEXTS, ImageTower, load_clip
+from lce.models.clip import TEXTS, load_clip
+from lce.models.image_tower import ImageTower
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import torch
 from clips import LAYERS, WIDTH, embeddings, random_pixels, tiny
 
 from lce.models import image_states
-from lce.models.clip import ImageTower
 from lce.models.image_states import ImageStates
+from lce.models.image_tower import ImageTower
 
 
 @pytest.fixture(scope="module")

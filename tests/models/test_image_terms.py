@@ -8,9 +8,9 @@ from clips import EMBEDDING, HEADS, LAYERS, WIDTH, embeddings, lively, random_pi
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel
 
-from lce.models.clip import ImageTower
 from lce.models.image_states import ImageStates
 from lce.models.image_terms import Reading
+from lce.models.image_tower import ImageTower
 
 SHAPES = {"B/32": (12, 768, 12, 512, 32, 224), "B/16": (12, 768, 12, 512, 16, 224), "L/14": (24, 1024, 16, 768, 14, 98)}
 """Layers, width, heads, embedding, patch and side; L/14 with fewer patches, which takes a quarter of the time."""

@@ -12,7 +12,7 @@ import yaml
 from lce.foundations.errors import LceError
 
 FOLDER = files("lce.data") / "attributes"
-EXPECTED = "column: NAME, and groups: two names, each with values: [...] and words: [...]"
+EXPECTED = "column: NAME, groups: two names, each with values: [...] and words: [...], and, if need be, also: [...]"
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Attribute:
-    """Two groups of people, told apart in a ``column`` of a table."""
+    """Two groups of people, told apart in a ``column`` of a table.
+
+    Attributes:
+        also: further words that give a group away, beside those of the prompts.
+    """
 
     name: str
     column: str
     groups: tuple[Group, Group]
+    also: tuple[str, ...] = ()
 
     def group_of(self, value: str) -> int | None:
         """The number of the group that a table's ``value`` stands for; None for neither."""
@@ -74,7 +79,7 @@ def _attribute(name: str, content: Any) -> Attribute:
     is_complete = isinstance(column, str) and all((one.values, one.words, other.values, other.words))
     if not is_complete or set(one.values) & set(other.values):
         raise ValueError
-    return Attribute(name, column, (one, other))
+    return Attribute(name, column, (one, other), _texts(content.get("also", [])))
 
 
 def _texts(listed: Any) -> tuple[str, ...]:

@@ -12,9 +12,8 @@ import logging
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, fields
-from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -33,7 +32,8 @@ SIZE = 144
 """Width and height of a picture [pixels]."""
 TONES = ("yellow", "light", "medium-light", "medium", "medium-dark", "dark")
 """Skin tones; yellow is that of a picture without one."""
-HELD_OUT_TONES = 2
+LIGHTER, DARKER = TONES[1:3], TONES[4:]
+"""Tones of which one each is held out."""
 OCCUPATIONS = (
     "artist", "astronaut", "construction worker", "cook", "detective", "factory worker", "farmer", "firefighter",
     "guard", "health worker", "judge", "mechanic", "office worker", "pilot", "police officer", "scientist", "singer",
@@ -41,6 +41,8 @@ OCCUPATIONS = (
 )  # fmt: skip
 GENDERS = ("woman", "man", "person")
 FULLY_QUALIFIED = 2
+SELECTOR = "FE0F"
+"""What has an emoji shown as a picture, which some files' names leave out."""
 CREDIT = """The pictures in this folder are OpenMoji, the open-source emoji and icon project (https://openmoji.org),
 version 17.0.0, licensed under CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/); rendered without changes.
 """
@@ -57,9 +59,9 @@ class Drawing:
         class: the occupation, where there is one.
         gender: as depicted: woman, man, or person where it is left open; empty for anything else.
         skin_tone: one of `TONES`; empty for what exists in one colour only.
-        split: training, or held-out: two of the six tones of everything that comes in six.
+        split: training, or held-out: two of the six tones of everything that comes in six, a lighter and a darker one.
         subject: what is drawn in several skin tones: the name with gender.
-        scene: what is drawn of women and men: the name without gender.
+        scene: what is drawn of women and men alike: the name without gender, or person where that is all of it.
     """
 
     file: str
@@ -99,7 +101,7 @@ def _draw(folder: Path, downloads: Path) -> None:
         sources = {
             path: about["en"].strip(":").replace("_", " ")
             for emoji, about in names.items()
-            if about["status"] == FULLY_QUALIFIED and (path := _path(emoji)) in present
+            if about["status"] == FULLY_QUALIFIED and (path := _path(emoji, present))
         }
         drawings = list(described(sources))
         for path, drawing in tqdm(drawings, desc="drawing pictures", delay=2, leave=False, disable=None):
@@ -113,50 +115,59 @@ def _draw(folder: Path, downloads: Path) -> None:
     log.info("%s: %s pictures", folder, f"{len(drawings):,}")
 
 
-def _path(emoji: str) -> str:
-    """Where in the wheel the drawing of an ``emoji`` lies."""
-    return f"{wheels.OPENMOJI.prefix}{'-'.join(f'{ord(character):04X}' for character in emoji)}.svg"
+def _path(emoji: str, present: Collection[str]) -> str | None:
+    """Where among the files that are ``present`` the drawing of an ``emoji`` lies, if it is there."""
+    codes = [f"{ord(character):04X}" for character in emoji]
+    names = ("-".join(codes), "-".join(code for code in codes if code != SELECTOR))
+    return next((path for name in names if (path := f"{wheels.OPENMOJI.prefix}{name}.svg") in present), None)
 
 
 def described(sources: dict[str, str]) -> Iterator[tuple[str, Drawing]]:
-    """Each path of ``sources`` with what its name says about the picture."""
+    """Each path of ``sources`` with what its name says about the picture.
+
+    Of everything that comes in six tones, one lighter and one darker tone are held out: the same two of the woman, the
+    man and the person of a scene.
+    """
     tone = re.compile(rf" ({'|'.join(TONES[1:])}) skin tone\b")
     variants: dict[str, dict[str, str]] = defaultdict(dict)
     for path, name in sources.items():
         found = tone.findall(name)
         base, shade = (tone.sub("", name), found[0]) if len(found) == 1 else (name, TONES[0])
         variants[base][shade] = path
-    toned = sorted(base for base, paths in variants.items() if tuple(sorted(paths)) == tuple(sorted(TONES)))
-    pairs = list(combinations(TONES, HELD_OUT_TONES))
-    order = torch.randperm(len(pairs), generator=generator("tones held out")).tolist()
-    held_out = {base: pairs[order[i % len(pairs)]] for i, base in enumerate(toned)}
+    toned = {base: _person(base) for base, paths in variants.items() if set(paths) == set(TONES)}
+    scenes = sorted({about[-1] for about in toned.values()})
+    random = generator("tones held out")
+    held_out = {scene: {_one_of(LIGHTER, random), _one_of(DARKER, random)} for scene in scenes}
     for base, paths in variants.items():
-        kind, occupation, gender, name = _person(base) if base in held_out else ("other", "", "", base)
+        kind, occupation, gender, name, scene = toned.get(base, ("other", "", "", base, base))
         for shade, path in paths.items():
-            is_toned = base in held_out
             yield (
                 path,
                 Drawing(
                     file=f"{Path(path).stem}.png",
-                    name=name if is_toned or shade == TONES[0] else f"{name} with {shade} skin",
+                    name=name if base in toned or shade == TONES[0] else f"{name} with {shade} skin",
                     kind=kind,
                     class_=occupation,
                     gender=gender,
-                    skin_tone=shade if is_toned else "",
-                    split="held-out" if is_toned and shade in held_out[base] else "training",
+                    skin_tone=shade if base in toned else "",
+                    split="held-out" if base in toned and shade in held_out[scene] else "training",
                     subject=base,
-                    scene=base.removeprefix(f"{gender} ") if gender else base,
+                    scene=scene,
                 ),
             )
 
 
-def _person(base: str) -> tuple[str, str, str, str]:
-    """Kind, occupation, gender and name of what comes in six skin tones."""
+def _one_of(tones: tuple[str, ...], random: torch.Generator) -> str:
+    return tones[int(torch.randint(len(tones), (1,), generator=random))]
+
+
+def _person(base: str) -> tuple[str, str, str, str, str]:
+    """Kind, occupation, gender, name and scene of what comes in six skin tones."""
     if base in OCCUPATIONS:
-        return "occupation", base, "person", base
+        return "occupation", base, "person", base, base
     first, _, rest = base.partition(" ")
     if rest in OCCUPATIONS:
-        return "occupation", rest, first, rest
-    if first in GENDERS:
-        return "person", "", first, base
-    return "other", "", "", base
+        return "occupation", rest, first, rest, rest
+    if first in GENDERS and not set(rest.split()) & set(GENDERS):  # not: woman and man holding hands
+        return "person", "", first, base, rest or "person"
+    return "other", "", "", base, base

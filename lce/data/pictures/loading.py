@@ -22,9 +22,10 @@ def read_picture(path: str | Path, box: Box | None = None) -> Image.Image:
     Raises:
         LceError: there is no such file, it is no picture or a damaged one, or the box lies outside of it.
     """
-    picture = with_alpha(path)
-    white = Image.new("RGBA", picture.size, "white")
-    found = Image.alpha_composite(white, picture).convert("RGB")
+    found = _opened(path)
+    if found.mode != "RGB" or "transparency" in found.info:
+        found = found.convert("RGBA")
+        found = Image.alpha_composite(Image.new("RGBA", found.size, "white"), found).convert("RGB")
     if box is None:
         return found
     left, upper = max(0, round(box[0])), max(0, round(box[1]))
@@ -37,13 +38,19 @@ def read_picture(path: str | Path, box: Box | None = None) -> Image.Image:
 
 def with_alpha(path: str | Path) -> Image.Image:
     """The picture in a file, RGBA. Raises LceError as `read_picture` does."""
+    return _opened(path).convert("RGBA")
+
+
+def _opened(path: str | Path) -> Image.Image:
+    """The first frame of a file, upright, its pixels read."""
     try:
         with Image.open(path) as picture:
             picture.seek(0)
             upright = ImageOps.exif_transpose(picture)
             if upright.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
-                upright = upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-            return upright.convert("RGBA")
+                return upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+            upright.load()
+            return upright
     except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, Image.DecompressionBombError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
         raise LceError(f"{path}: cannot be read as a picture ({reason})") from error

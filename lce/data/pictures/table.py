@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Picture:
         label: the class it shows, by its number; None if it has none, or another than was asked for.
         group: 0 or 1; None for neither.
         subject: what pictures of the same person share.
-        block: what pictures share that are alike but for the group.
+        block: what pictures share that are alike but for the group, or else, that are resampled together.
         name: what it shows, for a dictionary of texts.
     """
 
@@ -92,7 +92,8 @@ def read_pictures(
     Args:
         where: column → values; rows with others are left out.
         classes: the classes to tell apart; by default all that the rows have.
-        matched: the column that pictures share which are alike but for the group.
+        matched: the column that pictures share which are alike but for the group; a picture that nobody of the other
+            group is matched with counts as of neither.
 
     Raises:
         LceError: the table cannot be read, lacks a column, a class of ``classes`` or one of the groups, or a file does
@@ -115,6 +116,8 @@ def read_pictures(
     if len(named) < 2:
         raise LceError(f"{table}: expected at least two classes to tell apart, found {named or 'none'}")
     found = [_picture(Path(folder), row, attribute, named, matched) for row in chosen]
+    if matched:
+        found = _paired(found)
     found = [picture for picture in found if picture.group is not None or picture.label is not None]
     for number, group in enumerate(attribute.groups):
         if not any(picture.group == number for picture in found):
@@ -124,6 +127,14 @@ def read_pictures(
         if not _is_file(file):
             raise LceError(f"{file}: no such file; {table} lists it")
     return Pictures(found, named, sorted({row["name"] for row in rows if row.get("name")}))
+
+
+def _paired(pictures: list[Picture]) -> list[Picture]:
+    """The ``pictures``, with no group where the block has none of the other one, so that there is nothing to match."""
+    groups: dict[str, set[int | None]] = {}
+    for picture in pictures:
+        groups.setdefault(picture.block, set()).add(picture.group)
+    return [picture if {0, 1} <= groups[picture.block] else replace(picture, group=None) for picture in pictures]
 
 
 def _is_file(path: Path) -> bool:
@@ -146,7 +157,7 @@ def _picture(
         label=classes.index(row["class"]) if row["class"] in classes else None,
         group=group,
         subject=owner,
-        block=row[matched] if matched else owner,
+        block=row[matched] if matched else subject,
         name=row.get("name") or row["class"],
     )
 
@@ -186,6 +197,7 @@ def from_facet(row: Mapping[str, str], where: str) -> dict[str, str]:
     total = sum(tones.values())
     mean = round(sum(point * count for point, count in tones.items()) / total) if total else None
     return {
+        **row,
         "file": row["filename"],
         "box": row.get("bounding_box", ""),
         "class": row["class1"].replace("_", " "),
