@@ -1,4 +1,4 @@
-"""`lce pretrain-clip`: the bundled CLIP."""
+"""`lce pretrain-clip`: a small CLIP."""
 
 from jsonargparse import ArgumentParser, Namespace
 
