@@ -39,8 +39,6 @@ class AuditSettings:
     edits: list[HeadEditName] = field(default_factory=lambda: ["mean", "zero", "projection"])
     """mean: the heads' output is replaced by its mean over the pictures; zero: by nothing; projection: it loses the
     concept's direction alone. The first is the one that `lce edit heads` keeps as the patch."""
-    singles: bool = True
-    """Ablate every head by itself, too; of a large model on many pictures, this takes longest."""
     random_sets: int = 200
     """Random sets of as many heads of the same layers that the selected ones are compared with."""
     batch_size: int = 64
@@ -69,6 +67,8 @@ class HeadSettings(AuditSettings):
     """How many heads are selected."""
     retrieved: int = 10
     """Pictures that are retrieved for each class (MaxSkew@k)."""
+    singles: bool = True
+    """Ablate every head by itself, too; of a large model on many pictures, this takes longest."""
     measure: bool = True
     """Measure what the edits change; false writes the patch alone."""
     downloads: str = "data/downloads"

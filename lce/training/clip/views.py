@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TURN, SHIFT, SCALE = pi / 15, 0.15, (0.75, 1.2)
-HIDDEN, HIDDEN_SIDE = 0.5, (0.2, 0.5)
+HIDDEN, HIDDEN_SIDE = 0.7, (0.3, 0.7)
 """Share of the views in which a rectangle is hidden, and its sides as shares of the picture's."""
 LIGHT, CONTRAST = 0.15, 0.2
 
