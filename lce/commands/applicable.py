@@ -110,7 +110,8 @@ CONDITIONS_OF = {
     ),
     "edit heads": (
         Condition(
-            ("matched", "leaning", "compared", "singles", "random_sets", "retrieved"), lambda v: v.measure, "without measuring"
+            ("matched", "leaning", "compared", "singles", "random_sets", "retrieved"), lambda v: v.measure,
+            "without measuring",
         ),
     ),
     "evaluate": (
