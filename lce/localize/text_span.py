@@ -3,7 +3,8 @@
 After Gandelsman, Efros and Steinhardt (2024), algorithm 1: the terms of a head are centred over pictures, and the texts
 projected onto the span of their r first principal directions; then, again and again, the text is taken along which the
 terms vary most, and its direction removed from terms and texts. Only the terms' covariance matters for that, so no term
-has to be kept.
+has to be kept. A head of width k writes in k directions: where r is larger, the published code also projects onto
+directions in which nothing is written, which numerical noise decides; here only those count in which something is.
 """
 
 from __future__ import annotations
