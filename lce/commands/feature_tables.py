@@ -6,6 +6,7 @@ from typing import Any, get_args
 from rich.markup import escape
 from rich.table import Table
 
+from lce.commands.check_table import print_checks
 from lce.evaluation.site_edits import HELD_OUT
 from lce.foundations.console import wide_console
 from lce.foundations.labels import interval_text, label, number_text, p_text
@@ -54,14 +55,7 @@ def print_feature_edits(result: dict[str, Any]) -> None:
         )  # fmt: skip
     console.print(table)
     _print_kept(result)
-    checks = Table(title="checks", title_justify="left")
-    for heading in ("", "", "value", "interval", "bar", "holds"):
-        checks.add_column(heading)
-    for name, check in result["checks"].items():
-        value, ends = number_text(check["value"]), interval_text(check["interval"])
-        checks.add_row(name, escape(check["what"]), value, ends, check["bar"], "yes" if check["holds"] else "no")
-    console.print(checks)
-    console.print(f"patch: {result['patch']}", soft_wrap=True, markup=False)
+    print_checks(result)
 
 
 def _print_kept(result: dict[str, Any]) -> None:

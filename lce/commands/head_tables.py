@@ -6,6 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from lce.commands.check_table import print_checks
 from lce.foundations.console import wide_console
 from lce.foundations.labels import interval_text, number_text
 from lce.metrics.group_association import ACCURACY, CORRECTED_V, LEAN, V
@@ -56,15 +57,10 @@ def print_head_edits(result: dict[str, Any]) -> None:
             table.add_row(name, next(numbers), "", f"{taken:z.0%}", *numbers, number_text(accuracy, ".3f"), "", "")
     console.print(table)
     shares = ", ".join(f"{kind} {share:.0%}" for kind, share in result["shares"].items())
-    console.print(f"the spread of {result['attribute']} over pictures is written by: {shares}", soft_wrap=True)
-    checks = Table(title="checks", title_justify="left")
-    for heading in ("", "", "value", "interval", "bar", "holds"):
-        checks.add_column(heading)
-    for name, check in result["checks"].items():
-        value, ends = number_text(check["value"]), interval_text(check["interval"])
-        checks.add_row(name, escape(check["what"]), value, ends, check["bar"], "yes" if check["holds"] else "no")
-    console.print(checks)
-    console.print(f"patch: {result['patch']}", soft_wrap=True, markup=False)
+    console.print(
+        f"the spread of {result['attribute']} over pictures is written by: {shares}", soft_wrap=True, markup=False
+    )
+    print_checks(result)
 
 
 def _cells(row: Mapping[str, Any], taken: float | None) -> list[str]:

@@ -79,10 +79,6 @@ class HeadEdit:
         population = {site: torch.ones(shape, dtype=torch.bool) for site, shape in self.units.shapes.items()}
         return replace(self, selection=random_baseline(self.selection, population, seed, is_matched))
 
-    def of(self, selection: Selection, name: HeadEditName | None = None) -> HeadEdit:
-        """The same for other heads, or another edit of them."""
-        return replace(self, selection=selection, name=name or self.name)
-
     def outputs(self) -> Outputs:
         """The output projections of the layers in which heads are selected, as they become."""
         tower, found = self.units.tower, {}

@@ -2,7 +2,8 @@
 
 Pictures go through the image encoder twice. The first time, what the heads write is summed up, and the unedited model's
 predictions are kept; heads are selected by that. The second time, every edit is tried on each batch, from the first
-layer on that it changes (`lce.models.image_states`).
+layer on that it changes (`lce.models.image_states`). A positive control goes over them again
+(`lce.evaluation.planted_head`).
 """
 
 from __future__ import annotations

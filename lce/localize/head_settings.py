@@ -98,5 +98,7 @@ def check_heads(settings: HeadSettings) -> None:
         checks.expect(template.count("{}") == 1, "templates", "{} once in each", repr(template))
     edits = settings.edits
     checks.expect(bool(edits) and len(set(edits)) == len(edits), "edits", "each once, at least one", edits)
-    if settings.classes is not None:
-        checks.expect(len(set(settings.classes)) >= 2, "classes", "at least two different ones", settings.classes)
+    classes, leaning = settings.classes, settings.leaning
+    are_classes = classes is None or len(set(classes)) == len(classes) >= 2
+    checks.expect(are_classes, "classes", "at least two different ones", classes)
+    checks.expect(leaning is None or bool(leaning), "leaning", "at least one class, or null", leaning)

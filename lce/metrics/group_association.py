@@ -54,7 +54,7 @@ class GroupAssociation(ItemMetric):
 
     Args:
         classes: number of classes.
-        is_matched: whether the people of a block are alike but for the group; else each is a block.
+        is_matched: whether the people of a block are alike but for the group; else a block only is resampled together.
     """
 
     columns: tuple[str, ...] = ("item", "person", "block", "group", "label", "predicted", "lean")
@@ -179,7 +179,8 @@ def cramers_v(tables: Floats) -> tuple[Floats, Floats]:
         reduced = np.maximum(0, phi - (r - 1) * (c - 1) / (total - 1))
         corrected = np.sqrt(reduced / smaller_corrected)
     has_empty_row = (rows == 0).any(1)
-    return tuple(  # type: ignore[return-value]
+    plain, corrected = (
         np.where(has_empty_row, np.nan, np.where(least > 0, found, 0))
         for found, least in ((plain, smaller), (corrected, smaller_corrected))
     )
+    return plain, corrected

@@ -165,7 +165,7 @@ def test_an_edit_that_changes_nothing_is_an_error(made, tmp_path):
     units = HeadUnits(model_fingerprint(model), ImageTower.of(model))
     again = replace(first, units=units, checkpoint=Checkpoint(str(folder)))
     for name in ("zero", "mean"):
-        void, path = again.of(again.selection, name), tmp_path / f"{name}.safetensors"
+        void, path = replace(again, name=name), tmp_path / f"{name}.safetensors"
         message = f"the edit .{name}. would change no weight of"
         before = weights(model)
         with pytest.raises(LceError, match=message), void.applied(model):
