@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from typing import Any
 
 import pytest
 from conftest import ROOT
 
+import lce
 from lce.checks import check_localization, check_pretraining, check_settings
 from lce.cli import main
 from lce.config import EditSettings, PretrainSettings, Settings
 from lce.foundations.errors import LceError
 from lce.study.settings import DownstreamSettings, EditBlock, StudySettings, check_study
+
+BEGINNING = ("lce.data.prepare.prepare_examples", "lce.data.wheels.fetch", "lce.models.loading.load_language_model")
+"""What fetches or loads."""
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +28,16 @@ def _nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the value is refused before anything is fetched or loaded")
 
     monkeypatch.chdir(ROOT)
-    for name in (
-        "lce.data.prepare.prepare_examples",
-        "lce.data.wheels.fetch",
-        "lce.models.loading.load_language_model",
-    ):
-        monkeypatch.setattr(name, begun)
+    # All are imported first: one that is imported while a name is replaced would keep what replaces it.
+    modules = [
+        import_module(found.name) for found in walk_packages(lce.__path__, "lce.") if "__main__" not in found.name
+    ]
+    for path in BEGINNING:
+        owner, _, name = path.rpartition(".")
+        original = getattr(import_module(owner), name)
+        for module in modules:
+            if getattr(module, name, None) is original:
+                monkeypatch.setattr(module, name, begun)
 
 
 TRAINING = [
