@@ -96,14 +96,12 @@ features: | $(INSTALLED) ## edit the features of an autoencoder that carry gende
 sae: | $(INSTALLED) ## train the bundled autoencoder of SmolLM2 anew, in runs/sae/autoencoder
 	$(BIN)/lce train-sae --config configs/sae.yaml
 
-runs/clip/model: | $(INSTALLED)
-	$(BIN)/lce pretrain-clip --config configs/clip.yaml
-
-audit: $(if $(MODEL),,runs/clip/model) | $(INSTALLED) ## find the attention heads of a CLIP that carry gender, or ATTRIBUTE, edit them, and measure
+audit: | $(INSTALLED) ## find the attention heads of a CLIP that carry gender, or ATTRIBUTE, edit them, and measure
 	$(BIN)/lce edit heads --config configs/audit.yaml $(if $(ATTRIBUTE),--config configs/audit-$(ATTRIBUTE).yaml) \
 		--seed $(SEED) $(if $(MODEL),--model $(MODEL)) $(if $(HEADS),--size $(HEADS))
 
-clip: runs/clip/model ## train the small CLIP that is audited (an hour)
+clip: | $(INSTALLED) ## train the bundled CLIP anew, in runs/clip/model
+	$(BIN)/lce pretrain-clip --config configs/clip.yaml
 
 evaluate: | $(INSTALLED) ## measure MODEL (by default the bundled one), or compare it: AGAINST=another
 	$(BIN)/lce evaluate $(if $(MODEL),$(MODEL),checkpoints/lce-bert-mini) $(SETTINGS) \

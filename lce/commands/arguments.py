@@ -24,7 +24,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?\.(inf|nan)")
 SHIPPED = {
     "pretrain": "configs/pretrain.yaml makes the bundled model",
     "train-sae": "configs/sae.yaml makes the bundled autoencoder",
-    "pretrain-clip": "configs/clip.yaml makes the CLIP that `make audit` audits",
+    "pretrain-clip": "configs/clip.yaml makes the bundled CLIP",
     **dict.fromkeys(("localize heads", "edit heads"), "configs/audit.yaml is what `make audit` does"),
     **dict.fromkeys(("localize features", "edit features"), "configs/features.yaml is what `make features` does"),
 }

@@ -51,9 +51,8 @@ class AuditSettings:
 class HeadSettings(AuditSettings):
     """Attention heads of a CLIP: which are selected, what is done to them, and how that is measured."""
 
-    model: str = "runs/clip/model"
-    """CLIP: a folder, by default what `lce pretrain-clip` makes, or a name on the hub, such as
-    openai/clip-vit-large-patch14."""
+    model: str = "checkpoints/lce-clip-mini"
+    """CLIP: a folder, by default the bundled one, or a name on the hub, such as openai/clip-vit-large-patch14."""
     attribute: str = "gender"
     """gender, skin-tone or age, or a YAML file that names two groups, their values in the table, and words for them."""
     matched: str | None = None

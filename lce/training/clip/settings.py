@@ -18,7 +18,7 @@ class TowerSettings:
 class ClipOptimisation:
     """How a CLIP is trained."""
 
-    steps: int = 7000
+    steps: int = 4000
     """Optimiser steps."""
     batch_size: int = 256
     """Pictures per step, each with a caption."""
