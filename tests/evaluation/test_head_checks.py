@@ -67,7 +67,7 @@ def test_each_of_them_can_fail_alone(name, options):
 
 
 def test_accuracy_may_fall_by_a_point_and_rise_by_more():
-    for lost in (0.01, -0.3):
+    for lost in (0.01, 589 / 600 - 583 / 600, -0.3):
         assert all(holds(lost=lost).values())
 
 

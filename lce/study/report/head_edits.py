@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lce.evaluation.head_checks import LEAST_BEYOND, LEAST_REDUCED, MOST_ACCURACY_LOST, PERCENTILE
+from lce.evaluation.head_checks import LEAST_BEYOND, LEAST_REDUCED, MOST_ACCURACY_LOST, PERCENTILE, keeps_accuracy
 from lce.metrics.group_association import ACCURACY, CORRECTED_V, LEAN
 from lce.study.cells import Cell
 from lce.study.report.results import Results
@@ -203,7 +203,7 @@ def _counted(found: pd.DataFrame) -> str:
     """How many edits do what an audit asks for, and how many more than random sets do."""
     if not len(found):
         return ""
-    does = found[(found["taken"] >= LEAST_REDUCED) & (found["accuracy"] >= -MOST_ACCURACY_LOST)]
+    does = found[(found["taken"] >= LEAST_REDUCED) & keeps_accuracy(found["accuracy"])]
     by_chance = (1 + (1 - does["below"]) * does["sets"]) / (1 + does["sets"])
     beyond = does[by_chance <= 1 - LEAST_BEYOND]
     return (
