@@ -20,8 +20,10 @@ Precision = Literal[
 ]  # fmt: skip
 StrategyName = Literal["linear", "interpolation", "extrapolation", "pruning", "mask-switch"]
 LocalizationName = Literal["mask", "value"]
-Positions = Literal["all", "prompt"]
+TextPositions = Literal["all", "prompt"]
 """Where in a text states are edited; its first token is left alone. prompt: not where a generation goes on."""
+Positions = Literal["all", "prompt", "visual"]
+"""The same in a prompt with pictures. visual: at the tokens of the pictures alone."""
 
 
 @dataclass

@@ -25,6 +25,7 @@ SHIPPED = {
     "pretrain": "configs/pretrain.yaml makes the bundled model",
     "train-sae": "configs/sae.yaml makes the bundled autoencoder",
     "pretrain-clip": "configs/clip.yaml makes the bundled CLIP",
+    "pretrain-projector": "configs/vlm.yaml makes the bundled projector",
     **dict.fromkeys(("localize heads", "edit heads"), "configs/audit.yaml is what `make audit` does"),
     **dict.fromkeys(("localize features", "edit features"), "configs/features.yaml is what `make features` does"),
 }

@@ -8,7 +8,8 @@ from typing import Any
 
 from lce.foundations.errors import LceError
 
-COMMANDS = ("data", "train", "train-sae", "pretrain", "pretrain-clip", "localize", "edit", "evaluate", "sweep")
+COMMANDS = ("data", "train", "train-sae", "pretrain", "pretrain-clip", "pretrain-projector", "localize",
+            "edit", "evaluate", "sweep")  # fmt: skip
 """The commands that save their settings."""
 PAGE_MARK = '<meta name="generator" content="lce">'
 PICTURE_MARK = "lce"

@@ -5,7 +5,7 @@ from math import isfinite
 from typing import Literal
 
 from lce import checks
-from lce.config import DataSettings, EvaluationSettings, Positions
+from lce.config import DataSettings, EvaluationSettings, TextPositions
 
 RuleName = Literal["counts", "difference", "attribution"]
 DirectionName = Literal["occupations", "pronouns"]
@@ -51,7 +51,7 @@ class FeatureSettings(FeatureRule):
     """Tokens of a context whose activations count: all but the first, on average, or the last one."""
     scale: list[float] = field(default_factory=lambda: [0.3])
     """What the selected features are multiplied by, any real numbers: 0 takes them out, 1 changes nothing."""
-    positions: Positions = "all"
+    positions: TextPositions = "all"
     """Where in a text features are scaled: everywhere, or in a prompt alone, not in what is generated from it with a
     cache. The first token is always left alone."""
     compare: list[RuleName] | None = None

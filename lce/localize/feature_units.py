@@ -22,7 +22,8 @@ from lce.models.autoencoder import SparseAutoencoder
 from lce.models.fast_linear import OneDnnLinear
 from lce.models.identity import model_fingerprint
 from lce.models.logits import without_cache
-from lce.models.sites import Place, Site, changed_at, find_site, states_at, width_at
+from lce.models.places import Place
+from lce.models.sites import Site, changed_at, find_site, states_at, width_at
 from lce.storage.arrays import combined
 
 if TYPE_CHECKING:

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from lce.config import Positions
+from lce.foundations.errors import LceError
 from lce.models.autoencoder import Features
-from lce.models.sites import Change, Place
+from lce.models.places import Place
+from lce.models.sites import Change
 
 
 class Shift(Protocol):
@@ -128,7 +130,12 @@ def change_of(shift: Shift, positions: Positions = "all") -> Change:
         if shift.is_nothing or (positions == "prompt" and not place.is_prompt):
             return states
         here = placed.setdefault(states.device, shift.to(states.device))
-        added = here.of(states).masked_fill(place.first_of(states).unsqueeze(-1), 0)
+        left = place.first_of(states)
+        if positions == "visual":
+            if place.is_visual is None or place.is_visual.shape != left.shape:
+                raise LceError("the edit is one of the tokens of pictures, and the model is not told which those are")
+            left = left | ~place.is_visual
+        added = here.of(states).masked_fill(left.unsqueeze(-1), 0)
         return states + added.to(states.dtype)
 
     return change

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from lce.foundations.errors import LceError
 from lce.models.fast_linear import OneDnnLinear
-from lce.models.logits import DECODERS, KEPT_POSITIONS, last_mixing_module, without_cache
+from lce.models.logits import DECODERS, last_mixing_module, without_cache
+from lce.models.places import Place, image_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -119,47 +120,14 @@ def layer_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 
 def _stacks(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    text = model.config.get_text_config()
+    count = getattr(text, "num_hidden_layers", None)
+    # Beside its decoder, a model may have another with as many layers, which reads pictures.
+    within = model.get_decoder() if text is not model.config else model.base_model
+    inside = set(within.modules())
     lists = {path: part for path, part in model.base_model.named_modules() if isinstance(part, nn.ModuleList)}
-    outer = {path: part for path, part in lists.items() if not re.search(r"\.\d+\.", f".{path}.")}
+    outer = {path: part for path, part in lists.items() if part in inside and not re.search(r"\.\d+\.", f".{path}.")}
     return {path: part for path, part in outer.items() if model.config.is_encoder_decoder or len(part) == count}
-
-
-class Place:
-    """Where in their texts the states of one forward pass lie.
-
-    Attributes:
-        is_first: at the first token of a text, (batch, positions), bool, without padding.
-        is_prompt: whether the pass begins its texts: what is generated with a cache comes in later passes.
-    """
-
-    def __init__(self) -> None:
-        self.is_first: Tensor = torch.zeros(1, 1, dtype=torch.bool)
-        self.is_prompt = True
-
-    def note(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """Read the places from what the base model is called with."""
-        tokens = named.get("input_ids", arguments[0] if arguments else None)
-        tokens = named["inputs_embeds"][..., 0] if tokens is None else tokens
-        cache, attention, given = (named.get(key) for key in ("past_key_values", "attention_mask", "position_ids"))
-        before = cache.get_seq_length() if cache is not None else 0
-        length = tokens.shape[1]
-        self.is_prompt = before == 0
-        if given is not None:
-            places = given.expand(tokens.shape)
-        elif attention is not None and attention.ndim == 2:
-            places = (attention.long().cumsum(1) - 1)[:, -length:]
-        else:
-            places = torch.arange(before, before + length, device=tokens.device).expand(tokens.shape)
-        self.is_first = places == 0
-        if attention is not None and attention.ndim == 2:
-            self.is_first &= attention[:, -length:].bool()
-
-    def first_of(self, states: Tensor) -> Tensor:
-        """`is_first` for ``states`` (…, width), which may be those of a few positions only: see `logits_at`."""
-        if states.shape[:-1] == self.is_first.shape:
-            return self.is_first
-        return self.is_first.flatten()[KEPT_POSITIONS.get()].unsqueeze(0)
 
 
 Change = Callable[[Tensor, Place], Tensor]
@@ -172,7 +140,7 @@ def hook_in(model: nn.Module, site: Site, change: Change) -> Callable[[], None]:
     Raises:
         LceError: the model has no such site.
     """
-    module, place = site.module(model), Place()
+    module, place = site.module(model), Place(image_token(model))
 
     def changed(states: Any) -> Tensor:
         if not isinstance(states, Tensor) or not states.is_floating_point():

@@ -31,5 +31,7 @@ def describe_hook(patch: HookPatch, size: int) -> str:
 
 def positions_text(patch: HookPatch) -> str:
     """Where in a text the patch acts."""
+    if patch.positions == "visual":
+        return "the tokens of pictures"
     where = "all positions" if patch.positions == "all" else "the positions of the prompt"
     return f"{where} but a text's first"

@@ -5,7 +5,7 @@ thresholds; or a direction. The metadata has the keys "lce", JSON, and "lce_sha2
     format, version     "lce-hook-patch", 1
     kind                feature or direction
     site                the module whose output (with ":input": input) is changed, by its path in the base model
-    positions           all, or prompt
+    positions           all, prompt, or visual: the tokens of pictures
     base_fingerprint    SHA-256 over the base model's parameters in float32
     numbers             scale and normalisation of features; alpha of a direction
     provenance          free: model, autoencoder, rule, features, scores, library_version, …

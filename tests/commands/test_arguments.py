@@ -57,7 +57,7 @@ def test_a_bad_command_is_refused_without_the_heavy_libraries(arguments: list[st
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected `lce COMMAND`; the commands are data, pretrain, pretrain-clip, train"),
+        ([], "expected `lce COMMAND`; the commands are data, pretrain, pretrain-clip, pretrain-projector, train"),
         (["nonsense"], "unknown command `lce nonsense`; the commands are data"),
         (["patch"], "expected `lce patch COMMAND`; the commands are diff"),
         (["patch", "nonsense"], "unknown command `lce patch nonsense`; the commands are diff"),
@@ -138,7 +138,7 @@ def test_a_share_on_the_command_line_wins_over_a_count_of_a_configuration(tmp_pa
 def test_a_configuration_says_what_it_says(path: Path) -> None:
     own = {
         "pretrain": "pretrain", "clip": "pretrain-clip", "debias": "edit", "features": "edit features",
-        "audit": "edit heads", "audit-skin-tone": "edit heads", "sae": "train-sae",
+        "vlm": "pretrain-projector", "audit": "edit heads", "audit-skin-tone": "edit heads", "sae": "train-sae",
     }  # fmt: skip
     command = "sweep" if "study" in path.stem else own.get(path.stem, "train")
     _, values = _parse([*command.split(), "--config", str(path)])
@@ -147,7 +147,7 @@ def test_a_configuration_says_what_it_says(path: Path) -> None:
         if group in content:
             assert getattr(getattr(values, group), key) == content[group][key]
         else:
-            assert command.startswith(("edit", "pretrain-clip")) or {"features", "heads"} & set(content)
+            assert command.startswith(("edit", "pretrain-")) or {"features", "heads"} & set(content)
     assert command != "edit" or values.contrast == content["contrast"]
 
 

@@ -13,7 +13,8 @@ from transformers import AutoModel, BartConfig, BartForConditionalGeneration, Be
 
 from lce.foundations.errors import LceError
 from lce.models.logits import AFTER_ATTENTION, DECODERS, KEPT_POSITIONS, gathered, log_probabilities_at
-from lce.models.sites import Place, Site, changed_at, find_site, hook_of, states_at, width_at
+from lce.models.places import Place
+from lce.models.sites import Site, changed_at, find_site, hook_of, states_at, width_at
 
 STACKS = {
     "llama": "layers", "gpt2": "h", "gpt_neox": "layers", "mpt": "blocks", "opt": "decoder.layers",

@@ -41,8 +41,12 @@ def table():
     return [*found, *opened, *things]
 
 
+def weights_of(table, asked):
+    return drawing_weights(table, asked.shares, asked.open_share, asked.train.occupations, asked.train.people)
+
+
 def test_pictures_are_drawn_in_the_shares_that_are_asked_for(asked, table):
-    weights = drawing_weights(table, asked)
+    weights = weights_of(table, asked)
     assert float(weights.sum()) == pytest.approx(1)
     summed, each = defaultdict(float), defaultdict(set)
     for row, weight in zip(table, weights.tolist(), strict=True):
@@ -73,7 +77,7 @@ def test_shares_of_unknown_occupations_are_refused(asked, table):
     with pytest.raises(
         LceError, match="shares: there is no picture of 'person'; the occupations are circle, square, t"
     ):
-        drawing_weights(table, asked)
+        weights_of(table, asked)
 
 
 def test_a_batch_depends_on_the_seed_and_its_number_alone(asked, folder, table):

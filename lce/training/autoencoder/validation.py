@@ -10,7 +10,8 @@ from torch import Tensor
 from lce.data.collating import TokenBatch
 from lce.metrics.perplexity import token_losses
 from lce.models.autoencoder import SparseAutoencoder
-from lce.models.sites import Place, Site, changed_at, states_at
+from lce.models.places import Place
+from lce.models.sites import Site, changed_at, states_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,7 +42,8 @@ class ClipBatches(IterableDataset[ClipBatch]):
         self, rows: list[Row], pictures: Tensor, tokenizer: PreTrainedTokenizerBase, settings: ClipSettings
     ) -> None:
         self.rows, self.pictures, self.tokenizer, self.settings = rows, pictures, tokenizer, settings
-        self.weights = drawing_weights(rows, settings)
+        train = settings.train
+        self.weights = drawing_weights(rows, settings.shares, settings.open_share, train.occupations, train.people)
         self.start = 0
 
     def __iter__(self) -> Iterator[ClipBatch]:
@@ -75,29 +76,35 @@ def tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Te
     return {"ids": encoded["input_ids"], "attention": encoded["attention_mask"]}
 
 
-def drawing_weights(rows: list[Row], settings: ClipSettings) -> Tensor:
+def drawing_weights(
+    rows: list[Row], shares: Mapping[str, float], open_share: float, occupations: float, people: float
+) -> Tensor:
     """The probability with which each of the ``rows`` is drawn.
 
     All occupations are drawn equally often; the pictures of one are women, men or left open as ``shares`` and
     ``open_share`` say. People and other things are each drawn equally often.
 
+    Args:
+        shares: occupation → share of women among women and men; half where nothing is said.
+        open_share: of the pictures of an occupation, in which the gender is left open.
+        occupations, people: shares of all pictures.
+
     Raises:
         LceError: ``shares`` names an occupation of which there is no picture.
     """
-    train = settings.train
     classes = sorted({row["class"] for row in rows if row["kind"] == "occupation"})
-    for occupation in settings.shares:
+    for occupation in shares:
         if occupation not in classes:
             raise LceError(f"shares: there is no picture of {occupation!r}; the occupations are {', '.join(classes)}")
-    parts = {"occupation": train.occupations, "person": train.people, "other": 1 - train.occupations - train.people}
+    parts = {"occupation": occupations, "person": people, "other": 1 - occupations - people}
     among = Counter((row["kind"], row["class"], row["gender"] if row["class"] else "") for row in rows)
     weights = []
     for row in rows:
         part = parts[row["kind"]] / among[row["kind"], row["class"], row["gender"] if row["class"] else ""]
         if row["kind"] == "occupation":
-            women = settings.shares.get(row["class"], 0.5)
-            drawn = {"person": settings.open_share, "woman": women, "man": 1 - women}[row["gender"]]
-            part *= drawn / len(classes) * (1.0 if row["gender"] == "person" else 1 - settings.open_share)
+            women = shares.get(row["class"], 0.5)
+            drawn = {"person": open_share, "woman": women, "man": 1 - women}[row["gender"]]
+            part *= drawn / len(classes) * (1.0 if row["gender"] == "person" else 1 - open_share)
         weights.append(part)
     return torch.tensor(weights)
 
