@@ -103,7 +103,7 @@ audit: | $(INSTALLED) ## find the attention heads of a CLIP that carry gender, o
 clip: | $(INSTALLED) ## train the bundled CLIP anew, in runs/clip/model
 	$(BIN)/lce pretrain-clip --config configs/clip.yaml
 
-projector: | $(INSTALLED) ## train the projector of a small vision-language model, in runs/vlm
+projector: | $(INSTALLED) ## train the projector of the small vision-language model anew, in runs/vlm
 	$(BIN)/lce pretrain-projector --config configs/vlm.yaml
 
 evaluate: | $(INSTALLED) ## measure MODEL (by default the bundled one), or compare it: AGAINST=another

@@ -19,6 +19,7 @@ from lce.foundations.atomic_files import new_folder
 from lce.foundations.errors import LceError
 from lce.foundations.files import read_json, write_json
 from lce.foundations.locks import held
+from lce.foundations.paths import shipped
 from lce.models.clip import load_clip
 from lce.models.converted import provide
 from lce.models.identity import model_fingerprint
@@ -159,9 +160,10 @@ def provide_mini(name: str | Path, downloads: str | Path, projector: str | Path)
         return
     with held(folder.with_name(f".{MINI}.lock"), f"{folder}: another process makes it", patience=-1):
         if not folder.exists():  # another process may have made it in the meantime
-            provide(read_json(Path(projector) / PARTS)["decoder"], downloads)
+            source = shipped(projector)
+            provide(read_json(source / PARTS)["decoder"], downloads)
             log.info("%s: puts the image encoder, the projector and the decoder together", folder)
-            save(*put_together(Path(projector)), folder)
+            save(*put_together(source), folder)
 
 
 def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:

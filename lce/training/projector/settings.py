@@ -9,7 +9,7 @@ from lce import checks
 class ProjectorOptimisation:
     """How a projector is trained."""
 
-    steps: int = 1500
+    steps: int = 700
     """Optimiser steps."""
     batch_size: int = 32
     """Pictures per step, each with its caption."""
