@@ -90,10 +90,7 @@ def draw_pictures(folder: str | Path, downloads: str | Path) -> Path:
 
 
 def _draw(folder: Path, downloads: Path) -> None:
-    try:
-        from resvg_py import svg_to_bytes
-    except ImportError as error:
-        raise LceError("drawing pictures needs resvg-py; `pip install 'lce[pictures]'` installs it") from error
+    check_renderer()
     names = json.loads((wheels.fetch(wheels.EMOJI, downloads) / "emoji.json").read_text(encoding="utf-8"))
     archive = wheels.fetch(wheels.OPENMOJI, downloads) / wheels.ARCHIVE
     with zipfile.ZipFile(archive) as content, new_folder(folder) as temporary:
@@ -105,14 +102,29 @@ def _draw(folder: Path, downloads: Path) -> None:
         }
         drawings = list(described(sources))
         for path, drawing in tqdm(drawings, desc="drawing pictures", delay=2, leave=False, disable=None):
-            svg = content.read(path).decode()
-            (temporary / drawing.file).write_bytes(svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE))
+            (temporary / drawing.file).write_bytes(render(content.read(path).decode(), SIZE))
         with (temporary / TABLE).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(field.name.rstrip("_") for field in fields(Drawing))
             writer.writerows(asdict(drawing).values() for _, drawing in drawings)
         (temporary / "CREDIT.txt").write_text(CREDIT, encoding="utf-8")
     log.info("%s: %s pictures", folder, f"{len(drawings):,}")
+
+
+def check_renderer() -> None:
+    """Raises LceError if the renderer is not installed."""
+    try:
+        import resvg_py  # noqa: F401
+    except ImportError as error:
+        raise LceError("drawing pictures needs resvg-py; `pip install 'lce[pictures]'` installs it") from error
+
+
+def render(svg: str, size: int) -> bytes:
+    """The PNG of an SVG, ``size`` pixels wide and high; LceError if the renderer is not installed."""
+    check_renderer()
+    from resvg_py import svg_to_bytes
+
+    return svg_to_bytes(svg_string=svg, width=size, height=size)
 
 
 def _path(emoji: str, present: Collection[str]) -> str | None:

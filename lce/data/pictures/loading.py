@@ -22,10 +22,7 @@ def read_picture(path: str | Path, box: Box | None = None) -> Image.Image:
     Raises:
         LceError: there is no such file, it is no picture or a damaged one, or the box lies outside of it.
     """
-    found = _opened(path)
-    if found.mode != "RGB" or "transparency" in found.info:
-        found = found.convert("RGBA")
-        found = Image.alpha_composite(Image.new("RGBA", found.size, "white"), found).convert("RGB")
+    found = on_white(_opened(path))
     if box is None:
         return found
     left, upper = max(0, round(box[0])), max(0, round(box[1]))
@@ -34,6 +31,14 @@ def read_picture(path: str | Path, box: Box | None = None) -> Image.Image:
         size = f"{found.width} × {found.height}"
         raise LceError(f"{path}: the bounding box {tuple(map(round, box))} lies outside of its {size} pixels")
     return found.crop((left, upper, right, lower))
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """The ``picture`` as RGB, white where it is transparent."""
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def with_alpha(path: str | Path) -> Image.Image:
