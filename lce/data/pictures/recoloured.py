@@ -1,7 +1,7 @@
 """The same drawing with a garment in another colour: one fill of the SVG is changed, and nothing else.
 
 In OpenMoji's drawings of people, skin, hair and outlines are groups of their own. The garment is taken to be what has
-the fill, of the group of colours, that covers most of the picture's lower half.
+the fill, of the group of colours, that covers most of the chest: the middle of the lower third.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ COLOURS = {"pink": "#f4a6c8", "blue": "#6ab4ea", "red": "#e0453c", "green": "#7c
 SVG = "{http://www.w3.org/2000/svg}"
 MARK = ("#ff00ff", "#00ff00")
 """Colours that show where a fill is visible: it is where they differ."""
-LEAST_VISIBLE = 0.02
-"""Share of the picture that a garment covers at least."""
+LEAST_VISIBLE = 0.1
+"""Share of the chest that a garment covers at least."""
 
 
 class Recoloured(NamedTuple):
@@ -59,7 +59,7 @@ def recoloured(
 
 
 def garment_fill(svg: str) -> str | None:
-    """The fill that covers most of the lower half; None if none covers enough."""
+    """The fill that covers most of the chest; None if none covers enough."""
     found = {fill: _visible(svg, fill) for fill in sorted(_fills(svg))}
     fill = max(found, key=lambda one: found[one], default=None)
     return fill if fill is not None and found[fill] >= LEAST_VISIBLE else None
@@ -88,10 +88,11 @@ def _fills(svg: str) -> set[str]:
 
 
 def _visible(svg: str, fill: str) -> float:
-    """The share of the picture that is of this fill and in the lower half."""
+    """The share of the chest that is of this fill."""
     one, other = (np.asarray(_picture(with_fill(svg, fill, mark), 72), dtype=int) for mark in MARK)
     differs = (np.abs(one - other) > 64).any(2)
-    return float(differs[len(differs) // 2 :].sum() / differs.size)
+    quarter = len(differs) // 4
+    return float(differs[len(differs) * 2 // 3 :, quarter:-quarter].mean())
 
 
 def _picture(svg: str, size: int) -> Image.Image:
