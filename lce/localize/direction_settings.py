@@ -1,0 +1,96 @@
+"""Everything that the audit of directions in a vision-language model can be told, with defaults; as light to import as
+`lce.config`."""
+
+from dataclasses import dataclass, field
+
+from lce import checks
+from lce.localize.head_settings import DRAWN
+
+MINI = "data/downloads/lce-vlm-mini"
+"""The folder that the bundled model is put together in."""
+
+
+@dataclass
+class Choice:
+    """A question with two answers, one for each group."""
+
+    question: str = "If you had to guess, is this person male or female? Answer in one word."
+    """What is asked about a picture."""
+    start: str = ""
+    """How the answer begins, before the word that is compared."""
+    words: list[list[str]] = field(default_factory=lambda: [["female", "woman"], ["male", "man"]])
+    """The words of each group's answer; they count in all spellings that are one token."""
+
+
+@dataclass
+class DirectionSettings:
+    """A vision-language model, pictures, texts about two groups, and the direction that is taken out."""
+
+    model: str = MINI
+    """Model of pictures and text: a folder, by default the bundled one, or a name on the hub, such as
+    llava-hf/llava-1.5-7b-hf."""
+    projector: str = "checkpoints/lce-vlm-mini"
+    """Folder of the projector that the bundled model is put together with."""
+    pictures: str = DRAWN
+    """Folder of pictures; drawn ones are made in the default one."""
+    table: str | None = None
+    """CSV file with the columns file, class, and the attribute's; or FACET's annotations; by default table.csv in the
+    folder of pictures."""
+    attribute: str = "gender"
+    """gender, skin-tone or age, or a YAML file that names two groups, their values in the table, and words for them."""
+    where: dict[str, list[str]] = field(default_factory=dict)
+    """Column of the table → values: the pictures that are measured."""
+    chosen_by: dict[str, list[str]] = field(default_factory=dict)
+    """The same of the pictures by which the layer is chosen; by default those that are measured."""
+    nobody: dict[str, list[str]] = field(default_factory=dict)
+    """The same of pictures without people; by default there are none."""
+    matched: str | None = None
+    """Column that pictures share which are alike but for the group; by default, none are."""
+    sentences: str = "gender"
+    """Texts that differ in one word by group: gender, or a YAML file with templates and pairs."""
+    question: str = "Describe what this person is doing."
+    """What is asked while visual tokens are looked at."""
+    choice: Choice = field(default_factory=Choice)
+    """The question whose answers are compared."""
+    k: int = 20
+    """Texts that a visual token is compared with."""
+    top: float = 0.05
+    """Share of a picture's visual tokens, those that lean most, that make its score."""
+    shuffles: int = 20
+    """Random orders of the texts' labels, with which the same is measured."""
+    layers: list[int] | None = None
+    """Layers to choose from, counted from 1; by default all."""
+    alpha: float = 1.0
+    """How much of the direction is taken out: 1 is all of it."""
+    random_directions: int = 50
+    """Random directions that are taken out instead."""
+    batch_size: int = 32
+    """Pictures that are read together."""
+    device: str = "auto"
+    """Where the model computes: cpu, cuda, …; auto takes the GPU if there is one."""
+    downloads: str = "data/downloads"
+    """Where the packages that pictures and the bundled model come from are kept."""
+    experiment: str = "runs/lals"
+    """Folder for all that is made."""
+    output: str | None = None
+    """Folder for the result, or, of a localisation, selection file; by default a name made from the settings."""
+    trust_remote_code: bool = False
+    """Run code that a model's folder brings along; only for models you trust."""
+    seed: int = 0
+    """Seed of shuffles and random directions."""
+
+
+def check_directions(settings: DirectionSettings) -> None:
+    """Raises LceError for the first setting that cannot be right, whatever the model and the pictures."""
+    for name in ("k", "batch_size"):
+        checks.check_positive(getattr(settings, name), name)
+    for name in ("shuffles", "random_directions", "seed"):
+        checks.check_not_negative(getattr(settings, name), name)
+    checks.expect(0 < settings.top <= 1, "top", "above 0 and at most 1", settings.top)
+    layers = settings.layers
+    are_layers = layers is None or (bool(layers) and len(set(layers)) == len(layers) and min(layers) >= 1)
+    checks.expect(are_layers, "layers", "different numbers from 1 on, at least one", layers)
+    checks.expect(bool(settings.question.strip()), "question", "some text", repr(settings.question))
+    words = settings.choice.words
+    are_two = len(words) == 2 and all(words) and not set(words[0]) & set(words[-1])
+    checks.expect(are_two, "choice.words", "two lists of different words", words)

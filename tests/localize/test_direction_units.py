@@ -1,0 +1,60 @@
+"""Directions as units: one a layer, selected, saved and read again."""
+
+from __future__ import annotations
+
+import pytest
+import vlms
+
+from lce.foundations.errors import LceError
+from lce.localize.direction_settings import Choice, DirectionSettings, check_directions
+from lce.localize.direction_units import DirectionUnits
+from lce.localize.lals import load_sentences, read_reference
+from lce.localize.selection import Selection
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return vlms.loaded(tmp_path_factory.mktemp("units"))
+
+
+@pytest.fixture(scope="module")
+def units(model):
+    return DirectionUnits.of(model, read_reference(model, load_sentences("gender")[:40]))
+
+
+def test_there_is_one_in_each_layer(units):
+    assert units.shapes == {f"language_model.layers.{layer}.visual": (1,) for layer in range(vlms.LAYERS)}
+
+
+def test_a_selection_says_which_layers(units, tmp_path):
+    selection = units.selection([1], {1: {"layer": 1, "score": 0.9}})
+    selection.save(tmp_path / "selection.safetensors")
+    read = Selection.load(tmp_path / "selection.safetensors")
+    assert (read.kind, read.count, read.size) == ("direction", 1, vlms.LAYERS)
+    assert units.layers_of(read) == [1]
+    assert read.details == {"language_model.layers.1.visual": [{"layer": 1, "score": 0.9}]}
+
+
+def test_one_with_other_texts_is_refused(model, units):
+    other = DirectionUnits.of(model, read_reference(model, load_sentences("gender")[:20]))
+    with pytest.raises(LceError, match="the selection was made for another model, or with other texts"):
+        units.layers_of(other.selection([0]))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"k": 0}, "k: expected"),
+        ({"top": 0.0}, "top: expected above 0 and at most 1"),
+        ({"layers": []}, "layers: expected different numbers from 1 on"),
+        ({"layers": [0, 1]}, "layers: expected"),
+        ({"question": ""}, "question: expected some text"),
+        ({"choice": Choice(words=[["man"], ["man"]])}, "choice.words: expected two lists of different words"),
+        ({"choice": Choice(words=[["man"]])}, "choice.words: expected"),
+        ({"random_directions": -1}, "random_directions"),
+    ],
+)
+def test_settings_that_cannot_be_right_are_refused(options, said):
+    with pytest.raises(LceError, match=said):
+        check_directions(DirectionSettings(**options))
+    check_directions(DirectionSettings())
