@@ -1,0 +1,158 @@
+"""What a vision-language model sees inside and does not say: LALS by layer, its answers, and edits of a direction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+from tqdm import tqdm
+
+from lce.data.pictures.attributes import Attribute
+from lce.edit.site_edit import DirectionEdit
+from lce.evaluation.shown_pictures import OPEN, Shown, pictures_of_nobody, shown_pictures
+from lce.foundations.errors import LceError
+from lce.foundations.seeds import generator
+from lce.localize.direction_settings import DirectionSettings
+from lce.localize.direction_units import DirectionUnits
+from lce.localize.directions import Direction
+from lce.localize.lals import load_sentences, read_reference
+from lce.localize.visual_leaning import VisualLeaning, read_leaning, shuffled_labels
+from lce.metrics.picture_choice import PictureChoice
+from lce.metrics.separation import area_under_curve
+from lce.models.image_text import ImageText
+from lce.models.prefix import PrefixCache
+
+LEAST = 4
+"""Pictures of each group, below which nothing can be said."""
+LONGEST = 24
+"""Tokens of an answer at most."""
+
+
+class DirectionAudit:
+    """The audit of one model on one set of pictures.
+
+    Raises:
+        LceError: the pictures or the settings do not fit, or there are too few pictures of a group.
+    """
+
+    def __init__(self, settings: DirectionSettings, model: ImageText, attribute: Attribute, table: Path) -> None:
+        self.settings, self.model, self.attribute = settings, model, attribute
+        folder = Path(settings.pictures)
+        self.shown = shown_pictures(folder, table, attribute, settings.where, settings.matched)
+        by = settings.chosen_by or settings.where
+        self.chosen_by = shown_pictures(folder, table, attribute, by, settings.matched)
+        self.nobody = pictures_of_nobody(folder, table, settings.nobody)
+        for title, found in (("where", self.shown), ("chosen_by", self.chosen_by)):
+            for number, group in enumerate(attribute.groups):
+                count = int((found.groups == number).sum())
+                if count < LEAST:
+                    raise LceError(f"{title}: {count} pictures of the group {group.name}; at least {LEAST} are needed")
+        last = len(model.layers)
+        if settings.layers and max(settings.layers) > last:
+            raise LceError(f"layers: the model has {last}, got {max(settings.layers)}")
+        self.sentences = load_sentences(settings.sentences)
+        if settings.k > len(self.sentences):
+            raise LceError(f"k: expected at most {len(self.sentences)}, as many as there are texts, got {settings.k}")
+        choice = settings.choice
+        self.choice = PictureChoice(model, model.prompt(choice.question, choice.start), choice.words)
+        self.prompt = model.prompt(settings.question)
+
+    @cached_property
+    def units(self) -> DirectionUnits:
+        return DirectionUnits.of(self.model, read_reference(self.model, self.sentences))
+
+    def leaning(self, pictures: Shown | Sequence[Any]) -> VisualLeaning:
+        """LALS of these pictures, given as they are or as what opens them, by the model as it is at the moment."""
+        opened = pictures.openers if isinstance(pictures, Shown) else pictures
+        settings, reference = self.settings, self.units.reference
+        labels = shuffled_labels(reference.labels, settings.shuffles, settings.seed)
+        return read_leaning(
+            self.model, reference, opened, self.prompt, settings.k, settings.top, labels, settings.batch_size
+        )
+
+    @cached_property
+    def by_layer(self) -> list[dict[str, Any]]:
+        """For each layer, the area under the curve between the groups of the pictures by which one is chosen."""
+        found = self.leaning(self.chosen_by)
+        return [
+            {"layer": layer, "separation": area_under_curve(scores, self.chosen_by.groups).value}
+            for layer, scores in enumerate(found.scores.numpy())
+        ]
+
+    @cached_property
+    def layer(self) -> int:
+        """The layer, counted from 0, in which the groups are told apart best, the first of several."""
+        allowed = [number - 1 for number in self.settings.layers or range(1, len(self.by_layer) + 1)]
+        return max(allowed, key=lambda layer: (self.by_layer[layer]["separation"], -layer))
+
+    def edit(self, layer: int, alpha: float | None = None, vector: Tensor | None = None) -> DirectionEdit:
+        """The edit that takes the direction of a ``layer`` out of visual tokens there, or another ``vector``."""
+        units = self.units
+        found = units.reference.direction(layer) if vector is None else vector
+        direction = Direction(found, units.sites[layer], units.model, f"{self.attribute.name} by texts")
+        alpha = self.settings.alpha if alpha is None else alpha
+        return DirectionEdit(direction, alpha, positions="visual", may_be_void=vector is not None)
+
+    def random_vectors(self) -> Iterator[Tensor]:
+        """Random directions of length 1, as many as the settings say."""
+        width = self.units.reference.states.shape[-1]
+        for number in range(self.settings.random_directions):
+            random = generator(self.settings.seed, "random direction", number)
+            yield normalize(torch.randn(width, generator=random), dim=0)
+
+    def inputs(self, shown: Shown, prompt: str) -> list[dict[str, Tensor]]:
+        """What the model reads of the pictures, in batches."""
+        opened, size = shown.openers, self.settings.batch_size
+        return [
+            self.model.inputs(
+                [one() for one in opened[start : start + size]], [prompt] * len(opened[start : start + size])
+            )
+            for start in range(0, len(opened), size)
+        ]
+
+    def choices(self, batches: Sequence[dict[str, Tensor]]) -> NDArray[np.float64]:
+        """log P of both answers to the question about each picture, (n, 2), by the model as it is at the moment."""
+        return torch.cat([self.choice.log_probabilities(inputs) for inputs in batches]).double().numpy()
+
+    def choices_under(
+        self, edits: Sequence[DirectionEdit], batches: Sequence[dict[str, Tensor]], title: str
+    ) -> list[NDArray[np.float64]]:
+        """The same under each of the ``edits``, which share a site or not; what comes before a site is read once."""
+        found, cache = [], None
+        for edit in tqdm(edits, desc=title, leave=False, delay=2, disable=None):
+            if cache is None or cache.site != edit.site:
+                cache = PrefixCache(self.model.model, edit.site)
+            with cache.reused(), edit.applied(self.model.model):
+                found.append(self.choices(batches))
+        return found
+
+    def answers(self, batches: Sequence[dict[str, Tensor]]) -> list[str]:
+        """What the model says of each picture, word by the likeliest word."""
+        said: list[str] = []
+        for inputs in tqdm(batches, desc="answering", leave=False, delay=2, disable=None):
+            found = self.model.model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)
+            new = found[:, inputs["input_ids"].shape[1] :]
+            said += self.model.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+        return said
+
+
+def names_class(answer: str, name: str) -> bool:
+    """Whether an ``answer`` says the ``name`` of a class."""
+    return bool(re.search(rf"\b{re.escape(name)}\b", answer, re.IGNORECASE))
+
+
+def group_named(answer: str, attribute: Attribute) -> int | None:
+    """The group whose words an ``answer`` uses, `OPEN` where it uses none; None where it uses those of both."""
+    named = [
+        any(re.search(rf"\b{re.escape(word)}\b", answer, re.IGNORECASE) for word in group.words)
+        for group in attribute.groups
+    ]
+    return None if all(named) else OPEN if not any(named) else named.index(True)

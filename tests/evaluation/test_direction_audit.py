@@ -1,0 +1,132 @@
+"""The audit of directions on a tiny model: which layer is chosen, edits with and without what is kept, and answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import vlms
+from painted import paint
+
+from lce.data.pictures.attributes import load_attribute
+from lce.evaluation.direction_audit import DirectionAudit, group_named, names_class
+from lce.evaluation.picture_probe import probe_scores
+from lce.evaluation.shown_pictures import OPEN, pictures_of_nobody
+from lce.foundations.errors import LceError
+from lce.localize.direction_settings import Choice, DirectionSettings
+from lce.metrics.separation import area_under_curve
+
+GENDER = load_attribute("gender")
+FEW = {
+    "subject": [f"{who} {shape} 1" for who in ("woman", "man") for shape in ("circle", "square")],
+    "skin_tone": ["dark"],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return vlms.loaded(tmp_path_factory.mktemp("audit"))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = paint(tmp_path_factory.mktemp("audit") / "pictures", 5)
+    return DirectionSettings(
+        pictures=str(folder), where={"split": ["held-out"]}, chosen_by={"split": ["training"]}, matched="scene",
+        choice=Choice("Who?", "It is", [["she"], ["he"]]), k=7, top=0.3, shuffles=2, random_directions=3, batch_size=5,
+    )  # fmt: skip
+
+
+def audit(settings, model, **options):
+    asked = replace(settings, **options)
+    return DirectionAudit(asked, model, GENDER, f"{asked.pictures}/table.csv")
+
+
+@pytest.fixture(scope="module")
+def made(settings, model):
+    return audit(settings, model)
+
+
+def test_the_layer_is_that_of_the_best_separation_among_other_pictures(settings, model, made):
+    found = made.leaning(made.chosen_by)
+    values = [area_under_curve(scores.numpy(), made.chosen_by.groups).value for scores in found.scores]
+    assert [row["separation"] for row in made.by_layer] == values
+    assert made.layer == int(np.argmax(values))
+    for number in (1, 2):
+        assert audit(settings, model, layers=[number]).layer == number - 1
+    assert not {picture.file for picture in made.shown.pictures} & {p.file for p in made.chosen_by.pictures}
+
+
+def test_what_comes_before_a_site_makes_no_difference_to_the_choices(made):
+    batches = made.inputs(made.shown, made.choice.prompt)
+    edits = [made.edit(layer, vector=vector) for layer in (0, 1) for vector in made.random_vectors()]
+    found = made.choices_under([made.edit(0), *edits], batches, "trying")
+    plain = made.choices(batches)
+    for edit, logs in zip([made.edit(0), *edits], found, strict=True):
+        with edit.applied(made.model.model):
+            assert np.array_equal(made.choices(batches), logs)
+        # Behind the last layer, nothing reads the tokens of the picture any more.
+        assert np.allclose(logs, plain) == (edit.site == made.units.sites[1])
+    assert np.array_equal(made.choices(batches), plain)
+
+
+def test_random_directions_are_drawn_from_the_seed(settings, model, made):
+    first, again = list(made.random_vectors()), list(audit(settings, model).random_vectors())
+    assert len(first) == 3
+    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+    assert not torch.equal(first[0], next(audit(settings, model, seed=1).random_vectors()))
+    assert all(float(vector.norm()) == pytest.approx(1) for vector in first)
+
+
+def test_every_picture_is_answered(made):
+    said = made.answers(made.inputs(made.shown, made.prompt))
+    assert len(said) == len(made.shown.pictures)
+    assert not any("What" in answer for answer in said), "the prompt is no part of the answer"
+
+
+def test_what_an_answer_names():
+    assert names_class("A drawing of a Police officer.", "police officer")
+    assert not names_class("policeman", "police")
+    assert group_named("a woman cook", GENDER) == 0
+    assert group_named("The MAN laughs", GENDER) == 1
+    assert group_named("a cook", GENDER) == OPEN
+    assert group_named("a woman and a man", GENDER) is None
+
+
+def test_pictures_of_nobody(settings, tmp_path):
+    folder = tmp_path / "pictures"
+    table = paint(folder, 2) / "table.csv"
+    assert pictures_of_nobody(folder, table, {}) == []
+    assert len(pictures_of_nobody(folder, table, {"kind": ["person"]})) == 12
+    with pytest.raises(LceError, match=r"nobody: .* has no column 'colour'; its columns are file"):
+        pictures_of_nobody(folder, table, {"colour": ["red"]})
+    with pytest.raises(LceError, match="nobody: no row of"):
+        pictures_of_nobody(folder, table, {"kind": ["tree"]})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"k": 900}, "k: expected at most 800, as many as there are texts, got 900"),
+        ({"layers": [3]}, "layers: the model has 2, got 3"),
+        ({"where": FEW}, "where: 2 pictures of the group woman; at least 4 are needed"),
+        ({"chosen_by": FEW}, "chosen_by: 2 pictures of the group woman"),
+    ],
+)
+def test_what_does_not_fit_is_refused(settings, model, options, said):
+    with pytest.raises(LceError, match=said):
+        audit(settings, model, **options)
+
+
+def test_the_probe_finds_what_is_there_and_nothing_else():
+    """One entry of the states tells the groups apart in every class; another one tells the classes apart."""
+    random = np.random.default_rng(0)
+    groups, classes = np.arange(60) % 2, np.repeat(np.arange(6), 10)
+    states = torch.from_numpy(random.normal(size=(60, 100)))
+    noise = area_under_curve(probe_scores(states, groups, classes), groups).value
+    states[:, 3] += torch.from_numpy(8.0 - 16.0 * groups)
+    states[:, 4] += torch.from_numpy(classes * 5.0)
+    assert area_under_curve(probe_scores(states, groups, classes), groups).value > 0.99
+    assert 0.2 < noise < 0.8
