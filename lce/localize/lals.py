@@ -31,16 +31,11 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Sentence:
-    """A ``text`` about somebody of the first group, label 1, or of the other, −1, and where the word that says so is.
-
-    Attributes:
-        pair: its number among those with the same words.
-    """
+    """A ``text`` about somebody of the first group, label 1, or the other, −1, and where the word that says so is."""
 
     text: str
     label: int
     word: tuple[int, int]
-    pair: int
 
 
 def load_sentences(name: str) -> list[Sentence]:
@@ -67,12 +62,12 @@ def _sentences(content: Any) -> Iterator[Sentence]:
     for template in content["templates"]:
         if template.count("{}") != 1:
             raise ValueError
-        for number, pair in enumerate(content["pairs"]):
+        for pair in content["pairs"]:
             first, second = map(str, pair)
             for word, label in ((first, 1), (second, -1)):
                 text = filled(template, word)
                 start = text.index(word, template.index("{}"))  # "a" before it may have become "an"
-                yield Sentence(text, label, (start, start + len(word)), number)
+                yield Sentence(text, label, (start, start + len(word)))
 
 
 @dataclass(frozen=True)
