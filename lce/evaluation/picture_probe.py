@@ -27,6 +27,6 @@ def probe_scores(states: Tensor, groups: NDArray[np.int64], classes: NDArray[np.
         known = x[~out] - centre
         products = known @ known.t()
         penalty = RIDGE * products.diagonal().mean() * torch.eye(len(known), dtype=torch.float64)
-        weights = torch.linalg.solve(products + penalty * len(known) ** 0.5, y[~out] - level)
+        weights = torch.linalg.solve(products + penalty, y[~out] - level)
         found[out] = (x[out] - centre) @ (known.t() @ weights) + level
     return found.numpy()

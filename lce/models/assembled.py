@@ -81,8 +81,9 @@ def assemble(clip: str, decoder: str, seed: int = 0) -> tuple[LlavaForConditiona
         image_token_index=image, vision_feature_layer=FEATURE_LAYER,
         vision_feature_select_strategy="default", tie_word_embeddings=speaking.config.tie_word_embeddings,
     )  # fmt: skip
-    torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration(config).float().eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlavaForConditionalGeneration(config).float().eval()
     tower = model.model.vision_tower
     getattr(tower, "vision_model", tower).load_state_dict(seen.model.vision_model.state_dict())
     model.model.language_model.load_state_dict(speaking.base_model.state_dict())

@@ -14,6 +14,7 @@ from conftest import ROOT
 from lce.data.pictures.drawn import draw_pictures
 from lce.data.pictures.table import TABLE, read_table
 from lce.models.assembled import MINI, PARTS, put_together
+from lce.models.assembled import PROJECTOR as WEIGHTS
 from lce.models.converted import SMOLLM2, provide
 from lce.training.clip.batches import in_memory
 from lce.training.projector.batches import Prompt
@@ -29,8 +30,7 @@ def answered(downloads: Path, tmp_path_factory: pytest.TempPathFactory):
     provide(downloads / SMOLLM2, downloads)
     about = json.loads((PROJECTOR / PARTS).read_text(encoding="utf-8"))
     folder = tmp_path_factory.mktemp("projector")
-    for name in ("projector.safetensors", "README.md"):
-        (folder / name).write_bytes((PROJECTOR / name).read_bytes())
+    (folder / WEIGHTS).write_bytes((PROJECTOR / WEIGHTS).read_bytes())
     (folder / PARTS).write_text(json.dumps(about | {"decoder": str(downloads / SMOLLM2)}), encoding="utf-8")
     model, processor = put_together(folder)
     pictures = draw_pictures(folder / "pictures", downloads)

@@ -5,39 +5,32 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import torch
-from lightning import Trainer
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 from lce.data.pictures.drawn import draw_pictures
 from lce.data.pictures.table import TABLE, read_table
-from lce.foundations.atomic_files import check_new, new_folder, writing
-from lce.foundations.files import claim, save_config, write_json
-from lce.foundations.locks import held
-from lce.foundations.paths import CONFIG, RECORD, TRAIN_LOCK
+from lce.foundations.atomic_files import new_folder, writing
+from lce.foundations.files import write_json
+from lce.foundations.paths import RECORD
 from lce.foundations.seeds import derive
 from lce.training.callbacks import Diverged, check_finite
 from lce.training.checkpoints import CHECKPOINTS, last_checkpoint
-from lce.training.clip.batches import ClipBatch, ClipBatches, in_memory
+from lce.training.clip.batches import ClipBatches, in_memory
 from lce.training.clip.captions import Row, vocabulary_texts
 from lce.training.clip.module import ClipModule
 from lce.training.clip.settings import ClipSettings, check_clip
 from lce.training.clip.validation import HeldOut
 from lce.training.fit import make_trainer
-from lce.training.trainer_options import numerics
+from lce.training.picture_training import NumberedData, trained_once
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer
 
 log = logging.getLogger(__name__)
 
-FINISHED = "model"
 LONGEST = 24
 """Longest text [tokens]."""
 
@@ -49,20 +42,7 @@ def pretrain_clip(settings: ClipSettings, trainer_options: dict[str, Any]) -> Pa
         LceError: the settings or the pictures cannot be used, or the training diverged.
     """
     check_clip(settings)
-    folder = Path(settings.experiment)
-    finished = Path(settings.output) if settings.output else folder / FINISHED
-    free = {"experiment", "output", "pictures", "downloads"}
-    shared = {key: value for key, value in asdict(settings).items() if key not in free}
-    shared |= {"trainer": numerics(trainer_options)}
-    with held(folder / TRAIN_LOCK, f"{folder}: another training is at work there"):
-        claim(folder, shared, (FINISHED, f"{CHECKPOINTS}/*", RECORD), "pretrain-clip")
-        save_config(folder / CONFIG, asdict(settings) | {"trainer": trainer_options}, "pretrain-clip")
-        if (finished / "config.json").exists() and (folder / RECORD).exists():
-            log.info("%s exists already; nothing to do", finished)
-        else:
-            check_new(finished)
-            _train(settings, trainer_options, folder, finished)
-    return finished
+    return trained_once(settings, trainer_options, "pretrain-clip", (), _train)
 
 
 def _train(settings: ClipSettings, trainer_options: dict[str, Any], folder: Path, finished: Path) -> None:
@@ -83,8 +63,8 @@ def _train(settings: ClipSettings, trainer_options: dict[str, Any], folder: Path
     last = last_checkpoint(folder / CHECKPOINTS)
     with writing(folder):
         try:
-            trainer.fit(module, ClipData(batches), ckpt_path=str(last) if last else None, weights_only=True)
-            trainer.validate(module, ClipData(batches), verbose=False)
+            trainer.fit(module, NumberedData(batches), ckpt_path=str(last) if last else None, weights_only=True)
+            trainer.validate(module, NumberedData(batches), verbose=False)
             scores = {
                 name.removeprefix("validation/"): float(value)
                 for name, value in trainer.callback_metrics.items()
@@ -158,19 +138,3 @@ def save(model: CLIPModel, tokenizer: CLIPTokenizer, settings: ClipSettings, fol
         model.half().save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         processor.save_pretrained(temporary)
-
-
-class ClipData(L.LightningDataModule):
-    """Batches for training, and one call for validation, which has its own pictures."""
-
-    def __init__(self, batches: ClipBatches) -> None:
-        super().__init__()
-        self.batches = batches
-
-    def train_dataloader(self) -> DataLoader[ClipBatch]:
-        assert isinstance(self.trainer, Trainer), "Lightning attaches the trainer before it asks for batches"
-        self.batches.start = self.trainer.global_step
-        return DataLoader(self.batches, batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[Tensor]:
-        return DataLoader([torch.zeros(1)], batch_size=None)  # type: ignore[arg-type]

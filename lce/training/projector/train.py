@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-import torch
-from lightning import Trainer
-from torch import Tensor
-from torch.utils.data import DataLoader
-
 from lce.data.pictures.drawn import draw_pictures
 from lce.data.pictures.table import TABLE, read_table
-from lce.foundations.atomic_files import check_new, writing
-from lce.foundations.files import claim, save_config, write_json
-from lce.foundations.locks import held
-from lce.foundations.paths import CONFIG, RECORD, TRAIN_LOCK
+from lce.foundations.atomic_files import writing
+from lce.foundations.files import write_json
+from lce.foundations.paths import RECORD
 from lce.foundations.seeds import derive
 from lce.models.assembled import assemble, projector_of, save, save_projector
 from lce.models.converted import provide
@@ -28,15 +20,15 @@ from lce.training.checkpoints import CHECKPOINTS, last_checkpoint
 from lce.training.clip.batches import in_memory
 from lce.training.clip.captions import Row
 from lce.training.fit import make_trainer
-from lce.training.projector.batches import Answered, AnsweredBatches, Prompt
+from lce.training.picture_training import NumberedData, trained_once
+from lce.training.projector.batches import AnsweredBatches, Prompt
 from lce.training.projector.module import ProjectorModule
 from lce.training.projector.settings import ProjectorSettings, check_projector
 from lce.training.projector.validation import HeldOutAnswers
-from lce.training.trainer_options import numerics
 
 log = logging.getLogger(__name__)
 
-FINISHED, PROJECTOR = "model", "projector"
+PROJECTOR = "projector"
 
 
 def pretrain_projector(settings: ProjectorSettings, trainer_options: dict[str, Any]) -> Path:
@@ -46,20 +38,7 @@ def pretrain_projector(settings: ProjectorSettings, trainer_options: dict[str, A
         LceError: the settings, the models or the pictures cannot be used, or the training diverged.
     """
     check_projector(settings)
-    folder = Path(settings.experiment)
-    finished = Path(settings.output) if settings.output else folder / FINISHED
-    free = {"experiment", "output", "pictures", "downloads"}
-    shared = {key: value for key, value in asdict(settings).items() if key not in free}
-    shared |= {"trainer": numerics(trainer_options)}
-    with held(folder / TRAIN_LOCK, f"{folder}: another training is at work there"):
-        claim(folder, shared, (FINISHED, PROJECTOR, f"{CHECKPOINTS}/*", RECORD), "pretrain-projector")
-        save_config(folder / CONFIG, asdict(settings) | {"trainer": trainer_options}, "pretrain-projector")
-        if (finished / "config.json").exists() and (folder / RECORD).exists():
-            log.info("%s exists already; nothing to do", finished)
-        else:
-            check_new(finished)
-            _train(settings, trainer_options, folder, finished)
-    return finished
+    return trained_once(settings, trainer_options, "pretrain-projector", (PROJECTOR,), _train)
 
 
 def _train(settings: ProjectorSettings, trainer_options: dict[str, Any], folder: Path, finished: Path) -> None:
@@ -82,7 +61,7 @@ def _train(settings: ProjectorSettings, trainer_options: dict[str, Any], folder:
     last = last_checkpoint(folder / CHECKPOINTS)
     with writing(folder):
         try:
-            trainer.fit(module, ProjectorData(batches), ckpt_path=str(last) if last else None, weights_only=True)
+            trainer.fit(module, NumberedData(batches), ckpt_path=str(last) if last else None, weights_only=True)
         except Diverged:
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
             raise
@@ -95,19 +74,3 @@ def _train(settings: ProjectorSettings, trainer_options: dict[str, Any], folder:
         save_projector(model, parts, folder / PROJECTOR, about)
     projector_of(model).half().float()  # so that it is what was written
     save(model, processor, finished)
-
-
-class ProjectorData(L.LightningDataModule):
-    """Batches for training, and one call for validation, which has its own pictures."""
-
-    def __init__(self, batches: AnsweredBatches) -> None:
-        super().__init__()
-        self.batches = batches
-
-    def train_dataloader(self) -> DataLoader[Answered]:
-        assert isinstance(self.trainer, Trainer), "Lightning attaches the trainer before it asks for batches"
-        self.batches.start = self.trainer.global_step
-        return DataLoader(self.batches, batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[Tensor]:
-        return DataLoader([torch.zeros(1)], batch_size=None)  # type: ignore[arg-type]
