@@ -29,7 +29,7 @@ VARIANTS := stereotypical anti-stereotypical neutral
 SUMMARY = $(RUN)/seed-$(SEED)/$(1)/summary$(if $(SPARSITY),-$(SPARSITY)).json
 trained = $(foreach variant,$(filter $(VARIANTS),$(1)),$(call SUMMARY,$(variant)))
 
-.PHONY: help install data pretrain train-ref localize edit debias features sae audit clip projector evaluate study tensorboard test fuzz kills test-hub bench lint format clean
+.PHONY: help install data pretrain train-ref localize edit debias features sae audit clip lals projector evaluate study tensorboard test fuzz kills test-hub bench lint format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -102,6 +102,9 @@ audit: | $(INSTALLED) ## find the attention heads of a CLIP that carry gender, o
 
 clip: | $(INSTALLED) ## train the bundled CLIP anew, in runs/clip/model
 	$(BIN)/lce pretrain-clip --config configs/clip.yaml
+
+lals: | $(INSTALLED) ## what a vision-language model sees of gender inside and does not say, and an edit of that
+	$(BIN)/lce edit directions --config configs/lals.yaml --seed $(SEED) $(if $(MODEL),--model $(MODEL))
 
 projector: | $(INSTALLED) ## train the projector of the small vision-language model anew, in runs/vlm
 	$(BIN)/lce pretrain-projector --config configs/vlm.yaml

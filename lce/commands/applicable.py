@@ -32,6 +32,11 @@ APPLICABLE = {
         "model", "pictures", "table", "attribute", "where", "classes", "templates", "views", "size", "rank", "texts",
         "dictionary", "batch_size", "device", "downloads", "experiment", "output", "trust_remote_code", "seed",
     },
+    "localize directions": {
+        "model", "projector", "pictures", "table", "attribute", "where", "chosen_by", "matched", "sentences",
+        "question", "choice", "source", "k", "top", "layers", "positions", "batch_size", "device", "downloads",
+        "experiment", "output", "trust_remote_code", "seed",
+    },
     "evaluate": RUN | MEASURED | {"model", "against", "limit"},
 }  # fmt: skip
 """Per command, the settings that matter to it, or the groups of them; where a command is not named, all do."""
@@ -111,6 +116,12 @@ CONDITIONS_OF = {
     "edit heads": (
         Condition(
             ("matched", "leaning", "compared", "singles", "random_sets", "retrieved"), lambda v: v.measure,
+            "without measuring",
+        ),
+    ),
+    "edit directions": (
+        Condition(
+            ("nobody", "shuffles", "random_directions", "caption", "colours"), lambda v: v["measure"],
             "without measuring",
         ),
     ),

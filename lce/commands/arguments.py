@@ -27,6 +27,7 @@ SHIPPED = {
     "pretrain-clip": "configs/clip.yaml makes the bundled CLIP",
     "pretrain-projector": "configs/vlm.yaml makes the bundled projector",
     **dict.fromkeys(("localize heads", "edit heads"), "configs/audit.yaml is what `make audit` does"),
+    **dict.fromkeys(("localize directions", "edit directions"), "configs/lals.yaml is what `make lals` does"),
     **dict.fromkeys(("localize features", "edit features"), "configs/features.yaml is what `make features` does"),
 }
 """What there is for commands that read no configuration by themselves."""

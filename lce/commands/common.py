@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -15,6 +16,8 @@ from lce.commands.arguments import Arguments
 from lce.config import Settings, TrainerSettings
 from lce.foundations.errors import LceError
 from lce.foundations.files import read_json
+from lce.foundations.overwriting import check_own_folder, check_replaceable
+from lce.foundations.paths import CONFIG, RESULT
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -59,6 +62,55 @@ def result_name(settings: Settings, models: Iterable[ModelWeights], *parts: str)
     short = derive(str(varying(settings)), *(model.fingerprint for model in models)) % 16**6
     others = ["contrast", *settings.contrast] if settings.contrast else [settings.reference]
     return "-".join([Path(settings.target).name, *(Path(name).name for name in others), *parts, f"{short:06x}"])
+
+
+class Destination(NamedTuple):
+    """Where a result goes.
+
+    Attributes:
+        folder: all of it.
+        digest: what it depends on.
+        is_made: whether it exists already, made from the same.
+    """
+
+    folder: Path
+    digest: str
+    is_made: bool
+
+    @property
+    def result(self) -> Path:
+        """The file with the numbers."""
+        return self.folder / RESULT
+
+
+def destination_of_edit(
+    experiment: str, output: str | None, name: str, patch: str | None, identity: object
+) -> Destination:
+    """Where `lce edit` of a unit other than weights writes.
+
+    Args:
+        name: a readable one, which what identifies the result is added to.
+        identity: what the result depends on.
+
+    Raises:
+        LceError: something would be written over.
+    """
+    from lce.foundations.seeds import derive
+
+    digest = f"{derive(str(identity)):016x}"
+    folder = Path(output or f"{experiment}/edits/{name}-{digest[:6]}")
+    found = Destination(folder, digest, is_made(folder / RESULT, digest))
+    if not found.is_made:
+        if output:
+            check_own_folder(folder, CONFIG, "edit")
+        if patch:
+            check_replaceable(patch, "patch")
+    return found
+
+
+def named_after(*parts: str) -> str:
+    """A file name made of ``parts``."""
+    return "-".join(re.sub(r"[^\w.-]", "", part) for part in parts)
 
 
 def is_made(result: Path, identity: str) -> bool:

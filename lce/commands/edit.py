@@ -16,7 +16,7 @@ def edit(values: Namespace) -> None:
     size; it is measured where both are masked, or both causal, language models that can be loaded. With --contrast,
     TARGET alone is named.
 
-    `lce edit features` edits features of a sparse autoencoder instead of weights.
+    `lce edit features`, `heads` and `directions` edit other units than weights.
     """
     settings, trainer_options = settings_of(values)
     checked_strengths(settings.strategy, settings.alpha)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lce.commands.common import is_made
+from lce.commands.common import destination_of_edit, named_after
 from lce.config import Settings
 from lce.evaluation.evaluator import Evaluator
 from lce.evaluation.feature_checks import feature_checks
@@ -16,9 +15,8 @@ from lce.evaluation.feature_report import write_feature_report
 from lce.evaluation.site_edits import ANSWERS, CHOOSING, HELD_OUT, Measured, SiteEdits, Trial, trials
 from lce.foundations.errors import LceError
 from lce.foundations.files import save_config, write_json
-from lce.foundations.overwriting import check_own_folder, check_replaceable, check_selection_file
-from lce.foundations.paths import CONFIG, RESULT
-from lce.foundations.seeds import derive
+from lce.foundations.overwriting import check_selection_file
+from lce.foundations.paths import CONFIG
 from lce.localize.feature_settings import FeatureSettings, check_features
 from lce.localize.features import about
 from lce.localize.selection import Selection
@@ -68,15 +66,12 @@ def run_edit_features(settings: FeatureSettings, trainer_options: Mapping[str, A
     """
     check_features(settings)
     provide(settings.model, settings.data.downloads)
-    digest = f"{derive(str(_identity(settings, trainer_options))):016x}"
-    folder = Path(settings.output or f"{settings.experiment}/edits/{_name(settings)}-{digest[:6]}")
-    result_file = folder / RESULT
-    if is_made(result_file, digest):
-        return result_file
-    if settings.output:
-        check_own_folder(folder, CONFIG, "edit")
-    if settings.patch:
-        check_replaceable(settings.patch, "patch")
+    to = destination_of_edit(
+        settings.experiment, settings.output, _name(settings), settings.patch, _identity(settings, trainer_options)
+    )
+    if to.is_made:
+        return to.result
+    folder = to.folder
     asks_pronouns = "attribution" in (settings.rule, *settings.compared) or "pronouns" in settings.directions
     model, tokenizer, edits = _loaded(settings, settings.measure or asks_pronouns)
     asked = list(trials(edits))
@@ -97,12 +92,12 @@ def run_edit_features(settings: FeatureSettings, trainer_options: Mapping[str, A
         **found,
         "features": about(selection),
         "rerun": {"command": "edit features", "config": str(folder / CONFIG)},
-        "identity": digest,
+        "identity": to.digest,
     }
     if measured:
         write_feature_report(folder, result)
-    write_json(result_file, result)
-    return result_file
+    write_json(to.result, result)
+    return to.result
 
 
 def _loaded(settings: FeatureSettings, asks_pronouns: bool) -> Loaded:
@@ -122,8 +117,7 @@ def _loaded(settings: FeatureSettings, asks_pronouns: bool) -> Loaded:
 
 
 def _name(settings: FeatureSettings) -> str:
-    parts = [Path(settings.model).name, Path(settings.sae).name, settings.rule]
-    return "-".join(re.sub(r"[^\w.-]", "", part) for part in parts)
+    return named_after(Path(settings.model).name, Path(settings.sae).name, settings.rule)
 
 
 def _identity(settings: FeatureSettings, trainer_options: Mapping[str, Any]) -> dict[str, Any]:

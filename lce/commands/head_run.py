@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lce.commands.common import is_made
+from lce.commands.common import destination_of_edit, named_after
 from lce.evaluation.audit_inputs import content_of_inputs, open_audit
 from lce.evaluation.head_audit import HeadAudit
 from lce.evaluation.head_report import write_head_report
 from lce.evaluation.head_trials import audited
 from lce.foundations.files import save_config, write_json
-from lce.foundations.overwriting import check_own_folder, check_replaceable, check_selection_file
-from lce.foundations.paths import CONFIG, RESULT
-from lce.foundations.seeds import derive
+from lce.foundations.overwriting import check_selection_file
+from lce.foundations.paths import CONFIG
 from lce.localize.head_settings import HeadSettings, check_heads
 from lce.localize.selection import Selection
 from lce.models.clip import Clip
@@ -49,15 +47,10 @@ def run_edit_heads(settings: HeadSettings) -> Path:
             something would be written over.
     """
     check_heads(settings)
-    digest = f"{derive(str(_identity(settings))):016x}"
-    folder = Path(settings.output or f"{settings.experiment}/edits/{_name(settings)}-{digest[:6]}")
-    result_file = folder / RESULT
-    if is_made(result_file, digest):
-        return result_file
-    if settings.output:
-        check_own_folder(folder, CONFIG, "edit")
-    if settings.patch:
-        check_replaceable(settings.patch, "patch")
+    to = destination_of_edit(settings.experiment, settings.output, _name(settings), settings.patch, _identity(settings))
+    if to.is_made:
+        return to.result
+    folder = to.folder
     audit = open_audit(settings)
     others = _others(settings, audit.clip) if settings.measure else {}
     selection = audit.localizer.selection()
@@ -90,12 +83,12 @@ def run_edit_heads(settings: HeadSettings) -> Path:
         "patch": kept,
         "patches": patches,
         "rerun": {"command": "edit heads", "config": str(folder / CONFIG)},
-        "identity": digest,
+        "identity": to.digest,
     }
     if settings.measure:
         write_head_report(folder, result, audit)
-    write_json(result_file, result)
-    return result_file
+    write_json(to.result, result)
+    return to.result
 
 
 def described(selection: Selection) -> list[dict[str, Any]]:
@@ -113,8 +106,7 @@ def _others(settings: HeadSettings, clip: Clip) -> dict[str, HeadAudit]:
 
 
 def _name(settings: HeadSettings) -> str:
-    parts = [Path(settings.model).name, Path(settings.attribute).stem, f"{settings.size}"]
-    return "-".join(re.sub(r"[^\w.-]", "", part) for part in parts)
+    return named_after(Path(settings.model).name, Path(settings.attribute).stem, f"{settings.size}")
 
 
 def _identity(settings: HeadSettings) -> dict[str, Any]:

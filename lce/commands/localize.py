@@ -17,7 +17,7 @@ def localize(values: Namespace) -> None:
     TARGET and REFERENCE are variants that `lce train` made (stereotypical, anti-stereotypical, neutral), folders, or
     names on the hub; without them, those of the configuration.
 
-    `lce localize features` selects features of a sparse autoencoder instead of weights.
+    `lce localize features`, `heads` and `directions` select other units than weights.
     """
     settings, _ = settings_of(values)
 

@@ -21,7 +21,8 @@ HELP: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("help.
 """Of each command: examples, and the options used most."""
 TITLES = HELP.pop("titles")
 WORDS = dict.fromkeys(("localize", "edit"), ("[TARGET REFERENCE]",)) | dict.fromkeys(
-    ("train-sae", "localize features", "edit features", "localize heads", "edit heads"), ("[MODEL]",)
+    ("train-sae", *(f"{verb} {unit}" for verb in ("localize", "edit") for unit in ("features", "heads", "directions"))),
+    ("[MODEL]",),
 )
 """What may follow a command beside options that are needed."""
 NAMES = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: "{true,false}"}

@@ -2,6 +2,7 @@
 
 from lce.commands import (
     data,
+    directions,
     edit,
     evaluate,
     features,
@@ -28,9 +29,11 @@ COMMANDS: dict[str, tuple[Command, Arguments]] = {
     "localize": (localize.localize, localize.ARGUMENTS),
     "localize features": (features.localize_features, features.ARGUMENTS),
     "localize heads": (heads.localize_heads, heads.ARGUMENTS),
+    "localize directions": (directions.localize_directions, directions.ARGUMENTS),
     "edit": (edit.edit, edit.ARGUMENTS),
     "edit features": (features.edit_features, features.ARGUMENTS),
     "edit heads": (heads.edit_heads, heads.ARGUMENTS),
+    "edit directions": (directions.edit_directions, directions.ARGUMENTS),
     "evaluate": (evaluate.evaluate, evaluate.ARGUMENTS),
     "sweep": (sweep.sweep, sweep.ARGUMENTS),
     "report": (report.report, report.ARGUMENTS),

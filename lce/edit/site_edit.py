@@ -138,10 +138,14 @@ class FeatureEdit(SiteEdit):
 
 @dataclass(frozen=True)
 class DirectionEdit(SiteEdit):
-    """A ``direction`` d taken out with strength ``alpha`` α: h ← h − α (h · d) d."""
+    """A ``direction`` d brought to its ``centre`` m with strength ``alpha`` α: h ← h − α (h · d − m) d.
+
+    With m = 0, by default, it is taken out.
+    """
 
     direction: Direction
     alpha: float
+    centre: float = 0.0
 
     @property
     def model(self) -> str:
@@ -153,11 +157,12 @@ class DirectionEdit(SiteEdit):
 
     @property
     def shift(self) -> Shift:
-        return DirectionShift(self.direction.vector, self.alpha)
+        return DirectionShift(self.direction.vector, self.alpha, self.centre)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        return {"localization": self.direction.name, "strategy": "direction removal", "alpha": self.alpha}
+        strategy = "direction at its mean" if self.centre else "direction removal"
+        return {"localization": self.direction.name, "strategy": strategy, **self.shift.numbers()}
 
     def random_baseline(self, seed: int, is_matched: bool = False) -> DirectionEdit:
         """The same edit with a random direction; of those, there are no matched ones."""

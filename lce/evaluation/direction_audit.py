@@ -17,19 +17,30 @@ from tqdm import tqdm
 
 from lce.data.pictures.attributes import Attribute
 from lce.edit.site_edit import DirectionEdit
-from lce.evaluation.shown_pictures import OPEN, Shown, pictures_of_nobody, shown_pictures
+from lce.evaluation.shown_pictures import OPEN, pictures_of_nobody, shown_pictures
 from lce.foundations.errors import LceError
 from lce.foundations.seeds import generator
-from lce.localize.direction_settings import DirectionSettings
+from lce.localize.direction_settings import DirectionEditName, DirectionSettings
 from lce.localize.direction_units import DirectionUnits
 from lce.localize.directions import Direction
-from lce.localize.lals import load_sentences, read_reference
-from lce.localize.visual_leaning import VisualLeaning, read_leaning, shuffled_labels
+from lce.localize.lals import load_sentences
+from lce.localize.text_states import kept_reference
+from lce.localize.visual_leaning import (
+    Measure,
+    Openers,
+    VisualLeaning,
+    leaning_under,
+    read_leaning,
+    shuffled_labels,
+)
 from lce.metrics.picture_choice import PictureChoice
-from lce.metrics.separation import area_under_curve
+from lce.metrics.separation import separation
 from lce.models.image_text import ImageText
 from lce.models.prefix import PrefixCache
+from lce.models.shifts import DirectionShift, Shift
 
+TEXTS = "texts"
+"""Folder, in that of the experiment, in which the states of texts are kept."""
 LEAST = 4
 """Pictures of each group, below which nothing can be said."""
 LONGEST = 24
@@ -63,28 +74,52 @@ class DirectionAudit:
             raise LceError(f"k: expected at most {len(self.sentences)}, as many as there are texts, got {settings.k}")
         choice = settings.choice
         self.choice = PictureChoice(model, model.prompt(choice.question, choice.start), choice.words)
-        self.prompt = model.prompt(settings.question)
+        self.measure = Measure(model.prompt(settings.question), settings.k, settings.top, settings.batch_size)
 
     @cached_property
     def units(self) -> DirectionUnits:
-        return DirectionUnits.of(self.model, read_reference(self.model, self.sentences))
+        reference = kept_reference(self.model, self.sentences, Path(self.settings.experiment) / TEXTS)
+        return DirectionUnits.of(self.model, reference, self.settings.positions)
 
-    def leaning(self, pictures: Shown | Sequence[Any]) -> VisualLeaning:
-        """LALS of these pictures, given as they are or as what opens them, by the model as it is at the moment."""
-        opened = pictures.openers if isinstance(pictures, Shown) else pictures
-        settings, reference = self.settings, self.units.reference
-        labels = shuffled_labels(reference.labels, settings.shuffles, settings.seed)
-        return read_leaning(
-            self.model, reference, opened, self.prompt, settings.k, settings.top, labels, settings.batch_size
-        )
+    @property
+    def ambiguous(self) -> NDArray[np.bool_]:
+        """Which pictures are of neither group; all, where none is."""
+        is_open = self.shown.groups == OPEN
+        return is_open if is_open.any() else ~is_open
+
+    def leaning(self, pictures: Openers, shuffles: int = 0) -> VisualLeaning:
+        """LALS of these pictures by the model as it is at the moment, with so many shuffles of the texts' labels."""
+        labels = shuffled_labels(self.units.reference.labels, shuffles, self.settings.seed)
+        return read_leaning(self.model, self.units.reference, pictures, self.measure, labels)
+
+    def leaning_under(self, pictures: Openers, edits: Sequence[DirectionEdit]) -> list[NDArray[np.float64]]:
+        """The scores of these pictures in the layer of each edit, right behind it."""
+        layers = [self.units.sites.index(edit.site) for edit in edits]
+        shifts: dict[int, list[Shift]] = {}
+        for layer, edit in zip(layers, edits, strict=True):
+            shifts.setdefault(layer, []).append(edit.shift)
+        found = leaning_under(self.model, self.units.reference, pictures, self.measure, shifts)
+        left = {layer: iter(scores.double().numpy()) for layer, scores in found.items()}
+        return [next(left[layer]) for layer in layers]
+
+    def leaning_at(self, pictures: Openers, layer: int) -> NDArray[np.float64]:
+        """The scores of these pictures in a ``layer`` of the unedited model."""
+        nothing = {layer: [DirectionShift(self.vector(layer), 0.0)]}
+        found = leaning_under(self.model, self.units.reference, pictures, self.measure, nothing)
+        scores: NDArray[np.float64] = found[layer][0].double().numpy()
+        return scores
+
+    @cached_property
+    def _known(self) -> VisualLeaning:
+        """That of the pictures by which a layer is chosen."""
+        return self.leaning(self.chosen_by.openers)
 
     @cached_property
     def by_layer(self) -> list[dict[str, Any]]:
         """For each layer, the area under the curve between the groups of the pictures by which one is chosen."""
-        found = self.leaning(self.chosen_by)
         return [
-            {"layer": layer, "separation": area_under_curve(scores, self.chosen_by.groups).value}
-            for layer, scores in enumerate(found.scores.numpy())
+            {"layer": layer, "separation": separation(scores, self.chosen_by.groups)}
+            for layer, scores in enumerate(self._known.scores.numpy())
         ]
 
     @cached_property
@@ -93,13 +128,27 @@ class DirectionAudit:
         allowed = [number - 1 for number in self.settings.layers or range(1, len(self.by_layer) + 1)]
         return max(allowed, key=lambda layer: (self.by_layer[layer]["separation"], -layer))
 
-    def edit(self, layer: int, alpha: float | None = None, vector: Tensor | None = None) -> DirectionEdit:
-        """The edit that takes the direction of a ``layer`` out of visual tokens there, or another ``vector``."""
-        units = self.units
-        found = units.reference.direction(layer) if vector is None else vector
-        direction = Direction(found, units.sites[layer], units.model, f"{self.attribute.name} by texts")
-        alpha = self.settings.alpha if alpha is None else alpha
-        return DirectionEdit(direction, alpha, positions="visual", may_be_void=vector is not None)
+    def vector(self, layer: int) -> Tensor:
+        """The direction of a ``layer``, from the second group to the first, of length 1: (width)."""
+        if self.settings.source == "texts":
+            return self.units.reference.direction(layer)
+        one, other = self._group_means(layer)
+        return normalize(one - other, dim=0)
+
+    def edit(self, layer: int, name: DirectionEditName = "zero", vector: Tensor | None = None) -> DirectionEdit:
+        """The edit of this ``name`` of the direction of a ``layer``, or of another ``vector`` there."""
+        units, settings = self.units, self.settings
+        found = self.vector(layer) if vector is None else vector
+        centre = float(torch.stack(self._group_means(layer)).mean(0) @ found) if name == "mean" else 0.0
+        direction = Direction(found, units.sites[layer], units.model, f"{self.attribute.name} by {settings.source}")
+        return DirectionEdit(
+            direction, settings.alpha, centre, positions=settings.positions, may_be_void=vector is not None
+        )
+
+    def _group_means(self, layer: int) -> list[Tensor]:
+        """The mean state of the visual tokens of each group's pictures, of those by which the layer is chosen."""
+        means, groups = self._known.means[layer], torch.from_numpy(self.chosen_by.groups)
+        return [means[groups == number].mean(0) for number in (0, 1)]
 
     def random_vectors(self) -> Iterator[Tensor]:
         """Random directions of length 1, as many as the settings say."""
@@ -108,9 +157,9 @@ class DirectionAudit:
             random = generator(self.settings.seed, "random direction", number)
             yield normalize(torch.randn(width, generator=random), dim=0)
 
-    def inputs(self, shown: Shown, prompt: str) -> list[dict[str, Tensor]]:
-        """What the model reads of the pictures, in batches."""
-        opened, size = shown.openers, self.settings.batch_size
+    def inputs(self, opened: Openers, prompt: str) -> list[dict[str, Tensor]]:
+        """What the model reads of pictures, in batches."""
+        size = self.settings.batch_size
         return [
             self.model.inputs(
                 [one() for one in opened[start : start + size]], [prompt] * len(opened[start : start + size])

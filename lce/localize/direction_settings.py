@@ -1,11 +1,15 @@
 """Everything that the audit of directions in a vision-language model can be told, with defaults; as light to import as
 `lce.config`."""
 
+import re
 from dataclasses import dataclass, field
+from math import isfinite
+from typing import Literal
 
 from lce import checks
 from lce.localize.head_settings import DRAWN
 
+DirectionEditName = Literal["zero", "mean"]
 MINI = "data/downloads/lce-vlm-mini"
 """The folder that the bundled model is put together in."""
 
@@ -52,18 +56,33 @@ class DirectionSettings:
     """What is asked while visual tokens are looked at."""
     choice: Choice = field(default_factory=Choice)
     """The question whose answers are compared."""
+    source: Literal["texts", "pictures"] = "texts"
+    """Where a layer's direction comes from: the mean states of the two groups' texts, or of the pictures by which the
+    layer is chosen."""
     k: int = 20
     """Texts that a visual token is compared with."""
     top: float = 0.05
     """Share of a picture's visual tokens, those that lean most, that make its score."""
-    shuffles: int = 20
+    shuffles: int = 100
     """Random orders of the texts' labels, with which the same is measured."""
     layers: list[int] | None = None
     """Layers to choose from, counted from 1; by default all."""
+    edits: list[DirectionEditName] = field(default_factory=lambda: ["zero", "mean"])
+    """zero: the direction is taken out; mean: it is brought to its mean over both groups' pictures, by which the layer
+    is chosen. The first is the one that `lce edit directions` keeps as the patch."""
+    positions: Literal["visual", "all"] = "visual"
+    """Which tokens are edited: those of pictures, or all."""
     alpha: float = 1.0
     """How much of the direction is taken out: 1 is all of it."""
     random_directions: int = 50
-    """Random directions that are taken out instead."""
+    """Random directions that are edited instead."""
+    caption: str = "{}"
+    """A caption with {} for the class, whose perplexity is measured on pictures that are of neither group."""
+    colours: dict[str, str] = field(default_factory=dict)
+    """Name → colour, such as "#f4a6c8": colours that the garment of drawn people is given, to see what that changes;
+    the first two are compared. By default none."""
+    measure: bool = True
+    """Measure what the edits change; false writes the patch alone."""
     batch_size: int = 32
     """Pictures that are read together."""
     device: str = "auto"
@@ -74,6 +93,8 @@ class DirectionSettings:
     """Folder for all that is made."""
     output: str | None = None
     """Folder for the result, or, of a localisation, selection file; by default a name made from the settings."""
+    patch: str | None = None
+    """Patch file to write the first edit to; by default inside the output folder."""
     trust_remote_code: bool = False
     """Run code that a model's folder brings along; only for models you trust."""
     seed: int = 0
@@ -90,7 +111,17 @@ def check_directions(settings: DirectionSettings) -> None:
     layers = settings.layers
     are_layers = layers is None or (bool(layers) and len(set(layers)) == len(layers) and min(layers) >= 1)
     checks.expect(are_layers, "layers", "different numbers from 1 on, at least one", layers)
+    checks.expect(settings.alpha != 0 and isfinite(settings.alpha), "alpha", "a number other than 0", settings.alpha)
+    edits = settings.edits
+    checks.expect(bool(edits) and len(set(edits)) == len(edits), "edits", "each once, at least one", edits)
     checks.expect(bool(settings.question.strip()), "question", "some text", repr(settings.question))
+    checks.expect(settings.caption.count("{}") == 1, "caption", "{} once", repr(settings.caption))
+    for name, colour in settings.colours.items():
+        is_colour = bool(re.fullmatch("#[0-9a-fA-F]{6}", colour))
+        checks.expect(is_colour, f"colours.{name}", "a colour such as #f4a6c8", repr(colour))
+    checks.expect(len(settings.colours) != 1, "colours", "at least two, which are compared, or none", settings.colours)
+    is_drawn = settings.pictures == DRAWN or not settings.colours
+    checks.expect(is_drawn, "pictures", f"the drawn ones, {DRAWN}, which alone can be recoloured", settings.pictures)
     words = settings.choice.words
     are_two = len(words) == 2 and all(words) and not set(words[0]) & set(words[-1])
     checks.expect(are_two, "choice.words", "two lists of different words", words)

@@ -1,4 +1,4 @@
-"""The directions of a vision-language model as units: in each layer one, at the tokens of pictures."""
+"""The directions of a vision-language model as units: in each layer one, at the tokens of pictures or at all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lce.config import Positions
 from lce.foundations.errors import LceError
 from lce.localize.lals import TextReference
 from lce.localize.selection import Selection
@@ -29,21 +30,23 @@ class DirectionUnits:
         model: the model's fingerprint.
         sites: what each layer puts out.
         reference: the states of the texts.
+        positions: at which tokens: visual, or all.
     """
 
     model: str
     sites: tuple[Site, ...]
     reference: TextReference
+    positions: Positions = "visual"
     kind = "direction"
 
     @classmethod
-    def of(cls, model: ImageText, reference: TextReference) -> DirectionUnits:
+    def of(cls, model: ImageText, reference: TextReference, positions: Positions = "visual") -> DirectionUnits:
         sites = tuple(model.site(layer) for layer in range(len(model.layers)))
-        return cls(model_fingerprint(model.model), sites, reference)
+        return cls(model_fingerprint(model.model), sites, reference, positions)
 
     def name(self, layer: int) -> str:
         """The direction of a layer, as selections name it."""
-        return f"{self.sites[layer].name}.visual"
+        return f"{self.sites[layer].name}.{self.positions}"
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -4,8 +4,9 @@ but its scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -14,10 +15,29 @@ from tqdm import tqdm
 
 from lce.foundations.seeds import generator
 from lce.localize.lals import TextReference, leaning, of_pictures
-from lce.models.image_text import ImageText
+from lce.models.image_text import Grid, ImageText
+from lce.models.shifts import Shift
 
 SEARCHED = 1 << 25
 """Cosines, of tokens with texts, that are in memory together."""
+Openers = Sequence[Callable[[], Image.Image]]
+"""What opens each of some pictures."""
+
+
+class Measure(NamedTuple):
+    """How pictures are read and scored.
+
+    Attributes:
+        prompt: what is asked about each picture.
+        k: texts that a token is compared with.
+        top: the share of a picture's tokens, those that lean most, that make its score.
+        batch_size: pictures that are read together.
+    """
+
+    prompt: str
+    k: int
+    top: float
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -26,12 +46,14 @@ class VisualLeaning:
 
     Attributes:
         maps: LALS of each picture's visual tokens, in their order: (layers, tokens) for each picture.
+        grids: how the tokens of each picture lie in it; see `ImageText.grids`.
         scores: of the pictures, (layers, pictures).
         shuffled: the same for each shuffle of the texts' labels, (shuffles, layers, pictures).
         means: the mean state of a picture's visual tokens, (layers, pictures, width).
     """
 
     maps: list[Tensor]
+    grids: list[Grid | None]
     scores: Tensor
     shuffled: Tensor
     means: Tensor
@@ -44,51 +66,90 @@ def shuffled_labels(labels: Tensor, count: int, seed: int) -> Tensor:
 
 
 def read_leaning(
-    model: ImageText,
-    reference: TextReference,
-    pictures: Sequence[Callable[[], Image.Image]],
-    prompt: str,
-    k: int,
-    top: float,
-    shuffles: Tensor,
-    batch_size: int,
+    model: ImageText, reference: TextReference, pictures: Openers, measure: Measure, shuffles: Tensor
 ) -> VisualLeaning:
-    """Read each of the ``pictures`` with the ``prompt``.
-
-    Args:
-        k: texts that a token is compared with.
-        top: the share of a picture's tokens, those that lean most, that make its score.
-        shuffles: labels in other orders, (shuffles, n): see `shuffled_labels`.
-    """
+    """Read each of the ``pictures``; ``shuffles`` are labels in other orders, (shuffles, n): see `shuffled_labels`."""
     layers, count = len(model.layers), len(pictures)
     labels = torch.cat([reference.labels[None], shuffles]).to(model.device)
     scores = torch.zeros(len(labels), layers, count)
     means = torch.zeros(layers, count, reference.states.shape[-1])
     maps: list[Tensor] = []
-    with tqdm(total=count, desc="reading pictures", leave=False, delay=2, disable=None) as bar:
-        for start in range(0, count, batch_size):
-            shown = [opened() for opened in pictures[start : start + batch_size]]
-            inputs = model.inputs(shown, [prompt] * len(shown))
+    grids: list[Grid | None] = []
+    for batch in _batches(model, pictures, measure):
+        here = [torch.zeros(layers, length) for length in batch.lengths]
+
+        def see(layer: int, states: Tensor, batch: Batch = batch, here: list[Tensor] = here) -> None:
+            tokens = states[batch.visual]
+            found = _leaning(reference, labels, layer, tokens, measure.k)
+            for row, own in enumerate(found.split(batch.lengths, 1)):
+                here[row][layer] = own[0]
+                scores[:, layer, batch.start + row] = of_pictures(own, measure.top)
+            for row, own in enumerate(tokens.split(batch.lengths)):
+                means[layer, batch.start + row] = own.float().mean(0).cpu()
+
+        model.read(batch.inputs, see)
+        maps += here
+        grids += model.grids(batch.inputs)
+    return VisualLeaning(maps, grids, scores[0], scores[1:], means)
+
+
+def leaning_under(
+    model: ImageText,
+    reference: TextReference,
+    pictures: Openers,
+    measure: Measure,
+    shifts: Mapping[int, Sequence[Shift]],
+) -> dict[int, Tensor]:
+    """The scores of ``pictures`` in a layer with each of some ``shifts`` added to their visual tokens there.
+
+    Args:
+        shifts: by layer. What a layer puts out is shifted on its own; nothing is shifted in the layers before it.
+
+    Returns:
+        By layer, (shifts, pictures).
+    """
+    scores = {layer: torch.zeros(len(several), len(pictures)) for layer, several in shifts.items()}
+    placed = {layer: [shift.to(model.device) for shift in several] for layer, several in shifts.items()}
+    labels = reference.labels.to(model.device)
+    for batch in _batches(model, pictures, measure):
+
+        def see(layer: int, states: Tensor, batch: Batch = batch) -> None:
+            tokens = states[batch.visual]
+            for number, shift in enumerate(placed[layer]):
+                found = _leaning(reference, labels, layer, tokens + shift.of(tokens).to(tokens.dtype), measure.k)
+                for row, own in enumerate(found.split(batch.lengths)):
+                    scores[layer][number, batch.start + row] = of_pictures(own, measure.top)
+
+        model.read(batch.inputs, see, sorted(shifts))
+    return scores
+
+
+class Batch(NamedTuple):
+    """Some pictures as the model reads them, the first of them the ``start``-th.
+
+    Attributes:
+        visual: which tokens are those of a picture, (pictures, positions).
+        lengths: how many each picture has.
+    """
+
+    start: int
+    inputs: dict[str, Tensor]
+    visual: Tensor
+    lengths: list[int]
+
+
+def _batches(model: ImageText, pictures: Openers, measure: Measure) -> Iterator[Batch]:
+    with tqdm(total=len(pictures), desc="reading pictures", leave=False, delay=2, disable=None) as bar:
+        for start in range(0, len(pictures), measure.batch_size):
+            shown = [opened() for opened in pictures[start : start + measure.batch_size]]
+            inputs = model.inputs(shown, [measure.prompt] * len(shown))
             visual = model.is_visual(inputs["input_ids"])
-            lengths = visual.sum(1).tolist()
-            here = [torch.zeros(layers, length) for length in lengths]
-
-            def see(
-                layer: int, states: Tensor, visual: Tensor = visual, lengths: list[int] = lengths, start: int = start,
-                here: list[Tensor] = here,
-            ) -> None:  # fmt: skip
-                tokens = states[visual]
-                found = torch.cat([
-                    leaning(labels, reference.nearest(layer, some, k)).cpu()
-                    for some in tokens.split(max(1, SEARCHED // len(reference.labels)))
-                ], 1)  # fmt: skip
-                for row, own in enumerate(found.split(lengths, 1)):
-                    here[row][layer] = own[0]
-                    scores[:, layer, start + row] = of_pictures(own, top)
-                for row, own in enumerate(tokens.split(lengths)):
-                    means[layer, start + row] = own.float().mean(0).cpu()
-
-            model.read(inputs, see)
-            maps += here
+            yield Batch(start, inputs, visual, visual.sum(1).tolist())
             bar.update(len(shown))
-    return VisualLeaning(maps, scores[0], scores[1:], means)
+
+
+def _leaning(reference: TextReference, labels: Tensor, layer: int, tokens: Tensor, k: int) -> Tensor:
+    """LALS of ``tokens`` (m, width), for each of the rows of ``labels`` if there are several: (…, m)."""
+    size = max(1, SEARCHED // len(reference.labels))
+    parts = [leaning(labels, reference.nearest(layer, some, k)).cpu() for some in tokens.split(size)]
+    return torch.cat(parts, -1)

@@ -9,9 +9,9 @@ from scipy import stats
 from lce.metrics.items import random
 
 PERMUTATIONS = 100_000
+"""Up to so many rearrangements, a permutation test is exact; of more, it samples this number (as SEAT's code does)."""
 TOGETHER = 1 << 24
 """Values that a permutation test rearranges at once, at most."""
-"""Up to so many rearrangements, a permutation test is exact; of more, it samples this number (as SEAT's code does)."""
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from lce.models.loading import load_weights
 from lce.models.places import image_token
 from lce.models.sites import Site
 
+Grid = tuple[int, int]
+"""Rows and columns."""
 See = Callable[[int, Tensor], None]
 """Is given a layer's number and the states that it puts out, (batch, positions, width)."""
 
@@ -88,6 +91,23 @@ class ImageText:
     def is_visual(self, input_ids: Tensor) -> Tensor:
         """Which tokens are those of a picture."""
         return input_ids == self.image_token
+
+    def grids(self, inputs: dict[str, Tensor]) -> list[Grid | None]:
+        """How the visual tokens of each picture lie in it, row by row; where the first of them are those of all of it,
+        and parts of it follow, as of LLaVA-1.6, these first ones. None where that cannot be told.
+        """
+        counts = self.is_visual(inputs["input_ids"]).sum(1).tolist()
+        vision, pixels = self.model.config.vision_config, inputs["pixel_values"]
+        if "image_grid_thw" in inputs:
+            merged = getattr(vision, "spatial_merge_size", 1)
+            found = [(rows // merged, columns // merged) for _, rows, columns in inputs["image_grid_thw"].tolist()]
+        elif hasattr(self.model.config, "image_grid_pinpoints"):
+            side = vision.image_size // vision.patch_size
+            return [(side, side) if side * side <= count else None for count in counts]
+        else:
+            views = pixels.shape[1] if pixels.ndim == 5 else len(pixels) / len(counts)
+            found = [(isqrt(count), isqrt(count)) if views == 1 else (0, 0) for count in counts]
+        return [grid if grid[0] * grid[1] == count else None for grid, count in zip(found, counts, strict=True)]
 
     @torch.inference_mode()
     def read(self, inputs: dict[str, Tensor], see: See, layers: Sequence[int] | None = None) -> Tensor:

@@ -34,7 +34,7 @@ class Place:
         before = cache.get_seq_length() if cache is not None else 0
         length = tokens.shape[1]
         self.is_prompt = before == 0
-        if given is not None:
+        if given is not None and given.ndim <= 2:  # not those in time, height and width, as of Qwen2-VL
             places = given.expand(tokens.shape)
         elif attention is not None and attention.ndim == 2:
             places = (attention.long().cumsum(1) - 1)[:, -length:]

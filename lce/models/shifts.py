@@ -1,7 +1,7 @@
 """What an edit adds to a model's states at a site: features scaled, or a direction taken out.
 
 Features: h ← h + Σ_f (s − 1) z_f(h) W_dec[f]. What the autoencoder does not explain stays in the state, so that s = 1
-is the unedited model exactly. Direction: h ← h − α (h · d) d, with |d| = 1.
+is the unedited model exactly. Direction: h ← h − α (h · d − m) d, with |d| = 1.
 """
 
 from __future__ import annotations
@@ -78,10 +78,11 @@ class FeatureShift:
 
 @dataclass(frozen=True)
 class DirectionShift:
-    """A ``direction`` d (width,) of length 1, taken out with strength ``alpha`` α."""
+    """A ``direction`` d (width,) of length 1, brought to its ``centre`` m with strength ``alpha`` α: 0 takes it out."""
 
     direction: Tensor
     alpha: float
+    centre: float = 0.0
     kind = "direction"
 
     @property
@@ -89,7 +90,7 @@ class DirectionShift:
         return len(self.direction)
 
     def of(self, states: Tensor) -> Tensor:
-        along = states.float() @ self.direction
+        along = states.float() @ self.direction - self.centre
         return along.unsqueeze(-1) * (-self.alpha * self.direction)
 
     def to(self, device: torch.device) -> DirectionShift:
@@ -103,7 +104,7 @@ class DirectionShift:
         return {"direction": self.direction}
 
     def numbers(self) -> dict[str, Any]:
-        return {"alpha": self.alpha}
+        return {"alpha": self.alpha} | ({"centre": self.centre} if self.centre else {})
 
 
 def read_shift(kind: str, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Shift:
@@ -118,7 +119,7 @@ def read_shift(kind: str, tensors: Mapping[str, Tensor], numbers: Mapping[str, A
         )
         return FeatureShift(features, float(numbers["scale"]))
     if kind == "direction":
-        return DirectionShift(tensors["direction"], float(numbers["alpha"]))
+        return DirectionShift(tensors["direction"], float(numbers["alpha"]), float(numbers.get("centre", 0)))
     raise ValueError(f"{kind!r} is no kind of shift")
 
 

@@ -7,7 +7,7 @@ thresholds; or a direction. The metadata has the keys "lce", JSON, and "lce_sha2
     site                the module whose output (with ":input": input) is changed, by its path in the base model
     positions           all, prompt, or visual: the tokens of pictures
     base_fingerprint    SHA-256 over the base model's parameters in float32
-    numbers             scale and normalisation of features; alpha of a direction
+    numbers             scale and normalisation of features; alpha, and centre unless it is 0, of a direction
     provenance          free: model, autoencoder, rule, features, scores, library_version, …
     digests             SHA-256 of each tensor of the file, by its name there
 """

@@ -138,7 +138,8 @@ def test_a_share_on_the_command_line_wins_over_a_count_of_a_configuration(tmp_pa
 def test_a_configuration_says_what_it_says(path: Path) -> None:
     own = {
         "pretrain": "pretrain", "clip": "pretrain-clip", "debias": "edit", "features": "edit features",
-        "vlm": "pretrain-projector", "audit": "edit heads", "audit-skin-tone": "edit heads", "sae": "train-sae",
+        "vlm": "pretrain-projector", "audit": "edit heads", "audit-skin-tone": "edit heads",
+        "lals": "edit directions", "sae": "train-sae",
     }  # fmt: skip
     command = "sweep" if "study" in path.stem else own.get(path.stem, "train")
     _, values = _parse([*command.split(), "--config", str(path)])

@@ -10,8 +10,9 @@ import pytest
 
 from lce.data.pictures.drawn import draw_pictures
 from lce.data.pictures.loading import read_picture
-from lce.data.pictures.recoloured import COLOURS, garment_fill, recoloured, with_fill
+from lce.data.pictures.recoloured import garment_fill, recoloured, with_fill
 
+COLOURS = {"pink": "#f4a6c8", "blue": "#6ab4ea", "green": "#7cc47a"}
 SHIRT, HAT = "#92d3f5", "#ea5a47"
 DRAWING = f"""<svg viewBox="0 0 72 72" xmlns="http://www.w3.org/2000/svg">
   <g id="color">
@@ -47,7 +48,7 @@ def drawn(downloads, tmp_path_factory):
 def test_real_drawings_change_in_the_garment_alone(drawn, downloads):
     folder, rows = drawn
     found = defaultdict(dict)
-    for file, colour, picture in recoloured([row["file"] for row in rows], downloads):
+    for file, colour, picture in recoloured([row["file"] for row in rows], downloads, COLOURS):
         found[file][colour] = np.asarray(picture, dtype=int)
     assert len(found) > 0.9 * len(rows)
     for file, pictures in found.items():

@@ -36,6 +36,7 @@ def settings(tmp_path_factory):
     return DirectionSettings(
         pictures=str(folder), where={"split": ["held-out"]}, chosen_by={"split": ["training"]}, matched="scene",
         choice=Choice("Who?", "It is", [["she"], ["he"]]), k=7, top=0.3, shuffles=2, random_directions=3, batch_size=5,
+        experiment=str(folder.parent / "run"),
     )  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def made(settings, model):
 
 
 def test_the_layer_is_that_of_the_best_separation_among_other_pictures(settings, model, made):
-    found = made.leaning(made.chosen_by)
+    found = made.leaning(made.chosen_by.openers)
     values = [area_under_curve(scores.numpy(), made.chosen_by.groups).value for scores in found.scores]
     assert [row["separation"] for row in made.by_layer] == values
     assert made.layer == int(np.argmax(values))
@@ -60,7 +61,7 @@ def test_the_layer_is_that_of_the_best_separation_among_other_pictures(settings,
 
 
 def test_what_comes_before_a_site_makes_no_difference_to_the_choices(made):
-    batches = made.inputs(made.shown, made.choice.prompt)
+    batches = made.inputs(made.shown.openers, made.choice.prompt)
     edits = [made.edit(layer, vector=vector) for layer in (0, 1) for vector in made.random_vectors()]
     found = made.choices_under([made.edit(0), *edits], batches, "trying")
     plain = made.choices(batches)
@@ -72,6 +73,37 @@ def test_what_comes_before_a_site_makes_no_difference_to_the_choices(made):
     assert np.array_equal(made.choices(batches), plain)
 
 
+def test_the_mean_edit_brings_the_direction_to_its_mean_over_both_groups(made):
+    """Each group counts the same; what is left varies across the direction alone."""
+    edit, d = made.edit(1, "mean"), made.vector(1)
+    seen = {}
+    means = []
+    for number in (0, 1):
+        shown = made.chosen_by.among(made.chosen_by.groups == number)
+        for inputs in made.inputs(shown.openers, made.measure.prompt):
+            made.model.read(inputs, lambda layer, states, inputs=inputs: seen.__setitem__(
+                layer, states[made.model.is_visual(inputs["input_ids"])]))  # fmt: skip
+            means.append((number, seen[1] @ d))
+    groups = [torch.cat([along for number, along in means if number == group]).mean() for group in (0, 1)]
+    assert edit.centre == pytest.approx(float(sum(groups) / 2), rel=1e-3)
+    assert made.edit(1).centre == 0
+    inputs = made.inputs(made.shown.openers, made.measure.prompt)[0]
+    with edit.applied(made.model.model):
+        made.model.read(inputs, seen.__setitem__)
+    along = seen[1][made.model.is_visual(inputs["input_ids"])] @ d
+    torch.testing.assert_close(along, torch.full_like(along, edit.centre), atol=1e-3, rtol=1e-3)
+
+
+def test_the_direction_comes_from_pictures_where_that_is_asked_for(settings, model, made):
+    by_pictures = audit(settings, model, source="pictures")
+    means, groups = made.leaning(made.chosen_by.openers).means[1], torch.from_numpy(made.chosen_by.groups)
+    wanted = torch.nn.functional.normalize(means[groups == 0].mean(0) - means[groups == 1].mean(0), dim=0)
+    torch.testing.assert_close(by_pictures.vector(1), wanted)
+    assert not torch.allclose(made.vector(1), wanted, atol=0.1)
+    edit = by_pictures.edit(1)
+    assert edit.provenance["localization"] == "gender by pictures"
+
+
 def test_random_directions_are_drawn_from_the_seed(settings, model, made):
     first, again = list(made.random_vectors()), list(audit(settings, model).random_vectors())
     assert len(first) == 3
@@ -81,7 +113,7 @@ def test_random_directions_are_drawn_from_the_seed(settings, model, made):
 
 
 def test_every_picture_is_answered(made):
-    said = made.answers(made.inputs(made.shown, made.prompt))
+    said = made.answers(made.inputs(made.shown.openers, made.measure.prompt))
     assert len(said) == len(made.shown.pictures)
     assert not any("What" in answer for answer in said), "the prompt is no part of the answer"
 

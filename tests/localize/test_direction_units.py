@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import vlms
 
 from lce.foundations.errors import LceError
@@ -10,6 +11,7 @@ from lce.localize.direction_settings import Choice, DirectionSettings, check_dir
 from lce.localize.direction_units import DirectionUnits
 from lce.localize.lals import load_sentences, read_reference
 from lce.localize.selection import Selection
+from lce.localize.text_states import kept_reference
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +54,31 @@ def test_one_with_other_texts_is_refused(model, units):
         ({"choice": Choice(words=[["man"], ["man"]])}, "choice.words: expected two lists of different words"),
         ({"choice": Choice(words=[["man"]])}, "choice.words: expected"),
         ({"random_directions": -1}, "random_directions"),
+        ({"alpha": 0.0}, "alpha: expected a number other than 0"),
+        ({"edits": []}, "edits: expected each once, at least one"),
+        ({"caption": "a picture"}, "caption: expected {} once"),
+        ({"colours": {"pink": "#f4a6c8"}}, "colours: expected at least two"),
+        ({"colours": {"pink": "pink", "blue": "#6ab4ea"}}, "colours.pink: expected a colour such as #f4a6c8"),
+        ({"colours": {"a": "#f4a6c8", "b": "#6ab4ea"}, "pictures": "mine"}, "pictures: expected the drawn ones"),
     ],
 )
 def test_settings_that_cannot_be_right_are_refused(options, said):
     with pytest.raises(LceError, match=said):
         check_directions(DirectionSettings(**options))
     check_directions(DirectionSettings())
+
+
+def test_the_states_of_texts_are_read_once(model, tmp_path, monkeypatch, caplog):
+    sentences = load_sentences("gender")[:6]
+    first = kept_reference(model, sentences, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("lce.localize.text_states.read_reference", None)
+        again = kept_reference(model, sentences, tmp_path)
+    assert torch.equal(first.states, again.states)
+    assert torch.equal(first.labels, again.labels)
+    kept_reference(model, sentences[:4], tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2, "other texts are kept apart"
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-5])
+    assert torch.equal(kept_reference(model, sentences, tmp_path).states, first.states)
+    assert "is read anew" in caplog.text

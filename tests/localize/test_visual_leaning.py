@@ -11,10 +11,14 @@ import vlms
 from painted import SHAPES, painted
 from torch.nn.functional import cosine_similarity
 
+from lce.edit.site_edit import DirectionEdit
 from lce.localize import visual_leaning
+from lce.localize.directions import Direction
 from lce.localize.lals import load_sentences, of_pictures, read_reference
-from lce.localize.visual_leaning import read_leaning, shuffled_labels
+from lce.localize.visual_leaning import Measure, leaning_under, read_leaning, shuffled_labels
 from lce.metrics.separation import area_under_curve
+from lce.models.identity import model_fingerprint
+from lce.models.shifts import DirectionShift
 
 K, TOP = 7, 0.3
 
@@ -37,8 +41,8 @@ def pictures():
 
 def read(model, reference, pictures, size=4, shuffles=2, **options):
     labels = shuffled_labels(reference.labels, shuffles, 0)
-    asked = {"k": K, "top": TOP, "shuffles": labels, "batch_size": size} | options
-    return read_leaning(model, reference, pictures, model.prompt("What is it?"), **asked)
+    measure = Measure(model.prompt("What is it?"), K, options.get("top", TOP), size)
+    return read_leaning(model, reference, pictures, measure, labels)
 
 
 def test_it_is_what_a_loop_over_tokens_finds(model, reference, pictures):
@@ -66,6 +70,23 @@ def test_batches_make_no_difference(model, reference, pictures, monkeypatch):
     again = read(model, reference, pictures, size=1)
     torch.testing.assert_close(once.scores, again.scores)
     torch.testing.assert_close(once.shuffled, again.shuffled)
+
+
+def test_what_a_shift_does_to_a_layer_is_what_an_edit_of_it_does(model, reference, pictures):
+    """With the states read once for all shifts, as against once for each edit."""
+    shifts = {
+        layer: [DirectionShift(reference.direction(layer), alpha, centre) for alpha, centre in ((1.0, 0.0), (0.5, 3.0))]
+        for layer in range(vlms.LAYERS)
+    }
+    measure = Measure(model.prompt("What is it?"), K, TOP, 4)
+    found = leaning_under(model, reference, pictures, measure, shifts)
+    for layer, several in shifts.items():
+        for number, shift in enumerate(several):
+            direction = Direction(shift.direction, model.site(layer), model_fingerprint(model.model), "gender")
+            edit = DirectionEdit(direction, shift.alpha, shift.centre, positions="visual")
+            with edit.applied(model.model):
+                wanted = read(model, reference, pictures).scores[layer]
+            torch.testing.assert_close(found[layer][number], wanted, atol=1e-5, rtol=0)
 
 
 def test_shuffles_keep_as_many_of_each_label(reference):

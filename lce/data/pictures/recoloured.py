@@ -20,8 +20,6 @@ from lce.data import wheels
 from lce.data.pictures.drawn import SIZE, render
 from lce.data.pictures.loading import on_white
 
-COLOURS = {"pink": "#f4a6c8", "blue": "#6ab4ea", "red": "#e0453c", "green": "#7cc47a", "grey": "#a0a0a0"}
-"""What a garment is recoloured in."""
 SVG = "{http://www.w3.org/2000/svg}"
 MARK = ("#ff00ff", "#00ff00")
 """Colours that show where a fill is visible: it is where they differ."""
@@ -37,10 +35,8 @@ class Recoloured(NamedTuple):
     picture: Image.Image
 
 
-def recoloured(
-    files: Iterable[str], downloads: str | Path, colours: Mapping[str, str] = COLOURS
-) -> Iterator[Recoloured]:
-    """Each drawing of ``files``, as the table names them, as it is and in each of the ``colours``.
+def recoloured(files: Iterable[str], downloads: str | Path, colours: Mapping[str, str]) -> Iterator[Recoloured]:
+    """Each drawing of ``files``, as the table names them, as it is and in each of the ``colours``, by name.
 
     Drawings without a garment of one fill are left out.
 
