@@ -1,0 +1,68 @@
+"""The small vision-language model whose projector is shipped, on the real pictures: what it holds inside of gender."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT
+
+from lce.data.pictures.attributes import load_attribute
+from lce.data.pictures.drawn import draw_pictures
+from lce.data.pictures.table import TABLE
+from lce.evaluation.colour_shifts import colour_shifts
+from lce.evaluation.direction_audit import DirectionAudit
+from lce.localize.direction_settings import Choice, DirectionSettings
+from lce.metrics.separation import separation
+from lce.models.assembled import MINI, PARTS, put_together
+from lce.models.assembled import PROJECTOR as WEIGHTS
+from lce.models.converted import SMOLLM2, provide
+from lce.models.image_text import ImageText
+
+PROJECTOR = ROOT / "checkpoints" / MINI
+
+
+@pytest.fixture(scope="module")
+def audit(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> DirectionAudit:
+    """That of configs/lals.yaml in the layer that it chooses, with fewer pictures and colours."""
+    provide(downloads / SMOLLM2, downloads)
+    about = json.loads((PROJECTOR / PARTS).read_text(encoding="utf-8"))
+    folder = tmp_path_factory.mktemp("lals")
+    (folder / WEIGHTS).write_bytes((PROJECTOR / WEIGHTS).read_bytes())
+    (folder / PARTS).write_text(json.dumps(about | {"decoder": str(downloads / SMOLLM2)}), encoding="utf-8")
+    model, processor = put_together(folder)
+    pictures = draw_pictures(folder / "pictures", downloads)
+    asked = yaml.safe_load((ROOT / "configs/lals.yaml").read_text(encoding="utf-8"))
+    choice = Choice(**asked.pop("choice"))
+    known = {"choice": choice, "pictures": str(pictures), "downloads": str(downloads), "experiment": str(folder)}
+    known["chosen_by"] = asked["chosen_by"] | {"skin_tone": ["medium"]}
+    known["colours"] = {name: asked["colours"][name] for name in ("pink", "blue")}
+    settings = DirectionSettings(**asked | known, layers=[16])
+    whole = ImageText("lce-vlm-mini", folder, model.eval().requires_grad_(False), processor)
+    return DirectionAudit(settings, whole, load_attribute("gender"), pictures / TABLE)
+
+
+def test_it_tells_women_from_men_inside(audit: DirectionAudit) -> None:
+    scores = audit.leaning_at(audit.shown.openers, audit.layer)
+    assert separation(scores, audit.shown.groups) >= 0.8
+
+
+def test_the_edit_moves_its_answers_and_random_directions_do_not(audit: DirectionAudit) -> None:
+    batches = audit.inputs(audit.shown.among(audit.ambiguous).openers, audit.choice.prompt)
+    random = [audit.edit(audit.layer, vector=vector) for vector in audit.random_vectors()][:10]
+    before = audit.choices(batches)
+    found = audit.choices_under([audit.edit(audit.layer), *random], batches, "trying")
+    moved = [abs(float(np.mean((logs - before) @ [1, -1]))) for logs in found]
+    assert moved[0] > 3 * max(moved[1:])
+
+
+def test_blue_leans_towards_men_against_pink(audit: DirectionAudit) -> None:
+    pink, blue = colour_shifts(audit)
+    assert (pink["colour"], blue["colour"]) == ("pink", "blue")
+    assert pink["n"] == blue["n"] > 30
+    low, _ = blue["leaning_against_first"]["interval"]
+    assert low > 0
+    assert blue["odds_against_first"]["value"] > 0
