@@ -34,11 +34,15 @@ def sweep(values: Namespace) -> None:
     check_study(study)
     check_trainer(trainer_options, study.train.batch_size)
 
+    from lce.models.assembled import provide_mini
     from lce.models.converted import provide
     from lce.study.status import print_plan, print_status
     from lce.study.sweep import run_sweep, status
 
-    provide(study.base, study.data.downloads)
+    for name in (study.base, *study.own_models.values()):
+        provide(name, study.data.downloads)
+    if study.directions.is_asked:
+        provide_mini(study.directions.model or study.base, study.data.downloads, study.directions.projector)
     if values.dry_run:
         print_plan(study, trainer_options)
     elif values.status:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,13 @@ class Seen:
     captions: CaptionLosses
 
 
+class Unedited(NamedTuple):
+    """LALS of the n pictures that are shown, (layers, n), and the odds of the answers, (n), of the unedited model."""
+
+    scores: NDArray[np.float64]
+    odds: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Audited:
     """All that the result says, and what figures need beside it.
@@ -67,7 +74,8 @@ def audited(audit: DirectionAudit) -> Audited:
     kept = settings.edits[0]
     by_chance = [audit.edit(layer, kept, vector) for vector in audit.random_vectors()]
     others = [audit.edit(number, kept) for number in range(len(layers)) if number != layer]
-    random, elsewhere = _moves(audit, before, by_chance), _moves(audit, before, others)
+    plain = Unedited(before.leaning.scores.double().numpy(), before.odds)
+    random, elsewhere = moves(audit, plain, by_chance), moves(audit, plain, others)
     classes = _classes(audit, before, after[0], nobody)
     level = 0.0 if nobody is None else float(nobody.scores[layer].mean())
     colours = colour_shifts(audit) if settings.colours else []
@@ -148,7 +156,13 @@ def _row(audit: DirectionAudit, name: str, before: Seen, after: Seen) -> dict[st
     }
 
 
-def _moves(audit: DirectionAudit, before: Seen, edits: Sequence[DirectionEdit]) -> list[dict[str, Any]]:
+def unedited(audit: DirectionAudit) -> Unedited:
+    """What the edits are compared with, where nothing else is wanted of the unedited model."""
+    logs = audit.choices(audit.inputs(audit.shown.openers, audit.choice.prompt))
+    return Unedited(audit.leaning(audit.shown.openers).scores.double().numpy(), logs[:, 0] - logs[:, 1])
+
+
+def moves(audit: DirectionAudit, before: Unedited, edits: Sequence[DirectionEdit]) -> list[dict[str, Any]]:
     """What each of the ``edits`` takes of the leaning in its layer, and by how much it moves the answers."""
     if not edits:
         return []
@@ -160,7 +174,7 @@ def _moves(audit: DirectionAudit, before: Seen, edits: Sequence[DirectionEdit]) 
     for edit, logs, leaning in zip(edits, choices, scores, strict=True):
         layer = audit.units.sites.index(edit.site)
         moved = (logs[:, 0] - logs[:, 1]) - before.odds[unsure]
-        plain = np.abs(before.leaning.scores[layer].double().numpy())
+        plain = np.abs(before.scores[layer])
         rows.append({
             "layer": layer,
             "taken": share_taken(plain, np.abs(leaning), shown.blocks).as_json(),

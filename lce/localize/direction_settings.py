@@ -27,12 +27,9 @@ class Choice:
 
 
 @dataclass
-class DirectionSettings:
-    """A vision-language model, pictures, texts about two groups, and the direction that is taken out."""
+class LeaningSettings:
+    """Pictures of people, texts about two groups, and how a direction is chosen and measured."""
 
-    model: str = MINI
-    """Model of pictures and text: a folder, by default the bundled one, or a name on the hub, such as
-    llava-hf/llava-1.5-7b-hf."""
     projector: str = "checkpoints/lce-vlm-mini"
     """Folder of the projector that the bundled model is put together with."""
     pictures: str = DRAWN
@@ -63,30 +60,39 @@ class DirectionSettings:
     """Texts that a visual token is compared with."""
     top: float = 0.05
     """Share of a picture's visual tokens, those that lean most, that make its score."""
-    shuffles: int = 100
-    """Random orders of the texts' labels, with which the same is measured."""
     layers: list[int] | None = None
     """Layers to choose from, counted from 1; by default all."""
-    edits: list[DirectionEditName] = field(default_factory=lambda: ["zero", "mean"])
-    """zero: the direction is taken out; mean: it is brought to its mean over both groups' pictures, by which the layer
-    is chosen. The first is the one that `lce edit directions` keeps as the patch."""
     positions: Literal["visual", "all"] = "visual"
     """Which tokens are edited: those of pictures, or all."""
-    alpha: float = 1.0
-    """How much of the direction is taken out: 1 is all of it."""
     random_directions: int = 50
     """Random directions that are edited instead."""
     caption: str = "{}"
     """A caption with {} for the class, whose perplexity is measured on pictures that are of neither group."""
+    batch_size: int = 32
+    """Pictures that are read together."""
+    device: str = "auto"
+    """Where the model computes: cpu, cuda, …; auto takes the GPU if there is one."""
+
+
+@dataclass
+class DirectionSettings(LeaningSettings):
+    """A vision-language model, what it is shown, and what is done to the direction."""
+
+    model: str = MINI
+    """Model of pictures and text: a folder, by default the bundled one, or a name on the hub, such as
+    llava-hf/llava-1.5-7b-hf."""
+    shuffles: int = 100
+    """Random orders of the texts' labels, with which the same is measured."""
+    edits: list[DirectionEditName] = field(default_factory=lambda: ["zero", "mean"])
+    """zero: the direction is taken out; mean: it is brought to its mean over both groups' pictures, by which the layer
+    is chosen. The first is the one that `lce edit directions` keeps as the patch."""
+    alpha: float = 1.0
+    """How much of the direction is taken out: 1 is all of it."""
     colours: dict[str, str] = field(default_factory=dict)
     """Name → colour, such as "#f4a6c8": colours that the garment of drawn people is given, to see what that changes;
     the first two are compared. By default none."""
     measure: bool = True
     """Measure what the edits change; false writes the patch alone."""
-    batch_size: int = 32
-    """Pictures that are read together."""
-    device: str = "auto"
-    """Where the model computes: cpu, cuda, …; auto takes the GPU if there is one."""
     downloads: str = "data/downloads"
     """Where the packages that pictures and the bundled model come from are kept."""
     experiment: str = "runs/lals"

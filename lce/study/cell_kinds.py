@@ -6,29 +6,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy.spatial import distance
 from torch import Tensor
 
 from lce.edit.weight_edit import WeightEdit
-from lce.evaluation.head_audit import HeadTrial
-from lce.evaluation.head_trials import row_of, unedited_scores
-from lce.evaluation.site_edits import SiteEdits, Trial, direction_trial, feature_trial, random_trial, risen
 from lce.foundations.paths import MASK, SUBNETWORK, level_folder, variant_folder
 from lce.foundations.seeds import derive
-from lce.localize.feature_settings import DirectionName, RuleName
-from lce.localize.head_sets import random_sets
-from lce.localize.head_settings import HeadEditName
 from lce.localize.pair import find_model
 from lce.localize.selection import Selection
 from lce.localize.weights import LOCALIZATIONS
-from lce.metrics.suite import all_scores
 from lce.models.loading import load_language_model
 from lce.storage.in_memory import read_record
 from lce.storage.masks import Mask
-from lce.study.cells import DIRECTION, Cell, settings_for
+from lce.study import unit_cells
+from lce.study.cells import Cell, settings_for
 from lce.study.downstream import fine_tune
 from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, StudySettings
 from lce.study.worker_cache import WorkerCache
@@ -130,59 +124,6 @@ def tune(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
         return {"scores": fine_tune(model, *options), **_counts(edit)}
 
 
-def measure_features(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
-    """The base model with an edit of its features, or of a direction, on the occupations that it was not chosen by."""
-    measured = cache.measured(cell)
-    if cell.localization is None:
-        return {"scores": all_scores(measured.before.values())}
-    row, metrics = measured.row(_trial(measured.edits, cell))
-    costs = {name: risen(measured.before[name], metrics[name]) for name in measured.evaluator.texts}
-    return {"scores": row["scores"], "closed": row["closed"], "costs": costs, "selected": row["count"]}
-
-
-def _trial(edits: SiteEdits, cell: Cell) -> Trial:
-    """The edit that ``cell`` stands for; its α is the scale of features."""
-    kind, _, direction = str(cell.localization).partition(" ")
-    strength: Any = cell.alpha
-    if kind == DIRECTION:
-        return direction_trial(edits, cast(DirectionName, direction), strength)
-    rule, count = cast(RuleName, kind), cast(int | None, cell.count)
-    if cell.control == "none":
-        return feature_trial(edits, rule, strength, count)
-    whole = edits.features(strength, rule, count=count)
-    return random_trial(edits, whole, cell.draw or 0, cell.control == "matched")
-
-
-def measure_heads(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
-    """The CLIP with the heads edited that are selected; without a size, unedited, with the order of its heads.
-
-    Where the rule finds fewer heads than the size, how many are ``available``.
-    """
-    audit = cache.audit(cell)
-    if cell.count is None:
-        order = [{"layer": head.layer, "head": head.head, "score": head.score} for head in audit.localizer.ranked()]
-        blocks = len(set(audit.block[audit.group >= 0].tolist()))
-        return {**unedited_scores(audit), "blocks": blocks, "order": order}
-    if (available := len(audit.localizer.ranked())) < cast(int, cell.count):
-        return {"available": available}
-    trial = HeadTrial("chosen", audit.localizer.selection(cast(int, cell.count)), cast(HeadEditName, cell.strategy))
-    [outcome] = audit.measured([trial])
-    row = row_of(audit, trial, outcome)
-    return {name: row[name] for name in ("heads", "scores", "differences", "reduced")}
-
-
-def measure_random_heads(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
-    """The CLIP with random sets of heads edited, as many of each layer as are selected there; likewise."""
-    audit = cache.audit(cell)
-    if (available := len(audit.localizer.ranked())) < cast(int, cell.count):
-        return {"sets": [], "available": available}
-    selection = audit.localizer.selection(cast(int, cell.count))
-    sets = random_sets(audit.units, selection, cache.study.heads.random_sets, cell.seed or 0)
-    trials = [HeadTrial("random", drawn, cast(HeadEditName, cell.strategy)) for drawn in sets]
-    rows = [row_of(audit, *pair) for pair in zip(trials, audit.measured(trials), strict=True)]
-    return {"sets": [{name: row[name] for name in ("heads", "values", "reduced")} for row in rows]}
-
-
 def edit_of(cache: WorkerCache, cell: Cell) -> WeightEdit:
     """The edit of ``cell``, or the random baseline that it asks for instead."""
     edit = WeightEdit(
@@ -214,7 +155,9 @@ MAKERS: dict[str, Callable[[WorkerCache, Cell], dict[str, Any]]] = {
     "overlap": overlap,
     "edit": measure_edit,
     "finetune": tune,
-    "features": measure_features,
-    "heads": measure_heads,
-    "random-heads": measure_random_heads,
+    "features": unit_cells.measure_features,
+    "heads": unit_cells.measure_heads,
+    "random-heads": unit_cells.measure_random_heads,
+    "directions": unit_cells.measure_directions,
+    "random-directions": unit_cells.measure_random_directions,
 }

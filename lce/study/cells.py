@@ -4,31 +4,26 @@ A cell is one result. Its name is made from everything that the result depends o
 name needs no second run, and a changed setting asks for a new one.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from lce.config import Kind, Settings
-from lce.data import prepare
+from lce.config import Settings
 from lce.edit.strategies import STRATEGIES
-from lce.foundations.files import read_json, write_json
-from lce.foundations.overwriting import check_replaceable
-from lce.foundations.paths import BASE, shipped
 from lce.foundations.seeds import derive
-from lce.models.autoencoder_files import load_autoencoder
-from lce.models.kinds import kind_named
-from lce.storage.hub import identity
+from lce.study.context import digest_of
+from lce.study.direction_study import DirectionStudy
 from lce.study.feature_study import FeatureStudy
-from lce.study.head_identity import head_context, record_of_heads
 from lce.study.head_study import HeadStudy
 from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, EditBlock, StudySettings, check_study
-from lce.training.trainer_options import identity_of, numerics
 
 DIRECTION = "direction"
 """What the localization of a direction begins with; its name follows."""
+DIRECTIONS = ("directions", "random-directions")
+OF_PICTURES = ("heads", "random-heads", *DIRECTIONS)
+"""Kinds of cells that depend on no text and no training."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +33,15 @@ class Cell:
     Kinds: train (one round of pruning), measure (an unedited subnetwork), compare (where target and reference
     differ), overlap (of masks and selections over seeds), edit (an edited model), finetune (one on a task), features
     (the base model with features scaled or a direction taken out; without a localization, unedited), heads (a CLIP with
-    attention heads edited; without a count, unedited), random-heads (the same edit of random sets of heads).
+    attention heads edited; without a count, unedited), random-heads (the same edit of random sets of heads), directions
+    (a vision-language model with a direction edited; without a strategy, unedited), random-directions (the same edit of
+    random directions).
     """
 
-    kind: Literal["train", "measure", "compare", "overlap", "edit", "finetune", "features", "heads", "random-heads"]
+    kind: Literal[
+        "train", "measure", "compare", "overlap", "edit", "finetune", "features", "heads", "random-heads", "directions",
+        "random-directions",
+    ]  # fmt: skip
     seed: int | None = None
     sparsity: float | None = None
     variant: str | None = None
@@ -91,7 +91,8 @@ def expand(settings: StudySettings) -> list[Cell]:
     if settings.features.is_asked:
         cells.append(Cell("features"))
         cells += [cell for seed in settings.seeds for cell in _feature_edits(settings.features, seed)]
-    cells += [cell for seed in settings.seeds for cell in _head_edits(settings.heads, seed)]
+    for seed in settings.seeds:
+        cells += [*_head_edits(settings.heads, seed), *_direction_edits(settings.directions, seed)]
     return list(dict.fromkeys(cells))
 
 
@@ -110,6 +111,15 @@ def _head_edits(block: HeadStudy, seed: int) -> Iterator[Cell]:
         yield Cell("heads", seed, attribute=attribute)
         for size, edit, kind in product(block.sizes, block.edits, kinds):
             yield Cell(kind, seed, count=size, strategy=edit, attribute=attribute)
+
+
+def _direction_edits(block: DirectionStudy, seed: int) -> Iterator[Cell]:
+    if block.is_asked:
+        yield Cell("directions", seed)
+    for edit, alpha in product(block.edits, block.alpha):
+        yield Cell("directions", seed, strategy=edit, alpha=alpha)
+        if block.random_directions:
+            yield Cell("random-directions", seed, strategy=edit, alpha=alpha)
 
 
 def _edits(block: EditBlock, seed: int, tasks: list[str]) -> Iterator[Cell]:
@@ -153,87 +163,20 @@ def settings_for(study: StudySettings, cell: Cell) -> Settings:
     return Settings(**shared | {name: value for name, value in own.items() if value is not None})
 
 
-def context_of(study: StudySettings, trainer_options: dict[str, Any]) -> dict[str, Any]:
-    """What the results of a study depend on: all of them, evaluations, and those of features or heads."""
-    base = {"base": study.base, "base_fingerprint": base_fingerprint(study)}
-    if study.heads.is_asked:
-        return {"shared": base, "heads": head_context(study, _recorded_base(study))}
-    evaluation = asdict(study.evaluation)
-    files = [*study.evaluation.weat, *filter(None, [study.evaluation.text])]
-    return {
-        "shared": {
-            **base,
-            "data": prepare.identity_of(study.data),
-            "train": identity_of(study.train, base_kind(study)),
-            "trainer": numerics(trainer_options),
-        },
-        "evaluation": evaluation | {name: digest for name in files if (digest := _digest(shipped(name)))},
-        "features": _feature_context(study, study.features) if study.features.is_asked else {},
-    }
-
-
-def _feature_context(study: StudySettings, features: FeatureStudy) -> dict[str, Any]:
-    recorded = _recorded_base(study)
-    known = recorded.get("autoencoder") if recorded.get("sae") == features.sae else None
-    read = {"site": features.site, "contexts": features.contexts, "tokens": features.tokens}
-    return {"autoencoder": known or autoencoder_fingerprint(features.sae), **read}
-
-
-def autoencoder_fingerprint(name: str) -> str:
-    """What identifies an autoencoder: its tensors, and all in its files that says how it is used."""
-    found = load_autoencoder(name)
-    site = (found.metadata or {}).get("lce_site") or found.site
-    return f"{derive(found.fingerprint, *map(str, (found.k, found.subtracts_bias, found.normalisation, site))):016x}"
-
-
-def record_base(study: StudySettings) -> None:
-    """Note in the study's folder what its base model, its autoencoder and its pictures are now: all goes by that."""
-    path, found = Path(study.experiment) / BASE, identity(study.base)
-    check_replaceable(path, "record of a base model")
-    kind = "clip" if study.heads.is_asked else kind_named(study.base, study.trust_remote_code)
-    about = {"base": study.base, "fingerprint": found.fingerprint, "commit": found.commit, "kind": kind}
-    if study.features.is_asked:
-        sae = study.features.sae
-        about |= {"sae": sae, "autoencoder": autoencoder_fingerprint(sae)}
-    about |= record_of_heads(study)
-    write_json(path, about)
-
-
-def base_fingerprint(study: StudySettings) -> str:
-    """What identifies the base model: as the study's folder has it, so that a report needs no model; else as it is."""
-    recorded = _recorded_base(study)
-    return str(recorded["fingerprint"]) if "fingerprint" in recorded else identity(study.base).fingerprint
-
-
-def base_kind(study: StudySettings) -> Kind:
-    """The kind of the base model, likewise; records that do not say it are of masked models."""
-    recorded = _recorded_base(study)
-    if not recorded:
-        return kind_named(study.base, study.trust_remote_code)
-    return "causal" if recorded.get("kind") == "causal" else "masked"
-
-
-def _recorded_base(study: StudySettings) -> dict[str, Any]:
-    path = Path(study.experiment) / BASE
-    recorded = read_json(path) if path.exists() else {}
-    return recorded if isinstance(recorded, dict) and recorded.get("base") == study.base else {}
-
-
-def _digest(path: Path) -> str | None:
-    """SHA-256 of a file, or of the tables in a folder; None if there is neither."""
-    files = sorted(path.glob("*.tsv")) if path.is_dir() else [path] if path.is_file() else []
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else None
-
-
 def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
     """A readable name that differs wherever the result may differ; ``context`` is that of `context_of`."""
-    about = context["shared"] | {"sparsities": [s for s in study.sparsities if s <= (cell.sparsity or 0)]}
+    shared = context["base" if cell.kind in OF_PICTURES else "shared"]
+    about = shared | {"sparsities": [s for s in study.sparsities if s <= (cell.sparsity or 0)]}
     if cell.kind in ("measure", "edit", "features"):
         about["evaluation"] = context["evaluation"]
     if cell.kind == "features" and cell.localization:
         about["features"] = context["features"]
     if cell.attribute:
         about["heads"] = context["heads"][cell.attribute]
+    if cell.kind in DIRECTIONS:
+        about["directions"] = context["directions"]
+    if cell.kind == "random-directions":
+        about["random_directions"] = study.directions.random_directions
     if cell.kind == "random-heads":
         about["random_sets"] = study.heads.random_sets
     if cell.kind in ("compare", "overlap"):
@@ -241,7 +184,7 @@ def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
     if cell.kind == "overlap":
         about |= {"seeds": study.seeds, "variants": study.variants}
     if cell.kind == "finetune":
-        about["downstream"] = asdict(study.downstream) | {"tasks": _digest(Path(str(cell.task))), "seeds": None}
+        about["downstream"] = asdict(study.downstream) | {"tasks": digest_of(Path(str(cell.task))), "seeds": None}
     known = cell.known()
     parts = [Path(value).name if isinstance(value, str) else f"{name}{value:g}" for name, value in known.items()]
     name = "-".join(parts).replace(" ", "-") if cell.kind == "features" or cell.attribute else "-".join(parts)

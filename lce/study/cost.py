@@ -11,13 +11,13 @@ from statistics import median
 
 import torch
 
-from lce.evaluation.audit_inputs import open_audit
+from lce.evaluation.audit_inputs import open_audit, open_direction_audit
 from lce.foundations.files import read_json
 from lce.models.clip import load_clip
 from lce.models.layers import prunable_parameters
 from lce.models.loading import load_language_model
 from lce.study.cells import Cell
-from lce.study.head_identity import audit_settings
+from lce.study.picture_inputs import audit_settings, direction_settings
 from lce.study.settings import StudySettings
 from lce.study.worker_cache import WorkerCache
 
@@ -48,9 +48,20 @@ def costs(study: StudySettings, cache: WorkerCache, cells: Sequence[Cell]) -> di
 
 
 def _guessed(study: StudySettings) -> dict[str, float]:
+    found: dict[str, float] = {}
     if study.heads.is_asked:
-        return _guessed_of_heads(study)
-    base, _ = load_language_model(study.base, study.trust_remote_code)
+        found |= _guessed_of_heads(study)
+    if study.directions.is_asked:
+        found |= _guessed_of_directions(study)
+    if study.variants:
+        found |= _guessed_of_text(study, study.base)
+    if study.features.is_asked:
+        found["features"] = _guessed_of_text(study, study.features.model or study.base)["features"]
+    return found
+
+
+def _guessed_of_text(study: StudySettings, model: str) -> dict[str, float]:
+    base, _ = load_language_model(model, study.trust_remote_code)
     weights = sum(p.numel() for p in prunable_parameters(base).values())
     per_token = 2 * weights / (_speed(study) * EFFICIENCY)
     trained = 3 * study.train.steps * study.train.batch_size * TOKENS_OF_A_SENTENCE
@@ -69,13 +80,28 @@ def _guessed(study: StudySettings) -> dict[str, float]:
 
 def _guessed_of_heads(study: StudySettings) -> dict[str, float]:
     """The image encoder reads every view of every picture; an edit computes a quarter of it anew, by and large."""
-    clip = load_clip(study.base, "cpu", study.trust_remote_code)
+    clip = load_clip(study.heads.model or study.base, "cpu", study.trust_remote_code)
     weights = sum(parameter.numel() for parameter in clip.tower.layers.parameters())
     about = clip.model.config.vision_config
     patches = (about.image_size // about.patch_size) ** 2
     views = len(open_audit(audit_settings(study, next(iter(study.heads.attributes))), clip).batches.views)
     one = 2 * weights * patches * views / (_speed(study) * EFFICIENCY)
     return {"heads": 1.5 * one, "random-heads": (1 + study.heads.random_sets / 4) * one}
+
+
+def _guessed_of_directions(study: StudySettings) -> dict[str, float]:
+    """Pictures by which the layer is chosen and those that are measured are read once; an edit reads the latter anew,
+    and a random direction the ambiguous ones of them, from the chosen layer on.
+    """
+    audit = open_direction_audit(direction_settings(study))
+    weights = sum(parameter.numel() for layer in audit.model.layers for parameter in layer.parameters())
+    inputs = audit.inputs(audit.shown.openers[:1], audit.measure.prompt)[0]
+    one = 2 * weights * inputs["input_ids"].shape[1] / (_speed(study) * EFFICIENCY)
+    shown, unsure = len(audit.shown.pictures), int(audit.ambiguous.sum())
+    return {
+        "directions": one * (len(audit.chosen_by.pictures) + 2 * shown) / 2,
+        "random-directions": one * (shown + study.directions.random_directions * unsure / 2),
+    }
 
 
 def _speed(study: StudySettings) -> float:

@@ -21,8 +21,10 @@ class FeatureStudy:
     Without rules and directions, as by default, there are none.
     """
 
+    model: str | None = None
+    """Language model whose features are edited; by default the study's base."""
     sae: str = "checkpoints/smollm2-sae"
-    """Autoencoder of the base model, in SAELens's format: a folder, or OWNER/REPOSITORY/FOLDER on the hub."""
+    """Autoencoder of that model, in SAELens's format: a folder, or OWNER/REPOSITORY/FOLDER on the hub."""
     site: str | None = None
     """Where its states come from, if not where it says: layers.N, a module's path, or a hook of TransformerLens."""
     contexts: list[str] | None = None

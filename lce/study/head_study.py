@@ -1,6 +1,5 @@
 """Attention heads in a study: what it can be told about them, with defaults; as light to import as `lce.config`."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -11,7 +10,7 @@ from lce.localize.head_settings import AuditSettings, HeadSettings, check_heads
 
 @dataclass
 class HeadStudy(AuditSettings):
-    """Edits of the attention heads of a CLIP, the study's base: every attribute with every size and edit.
+    """Edits of the attention heads of a CLIP: every attribute with every size and edit.
 
     Without attributes, as by default, there are none.
     """
@@ -19,6 +18,8 @@ class HeadStudy(AuditSettings):
     attributes: dict[str, str | None] = field(default_factory=dict)
     """Attributes (gender, skin-tone, age, or a YAML file, as in `lce edit heads`) → the column of the table that
     pictures share which are alike but for the group, or null."""
+    model: str | None = None
+    """CLIP; by default the study's base."""
     leaning: dict[str, list[str]] = field(default_factory=dict)
     """Attribute → classes that are expected to lean towards its first group; by default those that do so for the other
     half of the people."""
@@ -37,16 +38,10 @@ class HeadStudy(AuditSettings):
         return HeadSettings(**known, attribute=attribute, **others)
 
 
-def check_head_study(settings: HeadStudy, others: Mapping[str, Sequence[Any]]) -> None:
-    """Raises LceError for the first setting that cannot be right, whatever the model and the pictures.
-
-    Args:
-        others: settings that ask for something of a language model, which a CLIP cannot give.
-    """
+def check_head_study(settings: HeadStudy) -> None:
+    """Raises LceError for the first setting that cannot be right, whatever the model and the pictures."""
     if not settings.is_asked:
         return
-    for name, asked in others.items():
-        checks.expect(not asked, name, "[] in a study of heads, whose base is a CLIP", asked)
     sizes = settings.sizes
     checks.expect(bool(sizes) and len(set(sizes)) == len(sizes), "heads.sizes", "each once, at least one", sizes)
     for size in sizes:

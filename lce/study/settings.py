@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from lce import checks
 from lce.config import (
@@ -15,6 +15,7 @@ from lce.config import (
 )
 from lce.edit.strategies import STRATEGIES, checked_strengths
 from lce.foundations.errors import LceError
+from lce.study.direction_study import DirectionStudy, check_direction_study
 from lce.study.feature_study import Control, FeatureStudy, check_feature_study
 from lce.study.head_study import HeadStudy, check_head_study
 
@@ -96,7 +97,8 @@ class StudySettings:
     experiment: str = "runs/study"
     """Folder for all that the study makes; on a cluster, one that every node sees."""
     base: str = "checkpoints/lce-bert-mini"
-    """Pretrained model θ0, in a study of heads a CLIP: a folder, or a name on the Hugging Face hub."""
+    """Pretrained model θ0: a folder, or a name on the Hugging Face hub; in a study of heads or directions alone, the
+    model that they are edited in."""
     trust_remote_code: bool = False
     """Run code that a model's folder brings along; only for models you trust."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3])
@@ -124,11 +126,13 @@ class StudySettings:
     downstream: DownstreamSettings = field(default_factory=DownstreamSettings)
     """How edited models are fine-tuned on tasks of sentence pairs."""
     features: FeatureStudy = field(default_factory=FeatureStudy)
-    """Edits of the base model's features and directions; by default none. With them, there may be no variants and no
-    edits, so that nothing is trained."""
+    """Edits of a language model's features, and of directions in its states; by default none. With them, there may be
+    no variants and no edits, so that nothing is trained."""
     heads: HeadStudy = field(default_factory=HeadStudy)
-    """Edits of the attention heads of a CLIP, the base; by default none. With them, there are no variants, edits and
+    """Edits of the attention heads of a CLIP; by default none. Where that is the base, there are no variants, edits and
     features, and the settings of text, training and evaluation do not matter."""
+    directions: DirectionStudy = field(default_factory=DirectionStudy)
+    """Edits of a direction in a vision-language model; by default none. Where that is the base, likewise."""
     cpus_per_task: float = 1
     """Cores of each of the tasks that run side by side."""
     gpus_per_task: float = 0
@@ -143,6 +147,22 @@ class StudySettings:
         """The size of the value-based selection: a share if it is a float, else a number of weights."""
         return self.share if self.count is None else self.count
 
+    @property
+    def own_models(self) -> dict[str, str]:
+        """The models that are not the base, by the unit that is edited in them."""
+        return {unit: block.model for unit, block in self.units.items() if block.model}
+
+    @property
+    def units(self) -> dict[str, Any]:
+        """What is asked of other units than weights."""
+        blocks: dict[str, Any] = {"features": self.features, "heads": self.heads, "directions": self.directions}
+        return {unit: block for unit, block in blocks.items() if block.is_asked}
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether anything is asked of a language model."""
+        return bool(self.variants or self.features.is_asked)
+
 
 def check_study(settings: StudySettings) -> None:
     """Raises LceError for the first setting that cannot be right, whatever the model and the text."""
@@ -155,21 +175,15 @@ def check_study(settings: StudySettings) -> None:
     checks.check_not_negative(settings.gpus_per_task, "gpus_per_task")
     for seed in settings.seeds:
         checks.check_not_negative(seed, "seeds")
-    is_trained = not (settings.features.is_asked or settings.heads.is_asked)
+    is_trained = not settings.units
     for name, is_needed in (("seeds", True), ("variants", is_trained)):
         values = getattr(settings, name)
         if (is_needed and not values) or len(set(values)) < len(values):
             raise LceError(f"{name}: expected at least one value, each once, got {values}")
     check_feature_study(settings.features, settings.evaluation)
-    check_head_study(
-        settings.heads,
-        {
-            "variants": settings.variants,
-            "edits": settings.edits,
-            "features.rules": settings.features.rules,
-            "features.directions": settings.features.directions,
-        },
-    )
+    check_head_study(settings.heads)
+    check_direction_study(settings.directions)
+    _check_base(settings)
     if settings.edits and not settings.variants:
         raise LceError(f"edits: expected [] in a study without variants, got {len(settings.edits)} of them")
     if settings.edits and settings.sparsity not in settings.sparsities:
@@ -202,6 +216,20 @@ def check_study(settings: StudySettings) -> None:
         for layers in block.last_layers:
             checks.check_positive(layers, f"{where}.last_layers")
         checks.check_positive(block.draws, f"{where}.draws")
+
+
+def _check_base(settings: StudySettings) -> None:
+    """Raises LceError if more is asked of the base than a model that reads pictures can give."""
+    features = settings.features
+    of_base = [unit for unit, block in settings.units.items() if unit != "features" and not block.model]
+    if not of_base:
+        return
+    rules = {} if features.model else {"features.rules": features.rules, "features.directions": features.directions}
+    for name, asked in {"variants": settings.variants, "edits": settings.edits, **rules}.items():
+        wanted = f"[] in a study of {of_base[0]} whose base reads pictures; or name {of_base[0]}.model"
+        checks.expect(not asked, name, wanted, asked)
+    if len(of_base) > 1:
+        raise LceError("heads.model, directions.model: name one of them; the base cannot be both models")
 
 
 def check_downstream(settings: DownstreamSettings) -> None:

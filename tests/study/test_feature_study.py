@@ -20,7 +20,8 @@ from lce.evaluation.site_edits import HELD_OUT, Measured, SiteEdits, trials
 from lce.foundations.errors import LceError
 from lce.localize.feature_settings import FeatureSettings
 from lce.models.autoencoder_files import save_autoencoder
-from lce.study.cells import Cell, cell_name, context_of, expand
+from lce.study.cells import Cell, cell_name, expand
+from lce.study.context import context_of
 from lce.study.feature_study import FeatureStudy
 from lce.study.report.feature_edits import edits_of, means
 from lce.study.report.report import sections
@@ -167,7 +168,8 @@ def test_cells_hold_what_lce_edit_features_measures(swept: Path) -> None:
         rule="attribution", count=2, sae=study.features.sae, scale=[0.0], compare=["counts"],
         directions=["occupations"], random_baselines=1, seed=1,
     )  # fmt: skip
-    measured = Measured(cache.evaluator, SiteEdits(about, cache.base, cache.tokenizer, "causal"))
+    model, tokenizer, kind, evaluator = cache.of_features
+    measured = Measured(evaluator, SiteEdits(about, model, tokenizer, kind))
     rows = {trial.name: measured.row(trial)[0] for trial in trials(measured.edits)}
     shared = {"seed": 1, "alpha": 0.0}
     two = shared | {"localization": "attribution", "count": 2}
@@ -210,7 +212,7 @@ def test_the_report_has_figures_and_a_table_and_nothing_of_variants(
     def gone(*_: Any) -> None:
         raise LceError("a report needs no autoencoder")
 
-    monkeypatch.setattr("lce.study.cells.load_autoencoder", gone)
+    monkeypatch.setattr("lce.study.context.load_autoencoder", gone)
     assert main(["report", str(swept)]) == 0
     [section] = sections(load_results(swept))
     assert all(len(row) == len(section.headings) for row in section.rows)

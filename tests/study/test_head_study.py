@@ -17,7 +17,8 @@ from head_studies import CELLS, HEADS, SETTINGS, result_of
 from lce.cli import main
 from lce.data.pictures.batches import PictureBatches
 from lce.foundations.errors import LceError
-from lce.study.cells import Cell, cell_name, context_of, expand
+from lce.study.cells import Cell, cell_name, expand
+from lce.study.context import context_of
 from lce.study.feature_study import FeatureStudy
 from lce.study.report.results import load_study
 from lce.study.run_cell import make
@@ -87,7 +88,10 @@ def test_what_a_study_of_heads_cannot_have_beside_them(
     config: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for changed, message in (
-        ({"variants": ["neutral"]}, "variants: expected [] in a study of heads, whose base is a CLIP, got ['neutral']"),
+        (
+            {"variants": ["neutral"]},
+            "variants: expected [] in a study of heads whose base reads pictures; or name heads.model, got ['neutral']",
+        ),
         ({"features": FeatureStudy(rules=["counts"])}, "features.rules: expected [] in a study of heads"),
     ):
         with pytest.raises(LceError) as caught:

@@ -21,7 +21,8 @@ from transformers import BertTokenizer
 from lce.cli import main
 from lce.foundations.ranks import rank
 from lce.storage.hub import identity
-from lce.study.cells import Cell, cell_name, context_of
+from lce.study.cells import Cell, cell_name
+from lce.study.context import context_of
 from lce.study.settings import StudySettings
 from lce.training.checkpoints import AtomicCheckpointIO, last_checkpoint
 

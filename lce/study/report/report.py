@@ -17,8 +17,8 @@ from lce.foundations.errors import LceError
 from lce.foundations.figures import as_svg, save
 from lce.foundations.files import write_json
 from lce.foundations.paths import STUDY_REPORT
+from lce.study.report import direction_edits, feature_edits, head_edits
 from lce.study.report import extra_sections as beyond
-from lce.study.report import feature_edits, head_edits
 from lce.study.report import paper_sections as paper
 from lce.study.report.claims import Claim, judge
 from lce.study.report.plots import figures
@@ -35,8 +35,8 @@ def write_report(run: Path) -> Path:
     """Write the report of the study in ``run``; return the page.
 
     Beside it lie tables.md (the same tables), claims.json, edits.csv (every edit and score), a folder of figures as SVG
-    and PNG, and TensorBoard logs; of a study of features, features.csv, of one of attention heads, heads.csv, and of
-    one without variants, no claims.
+    and PNG, and TensorBoard logs; of features, features.csv, of attention heads, heads.csv, of directions,
+    directions.csv; without variants, there are no claims.
 
     Raises:
         LceError: ``run`` holds no study, or no result yet.
@@ -58,6 +58,8 @@ def write_report(run: Path) -> Path:
         _write_frame(feature_edits.edits_of(results), folder / "features.csv")
     if results.study.heads.is_asked:
         _write_frame(head_edits.head_edits(results), folder / "heads.csv")
+    if results.study.directions.is_asked:
+        _write_frame(direction_edits.edits_of(results), folder / "directions.csv")
     about = _about(results, claims)
     with replaced_file(folder / "tables.md") as temporary:
         temporary.write_text(_markdown(about, claims, parts), encoding="utf-8")
@@ -79,9 +81,10 @@ def _write_frame(frame: pd.DataFrame, path: Path) -> None:
 
 
 def sections(results: Results) -> list[Section]:
-    """All sections for which there are results: the paper's, those beyond it, and those of features and of heads."""
+    """All sections for which there are results: the paper's, those beyond it, and those of other units than weights."""
     of_variants = (*paper.SECTIONS, *beyond.SECTIONS) if results.study.variants else ()
-    made = (make(results) for make in (*of_variants, feature_edits.section, head_edits.section))
+    of_units = (feature_edits.section, head_edits.section, direction_edits.section)
+    made = (make(results) for make in (*of_variants, *of_units))
     return [section for section in made if section is not None]
 
 
@@ -104,8 +107,8 @@ def _about(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
         "made": {
             "command": f"lce sweep --config {study.experiment}/config.yaml && lce report {study.experiment}",
             **({"training": asdict(study.train)} if study.variants else {}),
-            **({"features": asdict(study.features)} if study.features.is_asked else {}),
-            **({"heads": asdict(study.heads)} if study.heads.is_asked else {"evaluation": asdict(study.evaluation)}),
+            **{unit: asdict(block) for unit, block in study.units.items()},
+            **({"evaluation": asdict(study.evaluation)} if study.reads_text else {}),
             "machines": "; ".join(sorted({str(result.get("device")) for result in results.cells.values()})),
             "versions, of the report": ", ".join(
                 [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in (*LIBRARIES, *OWN))]
@@ -116,13 +119,18 @@ def _about(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
 
 def _subject(study: StudySettings, seeds: str) -> tuple[str, str]:
     """What a study is about, and of what."""
-    if study.heads.is_asked:
-        return "Attention heads", f"{', '.join(study.heads.attributes)}; {seeds}"
+    about = {
+        "features": f"autoencoder {study.features.sae}",
+        "heads": ", ".join(study.heads.attributes),
+        "directions": study.directions.attribute,
+    }
+    units = [f"{about[unit]}{f' in {block.model}' if block.model else ''}" for unit, block in study.units.items()]
     if not study.variants:
-        return "Features", f"autoencoder {study.features.sae}; {seeds}"
+        names = {"features": "Features", "heads": "Attention heads", "directions": "Directions"}
+        return " and ".join(names[unit] for unit in study.units), "; ".join([*units, seeds])
     levels = f"sparsities {', '.join(f'{s:.0%}' for s in study.sparsities)}"
     trained = f"{', '.join(study.variants)} models; {seeds}; {levels}; bias type {study.evaluation.bias_type}"
-    return "Local contrastive editing", trained
+    return "Local contrastive editing", "; ".join([trained, *units])
 
 
 def _markdown(about: dict[str, Any], claims: Sequence[Claim], parts: Sequence[Section]) -> str:
