@@ -143,6 +143,7 @@ bench: $(DATA)/report.json $(call trained,stereotypical anti-stereotypical) | $(
 	$(BIN)/python tests/benchmarks/decoders.py
 	$(BIN)/python tests/benchmarks/autoencoders.py
 	$(BIN)/python tests/benchmarks/heads.py
+	$(BIN)/python tests/benchmarks/directions.py
 
 lint: | $(INSTALLED) ## check style, format, types, and which file imports which
 	$(BIN)/ruff check .

@@ -80,6 +80,9 @@ def main() -> None:
     reference = read_reference(model, load_sentences("gender"))
     measure = Measure(model.prompt(QUESTION), K, TOP, TOGETHER)
     none = reference.labels[:0].reshape(0, len(reference.labels))
+    before = peak_memory()
+    whole, _ = timed(partial(read_leaning, model, reference, pictures, measure, none))
+    memory = f"+{(peak_memory() - before) / 1e6:,.0f} MB"
     some = pictures[:: len(pictures) // LOOPED][:LOOPED]
     states = states_of(model, some, measure)
 
@@ -95,11 +98,7 @@ def main() -> None:
         [f"{LOOPED} pictures, nearest texts and maps alone",
             *in_turns(partial(searched, reference, states), partial(looped, reference, states))],
     ]  # fmt: skip
-    before = peak_memory()
-    whole, _ = timed(partial(read_leaning, model, reference, pictures, measure, none))
-    found.append(
-        [f"{len(pictures)} pictures", f"{whole:.1f} s", "", "", "", f"+{(peak_memory() - before) / 1e6:,.0f} MB"]
-    )
+    found.append([f"{len(pictures)} pictures", f"{whole:.1f} s", "", "", "", memory])
     print(machine(torch.device("cpu")))
     tokens = len(states[0]) // LOOPED
     title = (
