@@ -1,9 +1,9 @@
 """A tiny vision-language model in which gender is written into one known direction in one known layer.
 
 Embeddings hold a constant in entry 0 and noise from entry 4 on; " she" and " he" differ in entry 2 alone. The projector
-writes into entry 1 how red a piece of a picture is, or how blue. The layer `PLANTED` copies that into entry 2; the last
-one lets each token write the mean of entry 2 over all tokens before it into entry 3, which the answers she and he are
-read from.
+writes into entry 1 how red a piece of a picture is, or how blue, and marks it in the last entry. The layer `PLANTED`
+copies entry 1 into entry 2. The last layer lets each token write the mean of entry 2 over all tokens before it into
+entry 3, which the answers she and he are read from, and then hides what was copied: all pieces of pictures lean to she.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _decoder(folder: Path) -> None:
 def _plant_decoder(model: Any, tokenizer: Any) -> None:
     decoder = model.model.language_model
     noise = torch.randn(decoder.embed_tokens.weight.shape, generator=torch.Generator().manual_seed(0))
-    noise[:, 0], noise[:, 1:4] = 3.0, 0.0
+    noise[:, 0], noise[:, 1:4], noise[:, -1] = 3.0, 0.0, 0.0
     she, he = (tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in (" she", " he"))
     noise[he] = noise[she]
     noise[she, ENTRY], noise[he, ENTRY] = WRITTEN, -WRITTEN
@@ -74,10 +74,11 @@ def _plant_decoder(model: Any, tokenizer: Any) -> None:
     first.o_proj.weight[range(4, 12), range(8)] = 1.0
     last.v_proj.weight[0, ENTRY] = 1.0
     last.o_proj.weight[3, 0] = 5.0
-    mlp = decoder.layers[PLANTED].mlp
-    mlp.gate_proj.weight[0, 0] = 10.0  # always open
-    mlp.up_proj.weight[0, 1] = 1.0
-    mlp.down_proj.weight[ENTRY, 0] = 1.0
+    for number, read, strength in ((PLANTED, 1, 1.0), (LAYERS - 1, -1, 100.0)):
+        mlp = decoder.layers[number].mlp
+        mlp.gate_proj.weight[0, 0] = 10.0  # always open
+        mlp.up_proj.weight[0, read] = 1.0
+        mlp.down_proj.weight[ENTRY, 0] = strength
 
 
 def _features(folder: Path) -> tuple[Tensor, Tensor]:
@@ -111,3 +112,4 @@ def _plant_projector(model: Any, features: tuple[Tensor, Tensor]) -> None:
         projector.linear_2.weight[1, row] = sign
     projector.linear_2.bias[0] = 3.0
     projector.linear_2.bias[4:] = torch.randn(12, generator=torch.Generator().manual_seed(1))
+    projector.linear_2.bias[-1] = 3.0
