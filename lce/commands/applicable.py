@@ -34,8 +34,8 @@ APPLICABLE = {
     },
     "localize directions": {
         "model", "projector", "pictures", "table", "attribute", "where", "chosen_by", "matched", "sentences",
-        "question", "choice", "source", "k", "top", "layers", "positions", "batch_size", "device", "downloads",
-        "experiment", "output", "trust_remote_code", "seed",
+        "question", "source", "k", "top", "layers", "positions", "batch_size", "device", "downloads", "experiment",
+        "output", "trust_remote_code",
     },
     "evaluate": RUN | MEASURED | {"model", "against", "limit"},
 }  # fmt: skip
@@ -121,8 +121,8 @@ CONDITIONS_OF = {
     ),
     "edit directions": (
         Condition(
-            ("nobody", "shuffles", "random_directions", "caption", "colours"), lambda v: v["measure"],
-            "without measuring",
+            ("without_people", "shuffles", "random_directions", "caption", "choice", "colours"),
+            lambda v: v["measure"], "without measuring",
         ),
     ),
     "evaluate": (

@@ -17,6 +17,7 @@ from lce.foundations.paths import CONFIG
 from lce.localize.direction_settings import DirectionSettings, check_directions
 from lce.localize.selection import Selection
 from lce.models.assembled import provide_mini
+from lce.models.image_text import chosen_device
 from lce.storage.hub import identity
 
 SELECTION = "selection.safetensors"
@@ -56,7 +57,7 @@ def run_edit_directions(settings: DirectionSettings) -> Path:
     selection = _selection(audit)
     edits = {name: audit.edit(audit.layer, name) for name in settings.edits}
     measured = audited(audit) if settings.measure else None
-    # What is refused is refused above, before anything is written.
+    # What is refused is refused above; until here, only the states of texts are written, which other runs share.
     save_config(folder / CONFIG, asdict(settings), "edit")
     selection.save(folder / SELECTION)
     about = {"model": settings.model, "attribute": audit.attribute.name, "seed": settings.seed}
@@ -94,7 +95,11 @@ def _selection(audit: DirectionAudit) -> Selection:
 
 
 def _pictures(audit: DirectionAudit) -> dict[str, Any]:
-    return {"shown": audit.shown.pictures, "chosen_by": audit.chosen_by.pictures, "nobody": audit.nobody}
+    return {
+        "shown": audit.shown.pictures,
+        "chosen_by": audit.chosen_by.pictures,
+        "without_people": audit.without_people,
+    }
 
 
 def _scores(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
@@ -111,4 +116,6 @@ def _identity(settings: DirectionSettings) -> dict[str, Any]:
     """What the result depends on."""
     free = {"experiment", "output", "trust_remote_code", "model", "projector", "device", "batch_size", "downloads"}
     known = {key: value for key, value in asdict(settings).items() if key not in free}
-    return known | {"model": identity(settings.model).fingerprint, **content_of_direction_inputs(settings)}
+    computes = chosen_device(settings.device).partition(":")[0]  # on a GPU, in the precision of the checkpoint
+    model = identity(settings.model).fingerprint
+    return known | {"model": model, "computes": computes, **content_of_direction_inputs(settings)}

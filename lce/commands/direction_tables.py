@@ -32,15 +32,16 @@ def print_direction_edits(result: dict[str, Any]) -> None:
     where = f"{result['attribute']} in layer {result['layer'] + 1}, {result['counts']['shown']} pictures"
     table = Table(title=escape(f"{result['name']}: {where}"), title_justify="left")
     odds = ("log odds", "moved", "95 % interval")
-    for heading in ("", "|LALS|", f"{one} − {other}", "area", *odds, "class named", "perplexity"):
+    for heading in ("", "|LALS|", f"{one} − {other}", "AUC", *odds, "class named", "perplexity"):
         table.add_column(heading, justify="right" if heading else "left")
     table.add_row("unedited", *_cells(result["before"]))
     for number, row in enumerate(result["edits"]):
         table.add_row(row["edit"], *_cells(row), style="" if number else "bold")
     if result["random"]:
-        limit = result["checks"]["L3"]["random"]
-        name = f"{limit['n']} random directions, percentile {limit['percentile']}"
-        table.add_row(name, "", "", "", "", number_text(limit["moved"]), "", "", "")
+        about = result["checks"]["L3"]["random"]
+        name = f"{about['n']} random directions, percentile {about['percentile']}"
+        for how, key in ((name, "same_strength"), ("the same, changing as much", "same_size")):
+            table.add_row(how, "", "", "", "", number_text(about[key]["moved"]), "", "", "")
     console.print(table)
     _print_classes(result)
     if result["colours"]:
@@ -59,7 +60,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 def _print_classes(result: dict[str, Any]) -> None:
     """Pictures of neither group, class by class: what the model holds inside, and what it says."""
     one, other = result["groups"]
-    table = Table(title=f"pictures of {result['ambiguous']}, by class", title_justify="left")
+    table = Table(title=f"{result['ambiguous']}, by class", title_justify="left")
     says = (f"says {one}", f"says {other}")
     for heading in ("", "LALS", "regime", "log odds", "after", *says, "n", "answer parts"):
         table.add_column(heading, justify="left" if heading in ("", "regime") else "right")

@@ -31,7 +31,7 @@ class SiteEdit:
     """Adds something to the states at one site; the first token of each text keeps its state.
 
     Attributes:
-        positions: all, or the prompt's alone: what is generated with a cache is left then.
+        positions: all; the prompt's alone, so that what is generated with a cache is left; or visual, of pictures.
         may_be_void: whether it is allowed to change nothing.
     """
 

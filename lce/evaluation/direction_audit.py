@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from lce.data.pictures.attributes import Attribute
 from lce.edit.site_edit import DirectionEdit
-from lce.evaluation.shown_pictures import OPEN, pictures_of_nobody, shown_pictures
+from lce.evaluation.shown_pictures import OPEN, pictures_without_people, shown_pictures
 from lce.foundations.errors import LceError
 from lce.foundations.seeds import generator
 from lce.localize.direction_settings import DirectionEditName, DirectionSettings
@@ -35,10 +34,11 @@ from lce.localize.visual_leaning import (
 )
 from lce.metrics.picture_choice import PictureChoice
 from lce.metrics.separation import separation
-from lce.models.image_text import ImageText
+from lce.models.image_text import ImageText, Prompted
 from lce.models.prefix import PrefixCache
 from lce.models.shifts import DirectionShift, Shift
 
+GENDER = "gender"
 TEXTS = "texts"
 """Folder, in that of the experiment, in which the states of texts are kept."""
 LEAST = 4
@@ -60,7 +60,7 @@ class DirectionAudit:
         self.shown = shown_pictures(folder, table, attribute, settings.where, settings.matched)
         by = settings.chosen_by or settings.where
         self.chosen_by = shown_pictures(folder, table, attribute, by, settings.matched)
-        self.nobody = pictures_of_nobody(folder, table, settings.nobody)
+        self.without_people = pictures_without_people(folder, table, settings.without_people)
         for title, found in (("where", self.shown), ("chosen_by", self.chosen_by)):
             for number, group in enumerate(attribute.groups):
                 count = int((found.groups == number).sum())
@@ -69,12 +69,23 @@ class DirectionAudit:
         last = len(model.layers)
         if settings.layers and max(settings.layers) > last:
             raise LceError(f"layers: the model has {last}, got {max(settings.layers)}")
+        if settings.sentences == GENDER and attribute.name != GENDER:
+            raise LceError(f"sentences: name a YAML file with texts about {attribute.name}; lce's own are about gender")
         self.sentences = load_sentences(settings.sentences)
         if settings.k > len(self.sentences):
             raise LceError(f"k: expected at most {len(self.sentences)}, as many as there are texts, got {settings.k}")
-        choice = settings.choice
-        self.choice = PictureChoice(model, model.prompt(choice.question, choice.start), choice.words)
         self.measure = Measure(model.prompt(settings.question), settings.k, settings.top, settings.batch_size)
+
+    @cached_property
+    def choice(self) -> PictureChoice:
+        asked = self.settings.choice
+        return PictureChoice(self.model, self.model.prompt(asked.question, asked.start), asked.words)
+
+    @property
+    def words(self) -> list[list[str]]:
+        """Words by which an answer names a group: those of the attribute, and of the forced choice."""
+        pairs = zip(self.attribute.groups, self.settings.choice.words, strict=True)
+        return [[*group.words, *words] for group, words in pairs]
 
     @cached_property
     def units(self) -> DirectionUnits:
@@ -87,26 +98,33 @@ class DirectionAudit:
         is_open = self.shown.groups == OPEN
         return is_open if is_open.any() else ~is_open
 
-    def leaning(self, pictures: Openers, shuffles: int = 0) -> VisualLeaning:
+    def leaning(self, pictures: Openers, shuffles: int = 0, scores_alone: bool = False) -> VisualLeaning:
         """LALS of these pictures by the model as it is at the moment, with so many shuffles of the texts' labels."""
         labels = shuffled_labels(self.units.reference.labels, shuffles, self.settings.seed)
-        return read_leaning(self.model, self.units.reference, pictures, self.measure, labels)
+        return read_leaning(self.model, self.units.reference, pictures, self.measure, labels, scores_alone)
 
-    def leaning_under(self, pictures: Openers, edits: Sequence[DirectionEdit]) -> list[NDArray[np.float64]]:
-        """The scores of these pictures in the layer of each edit, right behind it."""
+    def leaning_under(
+        self, pictures: Openers, edits: Sequence[DirectionEdit]
+    ) -> list[tuple[NDArray[np.float64], float]]:
+        """Of each edit, the scores of these pictures in its layer, right behind it, and the size of what it adds: see
+        `Shifted`.
+        """
         layers = [self.units.sites.index(edit.site) for edit in edits]
         shifts: dict[int, list[Shift]] = {}
         for layer, edit in zip(layers, edits, strict=True):
             shifts.setdefault(layer, []).append(edit.shift)
         found = leaning_under(self.model, self.units.reference, pictures, self.measure, shifts)
-        left = {layer: iter(scores.double().numpy()) for layer, scores in found.items()}
+        left = {
+            layer: zip(shifted.scores.double().numpy(), shifted.sizes.tolist(), strict=True)
+            for layer, shifted in found.items()
+        }
         return [next(left[layer]) for layer in layers]
 
     def leaning_at(self, pictures: Openers, layer: int) -> NDArray[np.float64]:
         """The scores of these pictures in a ``layer`` of the unedited model."""
         nothing = {layer: [DirectionShift(self.vector(layer), 0.0)]}
         found = leaning_under(self.model, self.units.reference, pictures, self.measure, nothing)
-        scores: NDArray[np.float64] = found[layer][0].double().numpy()
+        scores: NDArray[np.float64] = found[layer].scores[0].double().numpy()
         return scores
 
     @cached_property
@@ -157,51 +175,32 @@ class DirectionAudit:
             random = generator(self.settings.seed, "random direction", number)
             yield normalize(torch.randn(width, generator=random), dim=0)
 
-    def inputs(self, opened: Openers, prompt: str) -> list[dict[str, Tensor]]:
-        """What the model reads of pictures, in batches."""
-        size = self.settings.batch_size
-        return [
-            self.model.inputs(
-                [one() for one in opened[start : start + size]], [prompt] * len(opened[start : start + size])
-            )
-            for start in range(0, len(opened), size)
-        ]
+    def prompted(self, opened: Openers, prompt: str) -> Prompted:
+        """What the model reads of pictures."""
+        return Prompted(self.model, opened, prompt, self.settings.batch_size)
 
-    def choices(self, batches: Sequence[dict[str, Tensor]]) -> NDArray[np.float64]:
-        """log P of both answers to the question about each picture, (n, 2), by the model as it is at the moment."""
-        return torch.cat([self.choice.log_probabilities(inputs) for inputs in batches]).double().numpy()
+    def odds(self, opened: Openers) -> NDArray[np.float64]:
+        """log P of the first group's answer less that of the second's, (n), by the model as it is at the moment."""
+        batches = self.prompted(opened, self.choice.prompt)
+        logs = torch.cat([self.choice.log_probabilities(inputs) for inputs in batches]).double().numpy()
+        difference: NDArray[np.float64] = logs[:, 0] - logs[:, 1]
+        return difference
 
-    def choices_under(
-        self, edits: Sequence[DirectionEdit], batches: Sequence[dict[str, Tensor]], title: str
-    ) -> list[NDArray[np.float64]]:
-        """The same under each of the ``edits``, which share a site or not; what comes before a site is read once."""
-        found, cache = [], None
+    def odds_under(self, edits: Sequence[DirectionEdit], opened: Openers) -> list[NDArray[np.float64]]:
+        """The same under each of the ``edits``; what the decoder computes before a site is computed once."""
+        found, cache, title = [], None, f"trying {len(edits)} directions"
         for edit in tqdm(edits, desc=title, leave=False, delay=2, disable=None):
             if cache is None or cache.site != edit.site:
                 cache = PrefixCache(self.model.model, edit.site)
             with cache.reused(), edit.applied(self.model.model):
-                found.append(self.choices(batches))
+                found.append(self.odds(opened))
         return found
 
-    def answers(self, batches: Sequence[dict[str, Tensor]]) -> list[str]:
-        """What the model says of each picture, word by the likeliest word."""
+    def answers(self, opened: Openers, prompt: str) -> list[str]:
+        """What the model says of each picture, by greedy decoding."""
         said: list[str] = []
-        for inputs in tqdm(batches, desc="answering", leave=False, delay=2, disable=None):
+        for inputs in tqdm(self.prompted(opened, prompt), desc="answering", leave=False, delay=2, disable=None):
             found = self.model.model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)
             new = found[:, inputs["input_ids"].shape[1] :]
             said += self.model.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
         return said
-
-
-def names_class(answer: str, name: str) -> bool:
-    """Whether an ``answer`` says the ``name`` of a class."""
-    return bool(re.search(rf"\b{re.escape(name)}\b", answer, re.IGNORECASE))
-
-
-def group_named(answer: str, attribute: Attribute) -> int | None:
-    """The group whose words an ``answer`` uses, `OPEN` where it uses none; None where it uses those of both."""
-    named = [
-        any(re.search(rf"\b{re.escape(word)}\b", answer, re.IGNORECASE) for word in group.words)
-        for group in attribute.groups
-    ]
-    return None if all(named) else OPEN if not any(named) else named.index(True)

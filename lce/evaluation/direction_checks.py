@@ -7,7 +7,7 @@ not. L4 what the edit costs. L5 what the colour of a garment changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,76 +31,86 @@ ROUNDING = 1e-9
 
 
 def direction_checks(audit: DirectionAudit, found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The checks L1 to L5, of what `audited` has ``found``; L2 and L5 where there are classes, and colours."""
-    checks = {"L1": _told_apart(audit, found), "L3": _moved(audit, found), "L4": _costs(audit, found)}
-    if found["classes"]:
-        checks["L2"] = _filtered(audit, found)
+    """The checks L1 to L5, of what `audited` has ``found``; L2 where there are classes, and pictures without people; L5
+    where there are colours.
+    """
+    groups = [group.name for group in audit.attribute.groups]
+    checks = {"L1": _told_apart(audit, found, groups)}
+    if found["classes"] and "without_people" in found:
+        checks["L2"] = _filtered(found, groups)
+    checks |= {"L3": _moved(found), "L4": _costs(found)}
     if found["colours"]:
-        checks["L5"] = _coloured(audit, found)
-    return dict(sorted(checks.items()))
+        checks["L5"] = _coloured(found)
+    return checks
 
 
-def _told_apart(audit: DirectionAudit, found: Mapping[str, Any]) -> dict[str, Any]:
+def _told_apart(audit: DirectionAudit, found: Mapping[str, Any], groups: Sequence[str]) -> dict[str, Any]:
     row = found["layers"][found["layer"]]
-    one, other = (group.name for group in audit.attribute.groups)
-    chance = row["shuffled"]["mean"]
-    is_chance = chance is not None and abs(chance - CHANCE) <= MOST_OFF_CHANCE + ROUNDING
-    which = "other pictures than the layer was chosen by" if audit.settings.chosen_by else "the pictures themselves"
+    chance = row["shuffled"]
+    is_chance = chance["mean"] is not None and abs(chance["mean"] - CHANCE) <= MOST_OFF_CHANCE + ROUNDING
+    known = {picture.file for picture in audit.chosen_by.pictures}
+    shared = sum(picture.file in known for picture in audit.shown.pictures)
+    which = (
+        f"{len(audit.shown.pictures)} pictures, {shared or 'none'} of them among those by which the layer was chosen"
+    )
     value = row["measured"]["value"]
+    limit = chance["interval"][1] if chance["interval"] else None
     return {
-        "what": f"area under the curve by which LALS tells {one} from {other} in layer {found['layer'] + 1}, "
-        f"on {which}",
+        "what": f"area under the curve by which LALS tells {groups[0]} from {groups[1]} in layer {found['layer'] + 1}; "
+        f"{which}",
         **row["measured"],
         "layer": found["layer"],
-        "shuffled": row["shuffled"],
-        "bar": f"at least {LEAST_SEPARATION:g}; with shuffled labels {CHANCE:g} ± {MOST_OFF_CHANCE:g} "
-        f"(here {number_text(chance)})",
-        "holds": bool(value is not None and value >= LEAST_SEPARATION and is_chance),
+        "shuffled": chance,
+        "bar": f"at least {LEAST_SEPARATION:g}, and beyond percentile 97.5 of shuffled labels ({number_text(limit)}), "
+        f"whose mean is {CHANCE:g} ± {MOST_OFF_CHANCE:g} ({number_text(chance['mean'])})",
+        "holds": bool(value is not None and value >= LEAST_SEPARATION and is_chance and value > limit),
     }
 
 
-def _filtered(audit: DirectionAudit, found: Mapping[str, Any]) -> dict[str, Any]:
-    one, other = (group.name for group in audit.attribute.groups)
+def _filtered(found: Mapping[str, Any], groups: Sequence[str]) -> dict[str, Any]:
     filtered = np.array([float(row["filtered"]) for row in found["classes"]])
     score = mean_of(filtered, np.arange(len(filtered)))
     raw = float(np.mean([row["raw_filtered"] for row in found["classes"]]))
-    has_nobody = found["before"]["nobody"] is not None
     return {
-        "what": f"share of the classes whose pictures lean to {one} in the middle layers and to {other} in the last one"
-        + (", less what pictures of nobody do" if has_nobody else ""),
+        "what": f"share of the classes whose pictures lean to {groups[0]} in the middle layers and to {groups[1]} in "
+        "the last one, less what pictures without people do",
         **score.as_json(),
         "raw": raw,
-        "bar": f"an asymmetric filter from {LEAST_FILTERED:g} on"
-        + (f" (not less pictures of nobody: {raw:.2f})" if has_nobody else ""),
+        "bar": f"an asymmetric filter from {LEAST_FILTERED:g} on (without subtracting: {raw:.2f})",
         "holds": bool(score.value >= LEAST_FILTERED),
     }
 
 
-def _moved(audit: DirectionAudit, found: Mapping[str, Any]) -> dict[str, Any]:
+def _moved(found: Mapping[str, Any]) -> dict[str, Any]:
     kept, random = found["edits"][0], found["random"]
-    moves, shares = (
-        [abs(row["moved"]["value"]) for row in random],
-        [row["taken"]["value"] for row in random],
-    )
-    limit = float(np.percentile(moves, PERCENTILE)) if random else None
-    most = float(np.percentile(shares, PERCENTILE)) if random else None
     value, moved = kept["taken"]["value"], kept["moved"]["value"]
-    is_beyond = len(random) >= LEAST_RANDOM and limit is not None and abs(moved) > limit and most is not None
+    about: dict[str, Any] = {"n": len(random), "percentile": PERCENTILE}
+    for name, rows in (("same_strength", random), ("same_size", [row["scaled"] for row in random])):
+        moves, shares = [abs(row["moved"]["value"]) for row in rows], [row["taken"]["value"] for row in rows]
+        about[name] = {
+            "moved": float(np.percentile(moves, PERCENTILE)) if rows else None,
+            "taken": float(np.percentile(shares, PERCENTILE)) if rows else None,
+        }
+    kinds = [about["same_strength"], about["same_size"]]
+    limits = [number_text(kind["moved"]) for kind in kinds]
+    is_beyond = len(random) >= LEAST_RANDOM and all(
+        abs(moved) > kind["moved"] and (value or 0.0) > kind["taken"] for kind in kinds
+    )
     return {
         "what": f"share of |LALS| in layer {found['layer'] + 1} that the {kept['edit']} edit takes away; it moves the "
-        f"log odds of the answers by {moved:+.2f}, {len(random)} random directions by at most {number_text(limit)} "
-        f"(percentile {PERCENTILE})",
+        f"log odds of the answers by {moved:+.2f}, {len(random)} random directions by at most {limits[0]}, and where "
+        f"they change states as much, {limits[1]} (percentile {PERCENTILE})",
         **kept["taken"],
         "moved": kept["moved"],
         "gap": kept["gap_taken"],
-        "random": {"n": len(random), "moved": limit, "taken": most, "percentile": PERCENTILE},
-        "bar": f"at least {LEAST_TAKEN:g}, and the answers move beyond percentile {PERCENTILE} of at least "
-        f"{LEAST_RANDOM} random directions",
-        "holds": bool(is_beyond and value is not None and value >= LEAST_TAKEN and value > most),
+        "random": about,
+        "bar": f"at least {LEAST_TAKEN:g}; share and move beyond percentile {PERCENTILE} of at least {LEAST_RANDOM} "
+        "random directions of both kinds",
+        "holds": bool(is_beyond and value is not None and value >= LEAST_TAKEN),
     }
 
 
-def _costs(audit: DirectionAudit, found: Mapping[str, Any]) -> dict[str, Any]:
+def _costs(found: Mapping[str, Any]) -> dict[str, Any]:
     kept, before = found["edits"][0], found["before"]
     change, risen = kept["class_named_change"], kept["perplexity_change"]
     names = before["class_named"]["value"], kept["class_named"]["value"]
@@ -116,7 +126,7 @@ def _costs(audit: DirectionAudit, found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _coloured(audit: DirectionAudit, found: Mapping[str, Any]) -> dict[str, Any]:
+def _coloured(found: Mapping[str, Any]) -> dict[str, Any]:
     first, second = found["colours"][:2]
     against = second["leaning_against_first"]
     return {

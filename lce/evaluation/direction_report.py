@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 
 from lce.evaluation.direction_audit import DirectionAudit
 from lce.evaluation.direction_trials import Seen
-from lce.evaluation.leaning_curves import NEUTRAL, NOBODY
+from lce.evaluation.leaning_curves import NEUTRAL, WITHOUT_PEOPLE
 from lce.foundations.atomic_files import replaced_file
 from lce.foundations.figures import as_svg, save
 from lce.foundations.labels import interval_text, number_text
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 COLOURS = ("tab:orange", "tab:purple", "tab:green", "tab:gray")
-"""Of the first group, the second, pictures of neither, and pictures of nobody."""
+"""Of the first group, the second, pictures of neither, and pictures without people."""
 MOST_MAPS = 8
 """Pictures that maps are drawn over."""
 MAPPED_LAYERS = 5
@@ -35,13 +35,12 @@ def write_direction_report(folder: Path, result: dict[str, Any], audit: Directio
         loader=PackageLoader("lce.evaluation", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     figures = {"curves": curves(result), "separation": separations(result), "moves": moves(result)}
-    mapped = [number for number in _mapped(audit, before) if before.leaning.grids[number]]
-    if mapped:
+    shown = _mapped(audit, before)
+    if mapped := [number for number in shown if before.leaning.grids[number]]:
         figures["maps"] = maps(result, audit, before, mapped)
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
     credit = Path(result["pictures"]) / "CREDIT.txt"
-    shown = _mapped(audit, before)
     page = environment.get_template("direction_report.html").render(
         result=result,
         number=number_text,
@@ -59,19 +58,19 @@ def write_direction_report(folder: Path, result: dict[str, Any], audit: Directio
 
 
 def curves(result: dict[str, Any]) -> Figure:
-    """LALS over depth: as it is, and, where there are pictures of nobody, less what these do."""
+    """LALS over depth: as it is, and, where there are pictures without people, less that of these."""
     from matplotlib.figure import Figure
 
     names = list(result["layers"][0]["curves"])
-    is_compared = NOBODY in names
+    is_compared = WITHOUT_PEOPLE in names
     figure = Figure(figsize=(5.2 * (1 + is_compared), 3.6), layout="constrained")
     panels = figure.subplots(1, 1 + is_compared, sharey=True, squeeze=False)[0]
     for axes, less in zip(panels, (False, True), strict=False):
         for name, colour in zip(names, _colours(names), strict=True):
-            if less and name == NOBODY:
+            if less and name == WITHOUT_PEOPLE:
                 continue
             _curve(axes, result, name, colour, less)
-        _depth(axes, result, "LALS" + (f", less that of pictures of {NOBODY}" if less else ""))
+        _depth(axes, result, "LALS" + (f", less that of pictures {WITHOUT_PEOPLE}" if less else ""))
         axes.axhspan(-NEUTRAL, NEUTRAL, color="black", alpha=0.06, linewidth=0)
         axes.legend(fontsize=7)
     one, other = result["groups"]
@@ -80,17 +79,18 @@ def curves(result: dict[str, Any]) -> Figure:
 
 
 def _colours(names: Sequence[str]) -> list[str]:
-    """The groups' own colours come first; that of pictures of nobody is the last one."""
-    return [COLOURS[-1] if name == NOBODY else COLOURS[number] for number, name in enumerate(names)]
+    """The groups' own colours come first; that of pictures without people is the last one."""
+    return [COLOURS[-1] if name == WITHOUT_PEOPLE else COLOURS[number] for number, name in enumerate(names)]
 
 
 def _curve(axes: Axes, result: dict[str, Any], name: str, colour: str, less: bool) -> None:
-    level = np.array([row["curves"][NOBODY]["value"] if less else 0.0 for row in result["layers"]])
+    level = np.array([row["curves"][WITHOUT_PEOPLE]["value"] if less else 0.0 for row in result["layers"]])
     rows = [row["curves"][name] for row in result["layers"]]
     layers = [row["layer"] + 1 for row in result["layers"]]
     low, high = np.array([row["interval"] for row in rows]).T - level
     values = np.array([row["value"] for row in rows]) - level
-    axes.plot(layers, values, color=colour, label=f"pictures of {name} (n = {rows[0]['n']})")
+    what = name if name == WITHOUT_PEOPLE else f"of {name}"
+    axes.plot(layers, values, color=colour, label=f"pictures {what} (n = {rows[0]['n']})")
     axes.fill_between(layers, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
@@ -146,9 +146,11 @@ def moves(result: dict[str, Any]) -> Figure:
         drawn = [row["moved"]["value"] for row in result["random"]]
         place = [result["layer"] + 1] * len(drawn)
         axes.plot(place, drawn, "_", color="tab:gray", label=f"{len(drawn)} random directions, in the chosen layer")
+        drawn = [row["scaled"]["moved"]["value"] for row in result["random"]]
+        axes.plot(place, drawn, "_", color="tab:olive", label="the same, changing states as much as the edit")
     one, other = result["groups"]
     _depth(axes, result, f"change of log P({one}) − log P({other})")
-    axes.set_title(f"answers about pictures of {result['ambiguous']}, {result['edits'][0]['edit']} edit", fontsize=9)
+    axes.set_title(f"answers about {result['ambiguous']}, {result['edits'][0]['edit']} edit", fontsize=9)
     axes.legend(fontsize=7)
     return figure
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lce.evaluation.direction_audit import DirectionAudit
+from lce.evaluation.picture_answers import NEITHER
 from lce.evaluation.picture_probe import probe_scores
 from lce.evaluation.shown_pictures import OPEN
 from lce.localize.visual_leaning import VisualLeaning
@@ -24,8 +25,8 @@ NEUTRAL = 0.15
 """LALS within which a state leans towards neither group."""
 MIDDLE = (0.25, 0.75)
 """Where the middle of a model begins and ends, as shares of its depth."""
-OPEN_NAME, NOBODY = "neither", "nobody"
-"""What the curves of pictures of neither group, and of pictures without people, are called."""
+WITHOUT_PEOPLE = "without people"
+"""What the curve of pictures without people is called."""
 
 
 def side(value: float) -> int:
@@ -48,24 +49,24 @@ def regime(curve: Sequence[float], groups: Sequence[str]) -> str:
     return "divergence"
 
 
-def layer_rows(audit: DirectionAudit, found: VisualLeaning, nobody: VisualLeaning | None) -> list[dict[str, Any]]:
+def layer_rows(audit: DirectionAudit, found: VisualLeaning, without: VisualLeaning | None) -> list[dict[str, Any]]:
     """For each layer, the curves of the groups, and how well the groups are told apart.
 
     Args:
         found: of the pictures that are shown.
-        nobody: of the pictures without people; None if there are none.
+        without: of the pictures without people; None if there are none.
     """
     shown = audit.shown
     kinds = {group.name: shown.groups == number for number, group in enumerate(audit.attribute.groups)}
-    kinds[OPEN_NAME] = shown.groups == OPEN
+    kinds[NEITHER] = shown.groups == OPEN
     is_drawn = shown.groups != OPEN
     classes, groups = np.where(shown.labels >= 0, shown.labels, -1), shown.groups[is_drawn]
     rows = []
     for layer, scores in enumerate(found.scores.double().numpy()):
         curves = {name: mean_of(scores[own], shown.blocks[own]) for name, own in kinds.items() if own.any()}
-        if nobody:
-            values = nobody.scores[layer].double().numpy()
-            curves[NOBODY] = mean_of(values, np.arange(len(values)))
+        if without:
+            values = without.scores[layer].double().numpy()
+            curves[WITHOUT_PEOPLE] = mean_of(values, np.arange(len(values)))
         chance = [separation(one, shown.groups) for one in found.shuffled[:, layer].numpy()]
         row = {
             **audit.by_layer[layer],
@@ -89,7 +90,7 @@ def correlation(one: NDArray[Any], other: NDArray[Any]) -> float | None:
     return defined(float(np.corrcoef(one, other)[0, 1]))
 
 
-def by_class(audit: DirectionAudit, found: VisualLeaning, nobody: VisualLeaning | None) -> list[dict[str, Any]]:
+def by_class(audit: DirectionAudit, found: VisualLeaning, without: VisualLeaning | None) -> list[dict[str, Any]]:
     """For each class of the ambiguous pictures, its curve, as it is and less that of pictures without people, and the
     regimes of both.
     """
@@ -100,7 +101,7 @@ def by_class(audit: DirectionAudit, found: VisualLeaning, nobody: VisualLeaning 
         if not own.any():
             continue
         raw = found.scores[:, own].double().mean(1)
-        less = raw if nobody is None else raw - nobody.scores.double().mean(1)
+        less = raw if without is None else raw - without.scores.double().mean(1)
         curve = less.tolist()
         rows.append({
             "class": name,

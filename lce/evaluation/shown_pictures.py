@@ -13,7 +13,7 @@ from PIL import Image
 
 from lce.data.pictures.attributes import Attribute
 from lce.data.pictures.loading import read_picture
-from lce.data.pictures.table import Picture, read_pictures, read_table
+from lce.data.pictures.table import Picture, check_files, read_pictures, read_rows
 from lce.foundations.errors import LceError
 
 OPEN = 2
@@ -52,9 +52,11 @@ class Shown:
 def shown_pictures(
     folder: Path, table: Path, attribute: Attribute, where: Mapping[str, Sequence[str]], matched: str | None
 ) -> Shown:
-    """The pictures of a table, as `read_pictures` reads them; LceError as there."""
+    """The pictures of a table, as `read_pictures` reads them, without those that lack their counterpart of the other
+    group; LceError as there.
+    """
     found = read_pictures(folder, table, attribute, where, None, matched)
-    every = found.pictures
+    every = [picture for picture in found.pictures if not picture.is_unmatched]
     return Shown(
         every,
         found.classes,
@@ -64,22 +66,23 @@ def shown_pictures(
     )
 
 
-def pictures_of_nobody(
+def pictures_without_people(
     folder: Path, table: Path, where: Mapping[str, Sequence[str]]
 ) -> list[Callable[[], Image.Image]]:
     """What opens some of the pictures with these values, evenly spread over the table; none without any values.
 
     Raises:
-        LceError: the table has no such column, or no such row.
+        LceError: the table has no such column, or no such row, or a file does not exist.
     """
     if not where:
         return []
-    rows = read_table(table)
+    rows = read_rows(table)
     for column in where:
         if column not in rows[0]:
-            raise LceError(f"nobody: {table} has no column {column!r}; its columns are {', '.join(rows[0])}")
-    chosen = [row["file"] for row in rows if all(row[column] in values for column, values in where.items())]
+            raise LceError(f"without_people: {table} has no column {column!r}; its columns are {', '.join(rows[0])}")
+    chosen = [folder / row["file"] for row in rows if all(row[column] in values for column, values in where.items())]
     if not chosen:
-        raise LceError(f"nobody: no row of {table} has these values")
-    step = max(1, len(chosen) // MOST)
-    return [partial(read_picture, folder / file) for file in chosen[::step][:MOST]]
+        raise LceError(f"without_people: no row of {table} has these values")
+    files = [chosen[i] for i in np.linspace(0, len(chosen) - 1, min(MOST, len(chosen))).round().astype(int)]
+    check_files(files, table)
+    return [partial(read_picture, file) for file in files]

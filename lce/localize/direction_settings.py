@@ -43,8 +43,6 @@ class LeaningSettings:
     """Column of the table → values: the pictures that are measured."""
     chosen_by: dict[str, list[str]] = field(default_factory=dict)
     """The same of the pictures by which the layer is chosen; by default those that are measured."""
-    nobody: dict[str, list[str]] = field(default_factory=dict)
-    """The same of pictures without people; by default there are none."""
     matched: str | None = None
     """Column that pictures share which are alike but for the group; by default, none are."""
     sentences: str = "gender"
@@ -66,8 +64,6 @@ class LeaningSettings:
     """Which tokens are edited: those of pictures, or all."""
     random_directions: int = 50
     """Random directions that are edited instead."""
-    caption: str = "{}"
-    """A caption with {} for the class, whose perplexity is measured on pictures that are of neither group."""
     batch_size: int = 32
     """Pictures that are read together."""
     device: str = "auto"
@@ -81,6 +77,10 @@ class DirectionSettings(LeaningSettings):
     model: str = MINI
     """Model of pictures and text: a folder, by default the bundled one, or a name on the hub, such as
     llava-hf/llava-1.5-7b-hf."""
+    without_people: dict[str, list[str]] = field(default_factory=dict)
+    """Column of the table → values: pictures without people, whose LALS is subtracted; by default there are none."""
+    caption: str = "{}"
+    """A caption with {} for the class, whose perplexity is measured on pictures that are of neither group."""
     shuffles: int = 100
     """Random orders of the texts' labels, with which the same is measured."""
     edits: list[DirectionEditName] = field(default_factory=lambda: ["zero", "mean"])

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from lce.config import Positions
-from lce.foundations.errors import LceError
 from lce.localize.lals import TextReference
 from lce.localize.selection import Selection
 from lce.models.identity import model_fingerprint
@@ -63,13 +62,3 @@ class DirectionUnits:
         indices = {self.name(layer): torch.arange(int(layer in chosen)) for layer in range(len(self.sites))}
         details = {self.name(layer): [row] for layer, row in (about or {}).items() if layer in chosen}
         return Selection(indices, self.shapes, RULE, self.fingerprint, self.fingerprint, self.kind, details)
-
-    def layers_of(self, selection: Selection) -> list[int]:
-        """The layers whose directions are selected.
-
-        Raises:
-            LceError: the selection was made for another model, or other texts.
-        """
-        if selection.target != self.fingerprint:
-            raise LceError("the selection was made for another model, or with other texts")
-        return [layer for layer in range(len(self.sites)) if len(selection.indices[self.name(layer)])]

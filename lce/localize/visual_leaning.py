@@ -1,6 +1,4 @@
-"""What the visual tokens of pictures lean towards in every layer: LALS, read in batches, with nothing kept of a batch
-but its scores.
-"""
+"""What the visual tokens of pictures lean towards in every layer: LALS, read in batches."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from tqdm import tqdm
 
 from lce.foundations.seeds import generator
 from lce.localize.lals import TextReference, leaning, of_pictures
-from lce.models.image_text import Grid, ImageText
+from lce.models.image_text import Grid, ImageText, Prompted
 from lce.models.shifts import Shift
 
 SEARCHED = 1 << 25
@@ -45,17 +43,19 @@ class VisualLeaning:
     """The leaning of pictures, by layer.
 
     Attributes:
-        maps: LALS of each picture's visual tokens, in their order: (layers, tokens) for each picture.
-        grids: how the tokens of each picture lie in it; see `ImageText.grids`.
         scores: of the pictures, (layers, pictures).
         shuffled: the same for each shuffle of the texts' labels, (shuffles, layers, pictures).
+        maps: LALS of each picture's visual tokens, in their order: (layers, tokens) for each picture.
+        grids: how the tokens of each picture lie in it; see `ImageText.grids`.
         means: the mean state of a picture's visual tokens, (layers, pictures, width).
+
+    The last three are empty where only scores were asked for: they take the most memory.
     """
 
-    maps: list[Tensor]
-    grids: list[Grid | None]
     scores: Tensor
     shuffled: Tensor
+    maps: list[Tensor]
+    grids: list[Grid | None]
     means: Tensor
 
 
@@ -66,13 +66,18 @@ def shuffled_labels(labels: Tensor, count: int, seed: int) -> Tensor:
 
 
 def read_leaning(
-    model: ImageText, reference: TextReference, pictures: Openers, measure: Measure, shuffles: Tensor
+    model: ImageText,
+    reference: TextReference,
+    pictures: Openers,
+    measure: Measure,
+    shuffles: Tensor,
+    scores_alone: bool = False,
 ) -> VisualLeaning:
     """Read each of the ``pictures``; ``shuffles`` are labels in other orders, (shuffles, n): see `shuffled_labels`."""
     layers, count = len(model.layers), len(pictures)
     labels = torch.cat([reference.labels[None], shuffles]).to(model.device)
     scores = torch.zeros(len(labels), layers, count)
-    means = torch.zeros(layers, count, reference.states.shape[-1])
+    means = torch.zeros(layers, 0 if scores_alone else count, reference.states.shape[-1])
     maps: list[Tensor] = []
     grids: list[Grid | None] = []
     for batch in _batches(model, pictures, measure):
@@ -84,13 +89,14 @@ def read_leaning(
             for row, own in enumerate(found.split(batch.lengths, 1)):
                 here[row][layer] = own[0]
                 scores[:, layer, batch.start + row] = of_pictures(own, measure.top)
-            for row, own in enumerate(tokens.split(batch.lengths)):
+            for row, own in enumerate([] if scores_alone else tokens.split(batch.lengths)):
                 means[layer, batch.start + row] = own.float().mean(0).cpu()
 
         model.read(batch.inputs, see)
-        maps += here
-        grids += model.grids(batch.inputs)
-    return VisualLeaning(maps, grids, scores[0], scores[1:], means)
+        if not scores_alone:
+            maps += here
+            grids += model.grids(batch.inputs)
+    return VisualLeaning(scores[0], scores[1:], maps, grids, means)
 
 
 def leaning_under(
@@ -99,16 +105,15 @@ def leaning_under(
     pictures: Openers,
     measure: Measure,
     shifts: Mapping[int, Sequence[Shift]],
-) -> dict[int, Tensor]:
+) -> dict[int, Shifted]:
     """The scores of ``pictures`` in a layer with each of some ``shifts`` added to their visual tokens there.
 
     Args:
         shifts: by layer. What a layer puts out is shifted on its own; nothing is shifted in the layers before it.
-
-    Returns:
-        By layer, (shifts, pictures).
     """
     scores = {layer: torch.zeros(len(several), len(pictures)) for layer, several in shifts.items()}
+    squares = {layer: torch.zeros(len(several), dtype=torch.float64) for layer, several in shifts.items()}
+    count = 0
     placed = {layer: [shift.to(model.device) for shift in several] for layer, several in shifts.items()}
     labels = reference.labels.to(model.device)
     for batch in _batches(model, pictures, measure):
@@ -116,12 +121,27 @@ def leaning_under(
         def see(layer: int, states: Tensor, batch: Batch = batch) -> None:
             tokens = states[batch.visual]
             for number, shift in enumerate(placed[layer]):
-                found = _leaning(reference, labels, layer, tokens + shift.of(tokens).to(tokens.dtype), measure.k)
+                added = shift.of(tokens)
+                squares[layer][number] += float(added.double().square().sum())
+                found = _leaning(reference, labels, layer, tokens + added.to(tokens.dtype), measure.k)
                 for row, own in enumerate(found.split(batch.lengths)):
                     scores[layer][number, batch.start + row] = of_pictures(own, measure.top)
 
         model.read(batch.inputs, see, sorted(shifts))
-    return scores
+        count += sum(batch.lengths)
+    return {layer: Shifted(found, (squares[layer] / count).sqrt()) for layer, found in scores.items()}
+
+
+class Shifted(NamedTuple):
+    """What shifts do in a layer.
+
+    Attributes:
+        scores: of the pictures, (shifts, pictures).
+        sizes: root mean square of the length of what is added to a visual token, (shifts,).
+    """
+
+    scores: Tensor
+    sizes: Tensor
 
 
 class Batch(NamedTuple):
@@ -139,13 +159,13 @@ class Batch(NamedTuple):
 
 
 def _batches(model: ImageText, pictures: Openers, measure: Measure) -> Iterator[Batch]:
+    start = 0
     with tqdm(total=len(pictures), desc="reading pictures", leave=False, delay=2, disable=None) as bar:
-        for start in range(0, len(pictures), measure.batch_size):
-            shown = [opened() for opened in pictures[start : start + measure.batch_size]]
-            inputs = model.inputs(shown, [measure.prompt] * len(shown))
+        for inputs in Prompted(model, pictures, measure.prompt, measure.batch_size):
             visual = model.is_visual(inputs["input_ids"])
             yield Batch(start, inputs, visual, visual.sum(1).tolist())
-            bar.update(len(shown))
+            start += len(visual)
+            bar.update(len(visual))
 
 
 def _leaning(reference: TextReference, labels: Tensor, layer: int, tokens: Tensor, k: int) -> Tensor:

@@ -11,9 +11,14 @@ from lce.metrics.items import RESAMPLES, Score, random
 
 
 def resampled_weights(blocks: NDArray[Any]) -> NDArray[np.float64]:
-    """How often each item counts in each resample of the ``blocks`` (n): (RESAMPLES, n)."""
+    """How often each item counts in each resample of the ``blocks`` (n): (RESAMPLES, n).
+
+    Of a single block, there is nothing to resample: all are nan.
+    """
     _, block = np.unique(blocks, return_inverse=True)
     number = int(block.max()) + 1 if len(block) else 1
+    if number == 1:
+        return np.full((RESAMPLES, len(block)), np.nan)
     drawn = random().multinomial(number, np.full(number, 1 / number), RESAMPLES)
     return drawn[:, block].astype(float)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from math import isqrt
+from math import ceil, isqrt
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ class ImageText:
         and parts of it follow, as of LLaVA-1.6, these first ones. None where that cannot be told.
         """
         counts = self.is_visual(inputs["input_ids"]).sum(1).tolist()
-        vision, pixels = self.model.config.vision_config, inputs["pixel_values"]
+        vision, pixels = self.model.config.vision_config, inputs.get("pixel_values")
         if "image_grid_thw" in inputs:
             merged = getattr(vision, "spatial_merge_size", 1)
             found = [(rows // merged, columns // merged) for _, rows, columns in inputs["image_grid_thw"].tolist()]
@@ -105,7 +105,7 @@ class ImageText:
             side = vision.image_size // vision.patch_size
             return [(side, side) if side * side <= count else None for count in counts]
         else:
-            views = pixels.shape[1] if pixels.ndim == 5 else len(pixels) / len(counts)
+            views = None if pixels is None else pixels.shape[1] if pixels.ndim == 5 else len(pixels) / len(counts)
             found = [(isqrt(count), isqrt(count)) if views == 1 else (0, 0) for count in counts]
         return [grid if grid[0] * grid[1] == count else None for grid, count in zip(found, counts, strict=True)]
 
@@ -129,6 +129,24 @@ class ImageText:
         return {**inputs, "offsets": offsets}
 
 
+@dataclass(frozen=True)
+class Prompted:
+    """What a model reads of pictures with one prompt, batch by batch; made anew each time, so that one is in memory."""
+
+    model: ImageText
+    pictures: Sequence[Callable[[], Image.Image]]
+    prompt: str
+    batch_size: int
+
+    def __len__(self) -> int:
+        return ceil(len(self.pictures) / self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for start in range(0, len(self.pictures), self.batch_size):
+            shown = [opened() for opened in self.pictures[start : start + self.batch_size]]
+            yield self.model.inputs(shown, [self.prompt] * len(shown))
+
+
 @contextmanager
 def seen(modules: Sequence[nn.Module], see: See, chosen: Sequence[int] | None = None) -> Iterator[None]:
     """Within the block, ``see`` is shown what the ``chosen`` ones of the ``modules`` put out."""
@@ -148,6 +166,11 @@ def seen(modules: Sequence[nn.Module], see: See, chosen: Sequence[int] | None = 
             handle.remove()
 
 
+def chosen_device(name: str) -> str:
+    """The device of this ``name``; auto is the GPU if there is one."""
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_image_text(name: str | Path, device: str = "auto", trust_remote_code: bool = False) -> ImageText:
     """A model of transformers' image-text-to-text classes, from a folder or by its name on the hub.
 
@@ -165,8 +188,7 @@ def load_image_text(name: str | Path, device: str = "auto", trust_remote_code: b
     is_known = config.model_type in known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     if not is_known and "AutoModelForImageTextToText" not in own_classes(config):
         raise LceError(f"model {name}: is no model that reads pictures and writes text, such as LLaVA or Qwen2-VL")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device(device)
     with refusing(f"model {name}", folder, trust_remote_code):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     dtype: Any = torch.float32 if device == "cpu" else "auto"

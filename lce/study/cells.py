@@ -22,8 +22,6 @@ from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, EditBlock, Stu
 DIRECTION = "direction"
 """What the localization of a direction begins with; its name follows."""
 DIRECTIONS = ("directions", "random-directions")
-OF_PICTURES = ("heads", "random-heads", *DIRECTIONS)
-"""Kinds of cells that depend on no text and no training."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,8 @@ def expand(settings: StudySettings) -> list[Cell]:
     if settings.features.is_asked:
         cells.append(Cell("features"))
         cells += [cell for seed in settings.seeds for cell in _feature_edits(settings.features, seed)]
-    for seed in settings.seeds:
-        cells += [*_head_edits(settings.heads, seed), *_direction_edits(settings.directions, seed)]
+    cells += [cell for seed in settings.seeds for cell in _head_edits(settings.heads, seed)]
+    cells += _direction_edits(settings.directions, settings.seeds)
     return list(dict.fromkeys(cells))
 
 
@@ -113,12 +111,13 @@ def _head_edits(block: HeadStudy, seed: int) -> Iterator[Cell]:
             yield Cell(kind, seed, count=size, strategy=edit, attribute=attribute)
 
 
-def _direction_edits(block: DirectionStudy, seed: int) -> Iterator[Cell]:
+def _direction_edits(block: DirectionStudy, seeds: list[int]) -> Iterator[Cell]:
+    """Only the random directions depend on the seed."""
     if block.is_asked:
-        yield Cell("directions", seed)
+        yield Cell("directions")
     for edit, alpha in product(block.edits, block.alpha):
-        yield Cell("directions", seed, strategy=edit, alpha=alpha)
-        if block.random_directions:
+        yield Cell("directions", strategy=edit, alpha=alpha)
+        for seed in seeds if block.random_directions else []:
             yield Cell("random-directions", seed, strategy=edit, alpha=alpha)
 
 
@@ -165,8 +164,7 @@ def settings_for(study: StudySettings, cell: Cell) -> Settings:
 
 def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
     """A readable name that differs wherever the result may differ; ``context`` is that of `context_of`."""
-    shared = context["base" if cell.kind in OF_PICTURES else "shared"]
-    about = shared | {"sparsities": [s for s in study.sparsities if s <= (cell.sparsity or 0)]}
+    about = _shared(study, context, cell) | {"sparsities": [s for s in study.sparsities if s <= (cell.sparsity or 0)]}
     if cell.kind in ("measure", "edit", "features"):
         about["evaluation"] = context["evaluation"]
     if cell.kind == "features" and cell.localization:
@@ -189,3 +187,13 @@ def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
     parts = [Path(value).name if isinstance(value, str) else f"{name}{value:g}" for name, value in known.items()]
     name = "-".join(parts).replace(" ", "-") if cell.kind == "features" or cell.attribute else "-".join(parts)
     return f"{name}-{derive(str(about), str(known)) % 16**8:08x}"
+
+
+def _shared(study: StudySettings, context: dict[str, Any], cell: Cell) -> dict[str, Any]:
+    """What the cells of a unit share; those of pictures depend on no text and no training, and on the base only where
+    it is their model.
+    """
+    if cell.kind in DIRECTIONS or (cell.attribute and study.heads.model):
+        return {}
+    found: dict[str, Any] = context["base" if cell.attribute else "shared"]
+    return found

@@ -67,7 +67,7 @@ def record_base(study: StudySettings) -> None:
     """Note in the study's folder what its models, its autoencoder and its pictures are now: all goes by that."""
     path, found = Path(study.experiment) / BASE, identity(study.base)
     check_replaceable(path, "record of a base model")
-    kind = kind_named(study.base, study.trust_remote_code) if study.reads_text else "pictures"
+    kind = kind_named(study.base, study.trust_remote_code) if study.is_base_read else "pictures"
     about: dict[str, Any] = {"base": study.base, "fingerprint": found.fingerprint, "commit": found.commit, "kind": kind}
     if study.features.is_asked:
         sae = study.features.sae
@@ -96,9 +96,11 @@ def model_fingerprint(study: StudySettings, unit: str) -> str:
 
 
 def base_kind(study: StudySettings) -> Kind:
-    """The kind of the base model, likewise; records that do not say it are of masked models."""
+    """The kind of the base model, likewise; records that do not say it are of masked models, and of a base that no text
+    is read with, nothing depends on it.
+    """
     recorded = _recorded_base(study)
-    if not recorded:
+    if not recorded and study.is_base_read:
         return kind_named(study.base, study.trust_remote_code)
     return "causal" if recorded.get("kind") == "causal" else "masked"
 

@@ -95,7 +95,7 @@ def _guessed_of_directions(study: StudySettings) -> dict[str, float]:
     """
     audit = open_direction_audit(direction_settings(study))
     weights = sum(parameter.numel() for layer in audit.model.layers for parameter in layer.parameters())
-    inputs = audit.inputs(audit.shown.openers[:1], audit.measure.prompt)[0]
+    inputs = next(iter(audit.prompted(audit.shown.openers[:1], audit.measure.prompt)))
     one = 2 * weights * inputs["input_ids"].shape[1] / (_speed(study) * EFFICIENCY)
     shown, unsure = len(audit.shown.pictures), int(audit.ambiguous.sum())
     return {

@@ -10,6 +10,7 @@ from lce.evaluation.audit_inputs import content_of_direction_inputs, content_of_
 from lce.foundations.seeds import derive
 from lce.localize.direction_settings import DirectionSettings
 from lce.localize.head_settings import HeadSettings
+from lce.models.image_text import chosen_device
 from lce.study.settings import StudySettings
 
 FILES = ("pictures", "table", "dictionary")
@@ -63,8 +64,11 @@ def direction_context(study: StudySettings, recorded: Mapping[str, Any]) -> dict
 
 def _named_by_directions(study: StudySettings) -> dict[str, Any]:
     """The settings of directions that matter to every result."""
-    free = {"projector", "model", "edits", "alpha", "random_directions", "batch_size", "device", "caption", "nobody"}
-    return {name: value for name, value in asdict(study.directions).items() if name not in free}
+    free = {"projector", "model", "edits", "alpha", "random_directions", "batch_size", "device"}
+    computes = chosen_device(study.directions.device).partition(":")[0]
+    return {name: value for name, value in asdict(study.directions).items() if name not in free} | {
+        "computes": computes
+    }
 
 
 def _direction_digest(study: StudySettings) -> str:

@@ -163,6 +163,11 @@ class StudySettings:
         """Whether anything is asked of a language model."""
         return bool(self.variants or self.features.is_asked)
 
+    @property
+    def is_base_read(self) -> bool:
+        """Whether anything is asked of the base as a language model."""
+        return bool(self.variants or (self.features.is_asked and not self.features.model))
+
 
 def check_study(settings: StudySettings) -> None:
     """Raises LceError for the first setting that cannot be right, whatever the model and the text."""

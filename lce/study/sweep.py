@@ -77,7 +77,7 @@ def _key(cell: Cell) -> tuple[Any, ...]:
     if cell.attribute:
         return "heads", cell.seed, cell.attribute
     if cell.kind in DIRECTIONS:
-        return "directions", cell.seed
+        return ("directions",)
     return cell.kind, cell.seed, cell.sparsity, cell.variant, cell.target, cell.reference, cell.task
 
 

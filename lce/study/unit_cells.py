@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
-from torch import Tensor
 
 from lce.edit.site_edit import DirectionEdit
 from lce.evaluation.direction_audit import DirectionAudit
-from lce.evaluation.direction_trials import moves
+from lce.evaluation.direction_moves import moves, random_moves
 from lce.evaluation.head_audit import HeadTrial
 from lce.evaluation.head_trials import row_of, unedited_scores
 from lce.evaluation.site_edits import SiteEdits, Trial, direction_trial, feature_trial, random_trial, risen
@@ -96,10 +95,9 @@ def measure_directions(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
 def measure_random_directions(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
     """The same with random directions of the same layer."""
     audit, before = cache.directions(cell)
-    edits = [_direction_edit(audit, cell, vector) for vector in audit.random_vectors()]
-    return {"directions": moves(audit, before, edits)}
+    return {"directions": random_moves(audit, before, _direction_edit(audit, cell), cell.strategy)}
 
 
-def _direction_edit(audit: DirectionAudit, cell: Cell, vector: Tensor | None = None) -> DirectionEdit:
-    edit = audit.edit(audit.layer, cast(DirectionEditName, cell.strategy), vector)
+def _direction_edit(audit: DirectionAudit, cell: Cell) -> DirectionEdit:
+    edit = audit.edit(audit.layer, cast(DirectionEditName, cell.strategy))
     return replace(edit, alpha=cast(float, cell.alpha))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lce.config import Kind
 from lce.evaluation.audit_inputs import open_audit, open_direction_audit
 from lce.evaluation.direction_audit import DirectionAudit
-from lce.evaluation.direction_trials import Unedited, unedited
+from lce.evaluation.direction_moves import Unedited, unedited
 from lce.evaluation.evaluator import Evaluator
 from lce.evaluation.head_audit import HeadAudit
 from lce.evaluation.site_edits import Measured, SiteEdits

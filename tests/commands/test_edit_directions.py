@@ -68,7 +68,7 @@ def test_the_result_holds_checks_and_files(edited, result):
         assert {"what", "value", "interval", "n", "bar", "holds"} <= set(check)
     assert Path(result["model"]).is_dir()
     assert Selection.load(Path(result["selection"])).indices[UNIT].tolist() == [0]
-    assert result["counts"] == {"shown": 54, "chosen_by": 48, "nobody": 3}
+    assert result["counts"] == {"shown": 54, "chosen_by": 48, "without_people": 3}
     assert result["rerun"] == {"command": "edit directions", "config": str(path.parent / "config.yaml")}
     assert result["patch"] == result["patches"]["zero"] == str(path.parent / "zero.patch.safetensors")
     about = HookPatch.load(result["patch"]).provenance
@@ -87,8 +87,8 @@ def test_the_planted_direction_is_found_and_taken_out(result):
     assert direction.abs().max() > 0.999
     checks, [zero, mean] = result["checks"], result["edits"]
     assert checks["L1"]["value"] > 0.9
-    assert checks["L3"]["holds"]
     assert checks["L3"]["value"] > 0.9
+    assert abs(zero["moved"]["value"]) > checks["L3"]["random"]["same_strength"]["moved"]
     assert result["before"]["gap"]["value"] > 1
     assert zero["gap"]["value"] == mean["gap"]["value"] == 0
     assert zero["gap_taken"]["value"] == 1
@@ -97,13 +97,18 @@ def test_the_planted_direction_is_found_and_taken_out(result):
     curves = result["layers"][PLANTED]["curves"]
     assert curves["woman"]["value"] > 0.5
     assert curves["man"]["value"] < -0.5
-    assert curves["nobody"]["n"] == 3
+    assert curves["without people"]["n"] == 3
+    assert result["without_people"]["odds"]["n"] == 3
 
 
 def test_random_directions_and_other_layers_do_not(result):
     assert len(result["random"]) == 20
-    moved = abs(result["edits"][0]["moved"]["value"])
-    assert all(abs(row["moved"]["value"]) < moved and row["taken"]["value"] < 0.5 for row in result["random"])
+    kept = result["edits"][0]
+    assert all(row["taken"]["value"] < 0.5 for row in result["random"])
+    for row in result["random"]:
+        assert abs(row["moved"]["value"]) < abs(kept["moved"]["value"])
+        assert row["scaled"]["size"] == pytest.approx(kept["size"], rel=1e-4)
+        assert row["scaled"]["alpha"] == pytest.approx(kept["size"] / row["size"], rel=1e-4)
     assert [row["layer"] for row in result["elsewhere"]] == [number for number in range(LAYERS) if number != PLANTED]
     assert all(abs(row["moved"]["value"]) < 1e-4 for row in result["elsewhere"])
 
@@ -114,7 +119,7 @@ def test_classes_say_what_is_held_inside_and_what_is_answered(result):
         assert row["n"] == 2
         assert len(row["curve"]) == LAYERS
         assert row["regime"].startswith(("agreement", "divergence", "neutral"))
-    assert result["ambiguous"] == "neither group"
+    assert result["ambiguous"] == "pictures of neither group"
     assert result["agreement"]["n"] == 3
 
 
@@ -152,15 +157,17 @@ def test_the_same_again_makes_nothing_and_other_settings_go_elsewhere(folder, ed
         assert main(["edit", "directions", "--config", str(edited[0].parent / "config.yaml")]) == 0
     assert last_line(capsys) == edited[0]
     assert edited[0].stat().st_mtime_ns == made
-    few = ["--nobody", "{}", "--random_directions", "0", "--shuffles", "0", "--source", "pictures", "--edits", "[mean]"]
-    assert directions(folder, "edit", *few, "--positions", "all") == 0
+    few = ["--without_people", "{}", "--random_directions", "0", "--shuffles", "0"]
+    others = ["--source", "pictures", "--edits", "[mean]", "--positions", "all"]
+    assert directions(folder, "edit", *few, *others) == 0
     other = last_line(capsys)
     assert other.parent.parent == edited[0].parent.parent
     found = json.loads(other.read_text(encoding="utf-8"))
     assert found["random"] == []
     assert not found["checks"]["L1"]["holds"], "nothing says what chance would do"
     assert not found["checks"]["L3"]["holds"]
-    assert found["before"]["nobody"] is None
+    assert "L2" not in found["checks"], "what pictures without people would do is not known"
+    assert "without_people" not in found
     kept = HookPatch.load(found["patch"])
     assert (kept.positions, kept.provenance["strategy"]) == ("all", "direction at its mean")
     assert kept.shift.centre == kept.provenance["centre"]
@@ -201,7 +208,11 @@ def test_a_patch_goes_where_it_is_wanted_without_measuring(folder, tmp_path, cap
         (["--model", "{folder}/none"], "none"),
         (["--table", "{folder}/none.csv"], "none.csv: cannot be read as a CSV table (no such file)"),
         (["--where", "{{split: [none]}}"], "where: no row of"),
-        (["--nobody", "{{colour: [red]}}"], "nobody:"),
+        (["--without_people", "{{colour: [red]}}"], "without_people:"),
+        (
+            ["--attribute", "skin-tone", "--sentences", "gender"],
+            "sentences: name a YAML file with texts about",
+        ),
         (["--matched", "colour"], "has no column 'colour'"),
         (["--k", "29"], "k: expected at most 28, as many as there are texts, got 29"),
         (["--layers", "[5]"], "layers: the model has 4, got 5"),

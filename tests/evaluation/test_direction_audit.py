@@ -11,9 +11,10 @@ import vlms
 from painted import paint
 
 from lce.data.pictures.attributes import load_attribute
-from lce.evaluation.direction_audit import DirectionAudit, group_named, names_class
+from lce.evaluation.direction_audit import DirectionAudit
+from lce.evaluation.picture_answers import counted, group_named, names_class
 from lce.evaluation.picture_probe import probe_scores
-from lce.evaluation.shown_pictures import OPEN, pictures_of_nobody
+from lce.evaluation.shown_pictures import OPEN, pictures_without_people, shown_pictures
 from lce.foundations.errors import LceError
 from lce.localize.direction_settings import Choice, DirectionSettings
 from lce.metrics.separation import area_under_curve
@@ -61,16 +62,16 @@ def test_the_layer_is_that_of_the_best_separation_among_other_pictures(settings,
 
 
 def test_what_comes_before_a_site_makes_no_difference_to_the_choices(made):
-    batches = made.inputs(made.shown.openers, made.choice.prompt)
+    opened = made.shown.openers
     edits = [made.edit(layer, vector=vector) for layer in (0, 1) for vector in made.random_vectors()]
-    found = made.choices_under([made.edit(0), *edits], batches, "trying")
-    plain = made.choices(batches)
-    for edit, logs in zip([made.edit(0), *edits], found, strict=True):
+    found = made.odds_under([made.edit(0), *edits], opened)
+    plain = made.odds(opened)
+    for edit, odds in zip([made.edit(0), *edits], found, strict=True):
         with edit.applied(made.model.model):
-            assert np.array_equal(made.choices(batches), logs)
+            assert np.array_equal(made.odds(opened), odds)
         # Behind the last layer, nothing reads the tokens of the picture any more.
-        assert np.allclose(logs, plain) == (edit.site == made.units.sites[1])
-    assert np.array_equal(made.choices(batches), plain)
+        assert np.allclose(odds, plain) == (edit.site == made.units.sites[1])
+    assert np.array_equal(made.odds(opened), plain)
 
 
 def test_the_mean_edit_brings_the_direction_to_its_mean_over_both_groups(made):
@@ -80,14 +81,14 @@ def test_the_mean_edit_brings_the_direction_to_its_mean_over_both_groups(made):
     means = []
     for number in (0, 1):
         shown = made.chosen_by.among(made.chosen_by.groups == number)
-        for inputs in made.inputs(shown.openers, made.measure.prompt):
+        for inputs in made.prompted(shown.openers, made.measure.prompt):
             made.model.read(inputs, lambda layer, states, inputs=inputs: seen.__setitem__(
                 layer, states[made.model.is_visual(inputs["input_ids"])]))  # fmt: skip
             means.append((number, seen[1] @ d))
     groups = [torch.cat([along for number, along in means if number == group]).mean() for group in (0, 1)]
     assert edit.centre == pytest.approx(float(sum(groups) / 2), rel=1e-3)
     assert made.edit(1).centre == 0
-    inputs = made.inputs(made.shown.openers, made.measure.prompt)[0]
+    inputs = next(iter(made.prompted(made.shown.openers, made.measure.prompt)))
     with edit.applied(made.model.model):
         made.model.read(inputs, seen.__setitem__)
     along = seen[1][made.model.is_visual(inputs["input_ids"])] @ d
@@ -113,7 +114,7 @@ def test_random_directions_are_drawn_from_the_seed(settings, model, made):
 
 
 def test_every_picture_is_answered(made):
-    said = made.answers(made.inputs(made.shown.openers, made.measure.prompt))
+    said = made.answers(made.shown.openers, made.measure.prompt)
     assert len(said) == len(made.shown.pictures)
     assert not any("What" in answer for answer in said), "the prompt is no part of the answer"
 
@@ -121,21 +122,46 @@ def test_every_picture_is_answered(made):
 def test_what_an_answer_names():
     assert names_class("A drawing of a Police officer.", "police officer")
     assert not names_class("policeman", "police")
-    assert group_named("a woman cook", GENDER) == 0
-    assert group_named("The MAN laughs", GENDER) == 1
-    assert group_named("a cook", GENDER) == OPEN
-    assert group_named("a woman and a man", GENDER) is None
+    words = [["woman", "female"], ["man", "male"]]
+    answers = ["a woman cook", "Female.", "The MAN laughs", "male", "a cook", "a woman and a man", "salesman"]
+    named = [group_named(answer, words) for answer in answers]
+    assert named == [0, 0, 1, 1, OPEN, None, OPEN]
 
 
-def test_pictures_of_nobody(settings, tmp_path):
+def test_answers_are_counted_by_group_of_the_picture(made):
+    """Of the answers of the forced choice, the words of the choice count too."""
+    assert made.words[0][-1] == "she"
+    shown = made.shown
+    named = [0 if group == 0 else None for group in shown.groups]
+    found = counted(shown, named, ["woman", "man"])
+    women, men = (int((shown.groups == group).sum()) for group in (0, 1))
+    assert found["woman"] == {"woman": women, "man": 0, "neither": 0, "both": 0}
+    assert found["man"] == {"woman": 0, "man": 0, "neither": 0, "both": men}
+
+
+def test_pictures_without_their_counterpart_are_left_out(settings, tmp_path):
+    """They are not of neither group, although nobody of the other group is matched with them."""
+    folder = paint(tmp_path / "pictures", 3)
+    table = folder / "table.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    table.write_text("\n".join(line for line in lines if "circle-man" not in line) + "\n", encoding="utf-8")
+    found = shown_pictures(folder, table, GENDER, {}, "scene")
+    assert OPEN not in found.groups
+    assert not any("circle" in picture.file.name for picture in found.pictures)
+
+
+def test_pictures_without_people(settings, tmp_path):
     folder = tmp_path / "pictures"
     table = paint(folder, 2) / "table.csv"
-    assert pictures_of_nobody(folder, table, {}) == []
-    assert len(pictures_of_nobody(folder, table, {"kind": ["person"]})) == 12
-    with pytest.raises(LceError, match=r"nobody: .* has no column 'colour'; its columns are file"):
-        pictures_of_nobody(folder, table, {"colour": ["red"]})
-    with pytest.raises(LceError, match="nobody: no row of"):
-        pictures_of_nobody(folder, table, {"kind": ["tree"]})
+    assert pictures_without_people(folder, table, {}) == []
+    assert len(pictures_without_people(folder, table, {"kind": ["person"]})) == 12
+    with pytest.raises(LceError, match=r"without_people: .* has no column 'colour'; its columns are file"):
+        pictures_without_people(folder, table, {"colour": ["red"]})
+    with pytest.raises(LceError, match="without_people: no row of"):
+        pictures_without_people(folder, table, {"kind": ["tree"]})
+    (folder / "circle-woman-light-1.png").unlink()
+    with pytest.raises(LceError, match=r"circle-woman-light-1\.png: no such file"):
+        pictures_without_people(folder, table, {"kind": ["person"]})
 
 
 @pytest.mark.parametrize(

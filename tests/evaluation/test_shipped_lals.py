@@ -15,7 +15,7 @@ from lce.data.pictures.drawn import draw_pictures
 from lce.data.pictures.table import TABLE
 from lce.evaluation.colour_shifts import colour_shifts
 from lce.evaluation.direction_audit import DirectionAudit
-from lce.localize.direction_settings import Choice, DirectionSettings
+from lce.localize.direction_settings import DirectionSettings
 from lce.metrics.separation import separation
 from lce.models.assembled import MINI, PARTS, put_together
 from lce.models.assembled import PROJECTOR as WEIGHTS
@@ -36,8 +36,7 @@ def audit(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Directio
     model, processor = put_together(folder)
     pictures = draw_pictures(folder / "pictures", downloads)
     asked = yaml.safe_load((ROOT / "configs/lals.yaml").read_text(encoding="utf-8"))
-    choice = Choice(**asked.pop("choice"))
-    known = {"choice": choice, "pictures": str(pictures), "downloads": str(downloads), "experiment": str(folder)}
+    known = {"pictures": str(pictures), "downloads": str(downloads), "experiment": str(folder)}
     known["chosen_by"] = asked["chosen_by"] | {"skin_tone": ["medium"]}
     known["colours"] = {name: asked["colours"][name] for name in ("pink", "blue")}
     settings = DirectionSettings(**asked | known, layers=[16])
@@ -51,11 +50,11 @@ def test_it_tells_women_from_men_inside(audit: DirectionAudit) -> None:
 
 
 def test_the_edit_moves_its_answers_and_random_directions_do_not(audit: DirectionAudit) -> None:
-    batches = audit.inputs(audit.shown.among(audit.ambiguous).openers, audit.choice.prompt)
+    opened = audit.shown.among(audit.ambiguous).openers
     random = [audit.edit(audit.layer, vector=vector) for vector in audit.random_vectors()][:10]
-    before = audit.choices(batches)
-    found = audit.choices_under([audit.edit(audit.layer), *random], batches, "trying")
-    moved = [abs(float(np.mean((logs - before) @ [1, -1]))) for logs in found]
+    before = audit.odds(opened)
+    found = audit.odds_under([audit.edit(audit.layer), *random], opened)
+    moved = [abs(float(np.mean(odds - before))) for odds in found]
     assert moved[0] > 3 * max(moved[1:])
 
 

@@ -86,7 +86,13 @@ def test_what_a_shift_does_to_a_layer_is_what_an_edit_of_it_does(model, referenc
             edit = DirectionEdit(direction, shift.alpha, shift.centre, positions="visual")
             with edit.applied(model.model):
                 wanted = read(model, reference, pictures).scores[layer]
-            torch.testing.assert_close(found[layer][number], wanted, atol=1e-5, rtol=0)
+            torch.testing.assert_close(found[layer].scores[number], wanted, atol=1e-5, rtol=0)
+    once = leaning_under(model, reference, pictures[:1], measure, shifts)[0]
+    [inputs] = [model.inputs([pictures[0]()], [measure.prompt])]
+    seen = {}
+    model.read(inputs, seen.__setitem__)
+    added = shifts[0][0].of(seen[0][model.is_visual(inputs["input_ids"])])
+    assert float(once.sizes[0]) == pytest.approx(float(added.norm(dim=1).square().mean().sqrt()), rel=1e-4)
 
 
 def test_shuffles_keep_as_many_of_each_label(reference):

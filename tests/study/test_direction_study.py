@@ -18,7 +18,8 @@ from lce.commands.sweep import add_study
 from lce.foundations.errors import LceError
 from lce.localize.direction_settings import Choice
 from lce.study.cells import Cell, cell_name, expand
-from lce.study.context import context_of
+from lce.study.context import context_of, record_base
+from lce.study.cost import costs
 from lce.study.direction_study import DirectionStudy
 from lce.study.feature_study import FeatureStudy
 from lce.study.head_study import HeadStudy
@@ -73,13 +74,14 @@ def test_every_edit_and_strength_is_a_cell_with_its_random_directions() -> None:
         *[(kind, edit, alpha) for edit in ("zero", "mean") for alpha in (1.0, 0.5)
           for kind in ("directions", "random-directions")],
     ]  # fmt: skip
+    assert {cell.seed for cell in cells} == {None, 0}, "the model and the edit do not depend on the seed"
     assert len(expand(replace(SETTINGS, directions=replace(DIRECTIONS, random_directions=0)))) == 3
 
 
 def test_cells_hold_what_lce_edit_directions_measures(
     folder: Path, swept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = ["--nobody", "{}", "--shuffles", "0"]
+    few = ["--without_people", "{}", "--shuffles", "0"]
     assert direction_runs.directions(folder, "edit", *few) == 0
     wanted = json.loads(Path(capsys.readouterr().out.splitlines()[-1]).read_text(encoding="utf-8"))
     found = results(swept)
@@ -90,9 +92,9 @@ def test_cells_hold_what_lce_edit_directions_measures(
             value = found["directions", edit][name]["value"]
             assert value == pytest.approx(wanted["edits"][number][name]["value"], abs=1e-5)
     drawn = found["random-directions", "zero"]["directions"]
-    assert [row["moved"]["value"] for row in drawn] == pytest.approx(
-        [row["moved"]["value"] for row in wanted["random"]], abs=1e-5
-    )
+    for mine, other in zip(drawn, wanted["random"], strict=True):
+        assert mine["moved"]["value"] == pytest.approx(other["moved"]["value"], abs=1e-5)
+        assert mine["scaled"]["moved"]["value"] == pytest.approx(other["scaled"]["moved"]["value"], abs=1e-4)
 
 
 def test_the_report_has_a_table(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,21 +102,21 @@ def test_the_report_has_a_table(swept: Path, capsys: pytest.CaptureFixture[str])
     tables = (swept / "report/tables.md").read_text(encoding="utf-8")
     assert tables.startswith("# Directions of ")
     assert "## Directions: what is held inside, and the answers" in tables
-    assert f"| zero | 1 | 0 | {PLANTED + 1} | 100%" in tables
+    assert f"| zero | 1 | {PLANTED + 1} | 100%" in tables
     assert "The paper's claims" not in tables
     rows = (swept / "report/directions.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 3
 
 
 def test_names_differ_exactly_where_results_may(folder: Path, study: StudySettings) -> None:
-    edited = Cell("directions", 0, strategy="zero", alpha=1.0)
+    edited = Cell("directions", strategy="zero", alpha=1.0)
 
     def name(cell: Cell = edited, **changed: Any) -> str:
         asked = replace(study, experiment=str(folder / "other"), directions=replace(study.directions, **changed))
         return cell_name(asked, context_of(asked, {}), cell)
 
-    assert name() == name(batch_size=3, random_directions=7, edits=["zero"], caption="a {}")
-    drawn = replace(edited, kind="random-directions")
+    assert name() == name(batch_size=3, random_directions=7, edits=["zero"])
+    drawn = replace(edited, kind="random-directions", seed=0)
     assert name(drawn) != name(drawn, random_directions=7)
     for changed in ({"k": 5}, {"source": "pictures"}, {"where": {"split": ["held-out"]}}, {"layers": [1]}):
         assert name(**changed) != name()
@@ -154,3 +156,16 @@ def test_units_in_models_of_their_own_go_together(folder: Path) -> None:
     kinds = {cell.kind for cell in expand(own)}
     assert kinds == {"train", "measure", "heads", "random-heads", "directions", "random-directions"}
     assert own.own_models == {"heads": str(folder / "clip"), "directions": str(folder / "planted")}
+    asked = [Cell("directions"), Cell("random-directions", 0), Cell("heads", 0, attribute="gender")]
+    assert all(cost.seconds > 0 for cost in costs(own, WorkerCache(own, {}), asked).values())
+
+
+def test_a_base_that_reads_pictures_goes_with_features_of_another_model(study: StudySettings, base: Path) -> None:
+    """What is asked of text concerns the other model alone."""
+    features = FeatureStudy(rules=["counts"], model=str(base))
+    both = replace(study, features=features, experiment=f"{study.experiment}-both")
+    check_study(both)
+    record_base(both)
+    about = context_of(both, {})
+    assert {"base", "shared", "features", "directions"} <= set(about)
+    assert about["features"]["model"] != about["base"]["base_fingerprint"]

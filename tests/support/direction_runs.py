@@ -17,7 +17,7 @@ from lce.cli import main
 QUICK: dict[str, Any] = {
     "where": {"split": ["held-out"], "kind": ["occupation", "person"]},
     "chosen_by": {"split": ["training"], "kind": ["occupation", "person"]},
-    "nobody": {"kind": ["other"]}, "matched": "scene", "question": "What?",
+    "without_people": {"kind": ["other"]}, "matched": "scene", "question": "What?",
     "choice": {"question": "Who?", "start": "It is", "words": [["she"], ["he"]]},
     "caption": "a {}", "k": 8, "top": 0.3, "shuffles": 5, "random_directions": 20, "batch_size": 24, "device": "cpu",
 }  # fmt: skip

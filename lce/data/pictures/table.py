@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -37,6 +37,7 @@ class Picture:
         subject: what pictures of the same person share.
         block: what pictures share that are alike but for the group, or else, that are resampled together.
         name: what it shows, for a dictionary of texts.
+        is_unmatched: whether it would be of a group, but nobody of the other one is in its block.
     """
 
     file: Path
@@ -46,6 +47,7 @@ class Picture:
     subject: str
     block: str
     name: str
+    is_unmatched: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,21 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
     return rows
 
 
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """The same, and FACET's annotations in the form of lce's own tables."""
+    rows = read_table(path)
+    if set(rows[0]) >= FACET_COLUMNS:
+        rows = [from_facet(row, f"{path}, line {number}") for number, row in enumerate(rows, 2)]
+    return rows
+
+
+def check_files(files: Iterable[Path], table: str | Path) -> None:
+    """Raises LceError for the first of the ``files`` that a ``table`` lists and that does not exist."""
+    for file in dict.fromkeys(files):
+        if not _is_file(file):
+            raise LceError(f"{file}: no such file; {table} lists it")
+
+
 def read_pictures(
     folder: str | Path,
     table: str | Path,
@@ -99,9 +116,7 @@ def read_pictures(
         LceError: the table cannot be read, lacks a column, a class of ``classes`` or one of the groups, or a file does
             not exist.
     """
-    rows = read_table(table)
-    if set(rows[0]) >= FACET_COLUMNS:
-        rows = [from_facet(row, f"{table}, line {number}") for number, row in enumerate(rows, 2)]
+    rows = read_rows(table)
     for column in ("file", "class", attribute.column, *(where or {}), *([matched] if matched else [])):
         if column not in rows[0]:
             raise LceError(f"{table}: has no column {column!r}; its columns are {', '.join(rows[0])}")
@@ -123,9 +138,7 @@ def read_pictures(
         if not any(picture.group == number for picture in found):
             values = ", ".join(group.values)
             raise LceError(f"{table}: no row has the {attribute.column} of the group {group.name} ({values})")
-    for file in dict.fromkeys(picture.file for picture in found):
-        if not _is_file(file):
-            raise LceError(f"{file}: no such file; {table} lists it")
+    check_files((picture.file for picture in found), table)
     return Pictures(found, named, sorted({row["name"] for row in rows if row.get("name")}))
 
 
@@ -134,7 +147,12 @@ def _paired(pictures: list[Picture]) -> list[Picture]:
     groups: dict[str, set[int | None]] = {}
     for picture in pictures:
         groups.setdefault(picture.block, set()).add(picture.group)
-    return [picture if {0, 1} <= groups[picture.block] else replace(picture, group=None) for picture in pictures]
+    return [
+        picture
+        if picture.group is None or {0, 1} <= groups[picture.block]
+        else replace(picture, group=None, is_unmatched=True)
+        for picture in pictures
+    ]
 
 
 def _is_file(path: Path) -> bool:
