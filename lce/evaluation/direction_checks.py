@@ -86,7 +86,7 @@ def _moved(found: Mapping[str, Any]) -> dict[str, Any]:
     value, moved = kept["taken"]["value"], kept["moved"]["value"]
     about: dict[str, Any] = {"n": len(random), "percentile": PERCENTILE}
     for name, rows in (("same_strength", random), ("same_size", [row["scaled"] for row in random])):
-        moves, shares = [abs(row["moved"]["value"]) for row in rows], [row["taken"]["value"] for row in rows]
+        moves, shares = [abs(row["moved"]["value"]) for row in rows], [row["taken"]["value"] or 0.0 for row in rows]
         about[name] = {
             "moved": float(np.percentile(moves, PERCENTILE)) if rows else None,
             "taken": float(np.percentile(shares, PERCENTILE)) if rows else None,

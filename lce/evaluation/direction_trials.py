@@ -23,7 +23,7 @@ from lce.evaluation.shown_pictures import OPEN
 from lce.localize.visual_leaning import VisualLeaning
 from lce.metrics.caption_perplexity import CaptionLosses, caption_losses
 from lce.metrics.items import Score
-from lce.metrics.picture_means import difference_of_groups, mean_of, ratio_of
+from lce.metrics.picture_means import difference_of_groups, mean_of, quotient, ratio_of
 from lce.metrics.separation import area_under_curve
 
 
@@ -138,16 +138,14 @@ def _row(audit: DirectionAudit, name: str, before: Seen, after: Seen, changed: M
         difference_of_groups(seen.leaning.scores[layer].double().numpy(), shown.groups, blocks)
         for seen in (before, after)
     ]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        risen = perplexity[1].resampled / perplexity[0].resampled - 1
-        closed = Score(1 - gaps[1].value / gaps[0].value, gaps[0].n, 1 - gaps[1].resampled / gaps[0].resampled)
+    risen, left = quotient(perplexity[1], perplexity[0]), quotient(gaps[1], gaps[0])
     return {
         "edit": name,
         **changed,
         **_said(audit, after),
-        "gap_taken": closed.as_json(),
+        "gap_taken": Score(1 - left.value, left.n, 1 - left.resampled).as_json(),
         "class_named_change": mean_of(right[1] - right[0], blocks[shown.labels >= 0]).as_json(),
-        "perplexity_change": Score(perplexity[1].value / perplexity[0].value - 1, perplexity[0].n, risen).as_json(),
+        "perplexity_change": Score(risen.value - 1, risen.n, risen.resampled - 1).as_json(),
     }
 
 

@@ -52,3 +52,10 @@ def difference_of_groups(values: NDArray[Any], groups: NDArray[Any], blocks: NDA
             plain = float(values[own].mean()) if own.any() else float("nan")
             means.append((plain, weights[:, own] @ values[own] / weights[:, own].sum(1)))
     return Score(means[0][0] - means[1][0], int(np.isin(groups, (0, 1)).sum()), means[0][1] - means[1][1])
+
+
+def quotient(one: Score, other: Score) -> Score:
+    """``one`` by ``other``, paired; nan where that is 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = float(np.float64(one.value) / other.value)
+        return Score(value, one.n, one.resampled / other.resampled)

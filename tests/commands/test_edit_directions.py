@@ -174,6 +174,17 @@ def test_the_same_again_makes_nothing_and_other_settings_go_elsewhere(folder, ed
     assert files(edited[0].parent) == before
 
 
+def test_where_no_token_leans_there_is_nothing_to_take_away(folder, capsys):
+    """In the first layer, LALS of every picture is 0: shares of it are not defined, and no check breaks over that."""
+    few = ["--layers", "[1]", "--edits", "[mean]", "--shuffles", "0", "--random_directions", "2"]
+    assert directions(folder, "edit", *few) == 0
+    found = json.loads(last_line(capsys).read_text(encoding="utf-8"))
+    assert found["before"]["leaning"]["value"] == 0
+    assert found["edits"][0]["taken"]["value"] is None
+    assert found["edits"][0]["gap_taken"]["value"] is None
+    assert not found["checks"]["L3"]["holds"]
+
+
 def test_the_same_settings_elsewhere_give_the_same_bytes(folder, edited, tmp_path, capsys):
     assert directions(folder, "edit", "--output", tmp_path / "out") == 0
     assert last_line(capsys) == tmp_path / "out/result.json"
