@@ -78,7 +78,6 @@ def resolve(name: str | Path, **options: Any) -> Path:
     return _of_hub(str(name), **options)
 
 
-@cache
 def resolve_part(name: str | Path, files: tuple[str, ...]) -> Path:
     """The local folder that holds ``files``: ``name`` itself, or a folder of a repository on the hub.
 
@@ -102,6 +101,7 @@ def resolve_part(name: str | Path, files: tuple[str, ...]) -> Path:
     return folder
 
 
+@cache
 def _part_of_hub(repository: str, inner: str, files: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
 

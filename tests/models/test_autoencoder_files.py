@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from lce.foundations.errors import LceError
 from lce.models.autoencoder_files import SETTINGS, WEIGHTS, load_autoencoder, save_autoencoder
-from lce.storage.hub import resolve_part
+from lce.storage.hub import _part_of_hub
 
 NOT_A_NUMBER = torch.zeros(SIZE).index_fill(0, torch.tensor([7]), float("nan"))
 
@@ -91,10 +91,10 @@ def test_what_is_no_autoencoder(tmp_path: Path) -> None:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server = Hub()
     point_at(server, monkeypatch, tmp_path / "cache")
-    resolve_part.cache_clear()
+    _part_of_hub.cache_clear()
     close_session()
     yield server
-    resolve_part.cache_clear()
+    _part_of_hub.cache_clear()
     close_session()
     server.close()
 
@@ -123,7 +123,7 @@ def test_one_folder_of_a_repository_of_the_hub(repository: str, hub: Hub, tmp_pa
     assert load_autoencoder(repository).architecture == "standard"
     refused(f"{repository}/layer_9", r"layer_9: holds no cfg.json and no sae_weights.safetensors")
     refused("somebody/else/layer_9", r"somebody/else/layer_9: no such folder, and the hub does not give it \(404")
-    resolve_part.cache_clear()
+    _part_of_hub.cache_clear()
     close_session()
     hub.close()
     assert load_autoencoder(f"{repository}/layer_8/wide").fingerprint == found.fingerprint, "it is in the cache"

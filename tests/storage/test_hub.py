@@ -21,7 +21,7 @@ from huggingface_hub.utils import close_session
 from lce.foundations.errors import LceError
 from lce.models.loading import load_language_model
 from lce.storage import hub as of_hub
-from lce.storage.hub import ModelIdentity, identity, resolve
+from lce.storage.hub import ModelIdentity, identity, resolve, resolve_part
 
 NAME = "somebody/tiny"
 
@@ -175,3 +175,14 @@ def test_from_the_environment(hub: Hub, tmp_path: Path) -> None:
     hub.close()
     for more in ({}, {"HF_HUB_OFFLINE": "1"}):
         assert subprocess.run(run, env=environment | more, **options).stdout.strip() == commit
+
+
+def test_a_folder_is_looked_up_anew_from_another_working_directory(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name / "checkpoints/part").mkdir(parents=True)
+        (tmp_path / name / "checkpoints/part/file").write_text(name, encoding="utf-8")
+        monkeypatch.chdir(tmp_path / name)
+        assert (resolve_part("checkpoints/part", ("file",)) / "file").read_text(encoding="utf-8") == name
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LceError, match="checkpoints/part"):
+        resolve_part("checkpoints/part", ("other",))
