@@ -101,7 +101,8 @@ def _kind(hint: Any) -> str:
         kinds = list(dict.fromkeys(map(_kind, parts)))
         return "NUMBER" if set(kinds) == {"NUMBER", "INTEGER"} else "|".join(kinds)
     if origin is list:
-        return f"'[{_kind(parts[0])}, …]'"
+        inner = _kind(parts[0]).strip("'")  # of a list of lists, the whole is quoted once
+        return f"'[{inner}, …]'"
     return NAMES.get(hint, "{…}" if is_dataclass(hint) else "TEXT")
 
 

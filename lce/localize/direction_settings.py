@@ -38,7 +38,8 @@ class LeaningSettings:
     """CSV file with the columns file, class, and the attribute's; or FACET's annotations; by default table.csv in the
     folder of pictures."""
     attribute: str = "gender"
-    """gender, skin-tone or age, or a YAML file that names two groups, their values in the table, and words for them."""
+    """gender, skin-tone or age, or a YAML file that names two groups, their values in the table, and words for them;
+    others than gender need sentences and words of the choice of their own."""
     where: dict[str, list[str]] = field(default_factory=dict)
     """Column of the table → values: the pictures that are measured."""
     chosen_by: dict[str, list[str]] = field(default_factory=dict)
