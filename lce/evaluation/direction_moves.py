@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lce.edit.site_edit import DirectionEdit
 from lce.evaluation.direction_audit import DirectionAudit
+from lce.localize.direction_settings import DirectionEditName
 from lce.metrics.picture_means import mean_of, share_taken
 from lce.metrics.separation import separation
 
@@ -23,6 +24,7 @@ class Unedited(NamedTuple):
 
 
 def unedited(audit: DirectionAudit) -> Unedited:
+    """What edits are compared with."""
     opened = audit.shown.openers
     return Unedited(audit.leaning(opened, scores_alone=True).scores.double().numpy(), audit.odds(opened))
 
@@ -49,7 +51,9 @@ def moves(audit: DirectionAudit, before: Unedited, edits: Sequence[DirectionEdit
     return rows
 
 
-def random_moves(audit: DirectionAudit, before: Unedited, edit: DirectionEdit, name: Any) -> list[dict[str, Any]]:
+def random_moves(
+    audit: DirectionAudit, before: Unedited, edit: DirectionEdit, name: DirectionEditName
+) -> list[dict[str, Any]]:
     """The same of random directions in the place of that of an ``edit``.
 
     Each is edited in the same way, and, as ``scaled``, with the strength with which it changes states as much as the

@@ -85,7 +85,7 @@ def read_leaning(
 
         def see(layer: int, states: Tensor, batch: Batch = batch, here: list[Tensor] = here) -> None:
             tokens = states[batch.visual]
-            found = _leaning(reference, labels, layer, tokens, measure.k)
+            found = leaning_of_tokens(reference, labels, layer, tokens, measure.k)
             for row, own in enumerate(found.split(batch.lengths, 1)):
                 here[row][layer] = own[0]
                 scores[:, layer, batch.start + row] = of_pictures(own, measure.top)
@@ -123,7 +123,7 @@ def leaning_under(
             for number, shift in enumerate(placed[layer]):
                 added = shift.of(tokens)
                 squares[layer][number] += float(added.double().square().sum())
-                found = _leaning(reference, labels, layer, tokens + added.to(tokens.dtype), measure.k)
+                found = leaning_of_tokens(reference, labels, layer, tokens + added.to(tokens.dtype), measure.k)
                 for row, own in enumerate(found.split(batch.lengths)):
                     scores[layer][number, batch.start + row] = of_pictures(own, measure.top)
 
@@ -168,7 +168,7 @@ def _batches(model: ImageText, pictures: Openers, measure: Measure) -> Iterator[
             bar.update(len(visual))
 
 
-def _leaning(reference: TextReference, labels: Tensor, layer: int, tokens: Tensor, k: int) -> Tensor:
+def leaning_of_tokens(reference: TextReference, labels: Tensor, layer: int, tokens: Tensor, k: int) -> Tensor:
     """LALS of ``tokens`` (m, width), for each of the rows of ``labels`` if there are several: (…, m)."""
     size = max(1, SEARCHED // len(reference.labels))
     parts = [leaning(labels, reference.nearest(layer, some, k)).cpu() for some in tokens.split(size)]

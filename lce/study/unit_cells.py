@@ -95,7 +95,9 @@ def measure_directions(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
 def measure_random_directions(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
     """The same with random directions of the same layer."""
     audit, before = cache.directions(cell)
-    return {"directions": random_moves(audit, before, _direction_edit(audit, cell), cell.strategy)}
+    return {
+        "directions": random_moves(audit, before, _direction_edit(audit, cell), cast(DirectionEditName, cell.strategy))
+    }
 
 
 def _direction_edit(audit: DirectionAudit, cell: Cell) -> DirectionEdit:

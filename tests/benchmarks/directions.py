@@ -24,7 +24,7 @@ from lce.foundations.logs import quieten
 from lce.localize.direction_settings import MINI
 from lce.localize.head_settings import DRAWN
 from lce.localize.lals import TextReference, load_sentences, read_reference
-from lce.localize.visual_leaning import Measure, Openers, _leaning, read_leaning
+from lce.localize.visual_leaning import Measure, Openers, leaning_of_tokens, read_leaning
 from lce.models.assembled import provide_mini
 from lce.models.image_text import ImageText, load_image_text
 
@@ -44,7 +44,9 @@ def states_of(model: ImageText, opened: Openers, measure: Measure) -> list[Tenso
 
 def searched(reference: TextReference, states: list[Tensor]) -> Tensor:
     """LALS of all tokens in all layers, (layers, tokens)."""
-    return torch.stack([_leaning(reference, reference.labels, layer, some, K) for layer, some in enumerate(states)])
+    return torch.stack(
+        [leaning_of_tokens(reference, reference.labels, layer, some, K) for layer, some in enumerate(states)]
+    )
 
 
 def looped(reference: TextReference, states: list[Tensor]) -> Tensor:

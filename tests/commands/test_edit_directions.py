@@ -137,7 +137,13 @@ def test_the_patch_works_under_generation(result, folder):
 def test_the_page_and_the_figures_show_it(edited, result):
     path, printed = edited
     page = (path.parent / "report.html").read_text(encoding="utf-8")
-    for text in (f"edit in layer {PLANTED + 1}", "Drawn by nobody &amp; all", "Over pictures", "forced choice"):
+    for text in (
+        f"edit in layer {PLANTED + 1}",
+        "Drawn by nobody &amp; all",
+        "Over pictures",
+        "forced choice",
+        "<td>L3</td>",
+    ):
         assert text in page
     assert page.count("<svg") == 4
     for name in ("curves.png", "separation.png", "moves.png", "maps.png"):

@@ -170,7 +170,12 @@ def test_the_patch_is_applied_by_lce_and_loaded_by_plain_transformers(folder, re
 def test_the_page_and_the_figures_show_it(edited, result):
     path, printed = edited
     page = (path.parent / "report.html").read_text(encoding="utf-8")
-    for text in (f"Layer {PLANTED[0] + 1}, head {PLANTED[1]}", "Drawn by nobody &amp; all", "data:image/png;base64,"):
+    for text in (
+        f"Layer {PLANTED[0] + 1}, head {PLANTED[1]}",
+        "Drawn by nobody &amp; all",
+        "data:image/png;base64,",
+        "<td>H2</td>",
+    ):
         assert text in page
     assert page.count("<svg") == 3
     assert page.count("<figure>") == len(result["changed"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
+from vlms import shipped_mini
 
 from lce.data.pictures.attributes import load_attribute
 from lce.data.pictures.drawn import draw_pictures
@@ -17,10 +17,7 @@ from lce.evaluation.colour_shifts import colour_shifts
 from lce.evaluation.direction_audit import DirectionAudit
 from lce.localize.direction_settings import DirectionSettings
 from lce.metrics.separation import separation
-from lce.models.assembled import MINI, PARTS, put_together
-from lce.models.assembled import PROJECTOR as WEIGHTS
-from lce.models.converted import SMOLLM2, provide
-from lce.models.image_text import ImageText
+from lce.models.assembled import MINI
 
 PROJECTOR = ROOT / "checkpoints" / MINI
 
@@ -28,19 +25,14 @@ PROJECTOR = ROOT / "checkpoints" / MINI
 @pytest.fixture(scope="module")
 def audit(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> DirectionAudit:
     """That of configs/lals.yaml in the layer that it chooses, with fewer pictures and colours."""
-    provide(downloads / SMOLLM2, downloads)
-    about = json.loads((PROJECTOR / PARTS).read_text(encoding="utf-8"))
     folder = tmp_path_factory.mktemp("lals")
-    (folder / WEIGHTS).write_bytes((PROJECTOR / WEIGHTS).read_bytes())
-    (folder / PARTS).write_text(json.dumps(about | {"decoder": str(downloads / SMOLLM2)}), encoding="utf-8")
-    model, processor = put_together(folder)
+    whole = shipped_mini(downloads, folder)
     pictures = draw_pictures(folder / "pictures", downloads)
     asked = yaml.safe_load((ROOT / "configs/lals.yaml").read_text(encoding="utf-8"))
     known = {"pictures": str(pictures), "downloads": str(downloads), "experiment": str(folder)}
     known["chosen_by"] = asked["chosen_by"] | {"skin_tone": ["medium"]}
     known["colours"] = {name: asked["colours"][name] for name in ("pink", "blue")}
     settings = DirectionSettings(**asked | known, layers=[16])
-    whole = ImageText("lce-vlm-mini", folder, model.eval().requires_grad_(False), processor)
     return DirectionAudit(settings, whole, load_attribute("gender"), pictures / TABLE)
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+from vlms import shipped_mini
 
 from lce.data.pictures.drawn import draw_pictures
 from lce.data.pictures.table import TABLE, read_table
-from lce.models.assembled import MINI, PARTS, put_together
-from lce.models.assembled import PROJECTOR as WEIGHTS
-from lce.models.converted import SMOLLM2, provide
+from lce.models.assembled import MINI, PARTS
 from lce.training.clip.batches import in_memory
 from lce.training.projector.batches import Prompt
 from lce.training.projector.validation import HeldOutAnswers, shares_named
@@ -27,12 +26,10 @@ SIZE = 72
 @pytest.fixture(scope="module")
 def answered(downloads: Path, tmp_path_factory: pytest.TempPathFactory):
     """Rows of the table of held-out pictures, one of each occupation and gender, and the answers."""
-    provide(downloads / SMOLLM2, downloads)
     about = json.loads((PROJECTOR / PARTS).read_text(encoding="utf-8"))
     folder = tmp_path_factory.mktemp("projector")
-    (folder / WEIGHTS).write_bytes((PROJECTOR / WEIGHTS).read_bytes())
-    (folder / PARTS).write_text(json.dumps(about | {"decoder": str(downloads / SMOLLM2)}), encoding="utf-8")
-    model, processor = put_together(folder)
+    whole = shipped_mini(downloads, folder)
+    model, processor = whole.model, whole.processor
     pictures = draw_pictures(folder / "pictures", downloads)
     table = [row for row in read_table(pictures / TABLE) if row["split"] == "held-out" and row["kind"] == "occupation"]
     rows = list({(row["class"], row["gender"]): row for row in table}.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +12,10 @@ import causal_models
 import clips
 import torch
 import yaml
+from conftest import ROOT
 
-from lce.models.assembled import assemble, save
+from lce.models.assembled import MINI, PARTS, PROJECTOR, assemble, put_together, save
+from lce.models.converted import SMOLLM2, provide
 from lce.models.image_text import ImageText, load_image_text
 from lce.training.projector.settings import ProjectorOptimisation, ProjectorSettings
 from lce.training.projector.train import pretrain_projector
@@ -79,3 +82,14 @@ def configuration(asked: ProjectorSettings, path: Path) -> list[str]:
     """The words of a command that trains it, with the settings in the file ``path``."""
     path.write_text(yaml.safe_dump(asdict(asked) | {"trainer": PROCESSOR}), encoding="utf-8")
     return ["pretrain-projector", "--config", str(path)]
+
+
+def shipped_mini(downloads: Path, folder: Path) -> ImageText:
+    """The model whose projector is shipped, from real parts, in memory; what it needs goes to ``folder``."""
+    provide(downloads / SMOLLM2, downloads)
+    shipped = ROOT / "checkpoints" / MINI
+    about = json.loads((shipped / PARTS).read_text(encoding="utf-8"))
+    (folder / PROJECTOR).write_bytes((shipped / PROJECTOR).read_bytes())
+    (folder / PARTS).write_text(json.dumps(about | {"decoder": str(downloads / SMOLLM2)}), encoding="utf-8")
+    model, processor = put_together(folder)
+    return ImageText(MINI, folder, model.eval().requires_grad_(False), processor)
