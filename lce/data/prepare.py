@@ -126,7 +126,10 @@ def _file_digest(path: Path) -> str:
 
 
 def _sentences(settings: DataSettings, spec: BiasSpecification) -> datasets.Dataset:
-    documents = load_documents(settings.corpus, Path(settings.downloads), Path(settings.folder) / "cache")
+    from datasets.fingerprint import Hasher
+
+    cache = Path(settings.folder) / "cache"
+    documents = load_documents(settings.corpus, Path(settings.downloads), cache)
     log.info("%s: prepares the text of %s documents", settings.folder, f"{len(documents):,}")
     work = partial(
         split_and_annotate,
@@ -136,8 +139,10 @@ def _sentences(settings: DataSettings, spec: BiasSpecification) -> datasets.Data
         evaluation_fraction=settings.evaluation_fraction,
         seed=settings.split_seed,
     )
+    cache.mkdir(parents=True, exist_ok=True)
     sentences = documents.map(
         work,
+        cache_file_name=str(cache / f"sentences-{Hasher.hash((documents._fingerprint, work))}.arrow"),
         batched=True,
         batch_size=200,
         num_proc=settings.processes if settings.processes > 1 else None,

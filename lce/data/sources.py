@@ -5,24 +5,32 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lce.checks import check_corpus
 from lce.config import CorpusSettings
 from lce.data import wheels
 from lce.foundations.errors import LceError
+from lce.storage.hub import OutOfReach, asked
 
 if TYPE_CHECKING:
     import datasets
+
+log = logging.getLogger(__name__)
 
 FORMATS = {".txt": "text", ".csv": "csv", ".jsonl": "json", ".parquet": "parquet"}
 
 
 def load_documents(settings: CorpusSettings, downloads: Path, cache: Path) -> datasets.Dataset:
-    """The documents as a Hugging Face data set with the one column ``text``, memory-mapped from ``cache``.
+    """The documents as a Hugging Face data set with the one column ``text``, memory-mapped.
+
+    Those of a hub data set lie where `datasets` keeps them for everybody, so that they are there without the hub and
+    for another bias; all others lie in ``cache``.
 
     Raises:
         LceError: a file is missing, has an unknown suffix or no such column; the limit is not positive.
@@ -49,18 +57,69 @@ def load_documents(settings: CorpusSettings, downloads: Path, cache: Path) -> da
 def _from_hub(settings: CorpusSettings, cache: Path) -> datasets.Dataset:
     import datasets
 
-    options = {"name": settings.hub_config, "revision": settings.hub_revision, "split": "train"}
-    try:
-        if not settings.streaming:
-            return datasets.load_dataset(settings.hub_name, cache_dir=str(cache), **options)
+    about = {"name": settings.hub_config, "revision": settings.hub_revision, "split": "train"}
+    if not settings.streaming:
+        return load_from_hub(settings.hub_name, **about)
+    with asking_hub(settings.hub_name, settings.hub_revision):
         return datasets.Dataset.from_generator(
             _streamed,
-            gen_kwargs={"name": settings.hub_name, "options": options, "limit": settings.limit},
+            gen_kwargs={"name": settings.hub_name, "options": about, "limit": settings.limit},
             cache_dir=str(cache),
         )
-    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+
+
+def load_from_hub(path: str, **options: Any) -> datasets.Dataset:
+    """A data set of the hub, kept where `datasets` keeps all; its copy there if the hub gives no answer.
+
+    Args:
+        path: its name on the hub, or a folder that holds one.
+        options: name, revision and split, as in `datasets.load_dataset`.
+
+    Raises:
+        LceError: there is no such data set, this user does not get it, or it cannot be downloaded or read.
+    """
+    import datasets
+
+    with asking_hub(path, options.get("revision")):
+        return datasets.load_dataset(path, **options)
+
+
+@contextmanager
+def asking_hub(name: str, revision: str | None) -> Iterator[None]:
+    """Inside, a data set is loaded; a hub that gives no answer is not asked for long, and what fails is an LceError."""
+    import datasets
+
+    silence = ""
+    if not (datasets.config.HF_HUB_OFFLINE or Path(name).is_dir()):
+        try:
+            asked("data set", name, revision)
+        except OutOfReach as error:
+            silence = str(error)
+            log.info("data set %s: is looked for on this machine (%s)", name, silence)
+    try:
+        with _without_hub() if silence else nullcontext():
+            yield
+    except Exception as error:  # of the HTTP library, the file system, the reader of the files, and its own
         reason = " ".join(str(error.__cause__ or error).split())
-        raise LceError(f"data set {settings.hub_name}: the hub does not give it ({reason})") from error
+        here = f"data set {name}: no copy of it on this machine, and {silence}"
+        raise LceError(here if silence else f"data set {name}: the hub does not give it ({reason})") from error
+
+
+@contextmanager
+def _without_hub() -> Iterator[None]:
+    """As if HF_HUB_OFFLINE were set."""
+    import datasets
+    from huggingface_hub import constants
+
+    modules: tuple[Any, ...] = (datasets.config, constants)
+    switches = [(module, module.HF_HUB_OFFLINE) for module in modules]
+    try:
+        for module, _ in switches:
+            module.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for module, before in switches:
+            module.HF_HUB_OFFLINE = before
 
 
 def _streamed(name: str, options: dict[str, str | None], limit: int) -> Iterator[dict[str, str]]:

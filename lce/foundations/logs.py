@@ -18,6 +18,7 @@ def quieten() -> None:
         for below in ("", ".utilities.rank_zero", ".rank_zero"):
             logging.getLogger(name + below).setLevel(logging.WARNING)
     logging.getLogger("transformers.modeling_utils").addFilter(_is_error)  # a level has it say more, in 5.23
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     warnings.filterwarnings("ignore", module="lightning")
     if not sys.stderr.isatty():
         os.environ.update(dict.fromkeys(SWITCHES, "1"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from lce.foundations.errors import LceError
 from lce.foundations.paths import shipped
@@ -114,6 +114,43 @@ def _part_of_hub(repository: str, inner: str, files: tuple[str, ...]) -> Path:
         ) from error
 
 
+class OutOfReach(Exception):
+    """The hub gives no answer, or none that says anything about what was asked; the text says why."""
+
+
+def asked(kind: Literal["model", "data set"], name: str, revision: str | None, token: str | bool | None = None) -> Any:
+    """What the hub says of a model or data set, files and commit among it.
+
+    Raises:
+        LceError: it knows no such thing, or does not give it to this user.
+        OutOfReach: it does not answer within `PATIENCE`, or is out of order.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    about = f"{kind} {name}: no such folder, "
+    api = HfApi(token=token)
+    ask: Callable[..., Any] = api.model_info if kind == "model" else api.dataset_info
+    try:
+        return _within(PATIENCE, lambda: ask(name, revision=revision, timeout=PATIENCE))
+    except HFValidationError as error:
+        raise LceError(f"{about}and no name that the hub could know") from error
+    except GatedRepoError as error:
+        raise LceError(
+            f"{kind} {name}: is gated; accept its terms on the hub, and log in with `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise LceError(f"{about}nor, for this user, such a {kind} on the hub") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status < 500 and status != 429:
+            hint = "; if it is private, log in with `hf auth login`" if status in (401, 403) else ""
+            raise LceError(f"{about}and the hub does not give it ({_reason(error)}){hint}") from error
+        raise OutOfReach(f"the hub is out of order: {_reason(error)}") from error
+    except Exception as error:  # the HTTP library has many, for names, addresses, proxies, certificates and time
+        raise OutOfReach(f"the hub cannot be reached: {_reason(error)}") from error
+
+
 @cache
 def _of_hub(
     name: str,
@@ -122,28 +159,15 @@ def _of_hub(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub import constants, snapshot_download
 
     where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "allow_patterns": PATTERNS}
     if local_files_only or constants.HF_HUB_OFFLINE:
         return _cached(name, "the hub is not to be asked", where)
     try:
-        info = _within(PATIENCE, lambda: HfApi(token=token).model_info(name, revision=revision, timeout=PATIENCE))
-    except HFValidationError as error:
-        raise LceError(f"model {name}: no such folder, and no name that the hub could know") from error
-    except GatedRepoError as error:
-        raise LceError(
-            f"model {name}: is gated; accept its terms on the hub, and log in with `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise LceError(f"model {name}: no such folder, nor, for this user, such a model on the hub") from error
-    except HfHubHTTPError as error:
-        if error.response.status_code < 500 and error.response.status_code != 429:
-            raise LceError(f"model {name}: no such folder, and the hub does not give it ({_reason(error)})") from error
-        return _cached(name, f"the hub is out of order: {_reason(error)}", where)
-    except Exception as error:  # the HTTP library has many, for names, addresses, proxies, certificates and time
-        return _cached(name, f"the hub cannot be reached: {_reason(error)}", where)
+        info = asked("model", name, revision, token)
+    except OutOfReach as error:
+        return _cached(name, str(error), where)
     names = [sibling.rfilename for sibling in info.siblings or []]
     if not any(file.endswith(".safetensors") for file in names):
         raise LceError(f"model {name}: the hub has no safetensors of it; lce works on nothing else{to_convert(names)}")

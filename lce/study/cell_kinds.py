@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from scipy.spatial import distance
-from torch import Tensor
-
 from lce.edit.weight_edit import WeightEdit
-from lce.foundations.paths import MASK, SUBNETWORK, level_folder, variant_folder
+from lce.foundations.paths import level_folder, variant_folder
 from lce.foundations.seeds import derive
 from lce.localize.pair import find_model
-from lce.localize.selection import Selection
 from lce.localize.weights import LOCALIZATIONS
 from lce.models.loading import load_language_model
 from lce.storage.in_memory import read_record
-from lce.storage.masks import Mask
-from lce.study import unit_cells
+from lce.study import overlaps, unit_cells
 from lce.study.cells import Cell, settings_for
 from lce.study.downstream import fine_tune
-from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, StudySettings
+from lce.study.settings import StudySettings
 from lce.study.worker_cache import WorkerCache
 from lce.training.pruning.imp import iterative_magnitude_pruning
 
@@ -59,51 +52,6 @@ def compare(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
             for name, selection in selections.items()
         }
     }
-
-
-def overlap(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
-    """Jaccard similarities of masks over seeds and between variants, and of selections over seeds."""
-    study = cache.study
-    found: dict[str, Any] = {"masks": {}, "variants": {}, "selections": {}}
-    for variant in study.variants:
-        masks = [_mask(study, replace(cell, seed=seed, variant=variant)) for seed in study.seeds]
-        found["masks"][variant] = [jaccard(a, b) for a, b in combinations(masks, 2)]
-    for first, second in combinations(study.variants, 2):
-        found["variants"][f"{first}, {second}"] = [
-            jaccard(*(_mask(study, replace(cell, seed=seed, variant=variant)) for variant in (first, second)))
-            for seed in study.seeds
-        ]
-    if {STEREOTYPICAL, ANTI_STEREOTYPICAL} <= set(study.variants):
-        pair = replace(cell, target=STEREOTYPICAL, reference=ANTI_STEREOTYPICAL)
-        chosen: dict[str, list[Tensor]] = {name: [] for name in LOCALIZATIONS}
-        for seed, (name, marks) in product(study.seeds, chosen.items()):
-            marks.append(_marks(cache.selection(replace(pair, seed=seed, localization=name))))
-        for name, marks in chosen.items():
-            similarities = [jaccard(a, b) for a, b in combinations(marks, 2)]
-            shares = [float(mark.float().mean()) for mark in marks]
-            found["selections"][name] = {"jaccard": similarities, "shares": shares}
-    return found
-
-
-def jaccard(first: Tensor, second: Tensor) -> float:
-    """|first ∧ second| / |first ∨ second| of two bool tensors of shape (n,)."""
-    return 1 - float(distance.jaccard(first.numpy(), second.numpy()))
-
-
-def _mask(study: StudySettings, cell: Cell) -> Tensor:
-    """Which weights a subnetwork keeps, all in one tensor."""
-    mask = Mask.load(_subnetwork_folder(study, cell) / SUBNETWORK / MASK)
-    return torch.cat([kept.flatten() for kept in mask.kept.values()])
-
-
-def _marks(selection: Selection) -> Tensor:
-    """Which weights are selected, all in one tensor."""
-    parts = []
-    for name, shape in selection.shapes.items():
-        marks = torch.zeros(shape, dtype=torch.bool).flatten()
-        marks[selection.indices[name]] = True
-        parts.append(marks)
-    return torch.cat(parts)
 
 
 def measure_edit(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
@@ -152,7 +100,7 @@ MAKERS: dict[str, Callable[[WorkerCache, Cell], dict[str, Any]]] = {
     "train": train,
     "measure": measure,
     "compare": compare,
-    "overlap": overlap,
+    "overlap": overlaps.overlap,
     "edit": measure_edit,
     "finetune": tune,
     "features": unit_cells.measure_features,

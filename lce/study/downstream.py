@@ -26,6 +26,7 @@ from transformers import DataCollatorWithPadding
 
 from lce.data import wheels
 from lce.data.batches import shuffled_batches, sorted_batches
+from lce.data.sources import load_from_hub
 from lce.foundations.errors import LceError
 from lce.foundations.seeds import derive, generator
 from lce.metrics.items import defined
@@ -88,14 +89,8 @@ def load_task(name: str, downloads: str | Path) -> Task:
 
 
 def _from_hub(name: str) -> dict[str, pd.DataFrame]:
-    from datasets import load_dataset
-
     first, second, splits = HUB[name]
-    try:
-        loaded = {key: load_dataset("nyu-mll/glue", name, split=split) for key, split in splits.items()}
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise LceError(f"downstream.tasks: {name} cannot be loaded from the hub ({reason})") from error
+    loaded = {key: load_from_hub("nyu-mll/glue", name=name, split=split) for key, split in splits.items()}
     named = {first: "sentence1", second: "sentence2"}
     return {key: part.to_pandas().rename(columns=named)[list(COLUMNS)] for key, part in loaded.items()}
 
