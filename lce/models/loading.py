@@ -18,6 +18,7 @@ from torch.nn.modules import module as registration
 from lce.config import Kind
 from lce.foundations.errors import LceError
 from lce.foundations.logs import hide_weight_bars
+from lce.foundations.memory import keep_freed_memory
 from lce.models.kinds import kind_of, read_config, refusing
 from lce.models.logits import logits_at
 from lce.storage.checkpoint import weight_files
@@ -103,6 +104,7 @@ def load_weights(
     """
     safely = {"use_safetensors": True, "local_files_only": True, "ignore_mismatched_sizes": True}
     hide_weight_bars()
+    keep_freed_memory()
     with fitting(name, folder), refusing(f"model {name}", folder, bool(options.get("trust_remote_code"))):
         model, info = auto.from_pretrained(folder, config=config, output_loading_info=True, **safely, **options)
     for key, stored, wanted in sorted(info["mismatched_keys"]):

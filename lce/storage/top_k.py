@@ -15,9 +15,13 @@ import torch
 from torch import Tensor
 
 from lce.foundations.errors import LceError
+from lce.foundations.threads import by_tensor, ordered
 
 INFINITY = 0x7F800000
 """Bits of float32 infinity; those of NaN are higher."""
+
+PART = 1 << 17
+"""Weights in memory that are worked on at once: their keys and what comes of them fit the cache of a core."""
 
 Counted = Callable[[Callable[[str, Tensor], Tensor]], Iterable[Tensor]]
 """Given a function of a parameter's name and keys, yields what it makes of each chunk, in order."""
@@ -107,16 +111,42 @@ def smallest(tensors: Mapping[str, Tensor], count: int, among: Mapping[str, Tens
         raise LceError(f"cannot choose {count:,} of {available:,} weights")
     if count == 0:
         return {name: torch.zeros_like(among[name]) for name in tensors}
+    progress = by_tensor("Pruning", {name: tensor.nbytes for name, tensor in tensors.items()})
 
     def counted(function: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:
-        return (function(name, keys(tensor)[among[name].flatten()]) for name, tensor in tensors.items())
+        def whole(name: str) -> Tensor:
+            return _total(function(name, key) for key in _allowed(tensors[name], among[name]))
+
+        return (histogram for _, histogram in ordered(whole, tensors, progress))
 
     cut = cutoff(counted, count)
-    ties = cut.breaker()
-    chosen = {}
-    for name, tensor in tensors.items():
-        key, allowed = keys(tensor), among[name].flatten()
-        mask = (key < cut.threshold) & allowed
-        mask |= ties.choose((key == cut.threshold) & allowed)
-        chosen[name] = mask.view(tensor.shape)
+
+    def below(name: str) -> Tensor:
+        chosen = torch.empty(tensors[name].numel(), dtype=torch.bool, device=tensors[name].device)
+        for part, key in _parts(tensors[name]):
+            torch.lt(key, cut.threshold if cut.ties < cut.tied else cut.threshold + 1, out=chosen[part])
+        return chosen.logical_and_(among[name].flatten())
+
+    chosen = {name: marks.view(tensors[name].shape) for name, marks in ordered(below, tensors, progress)}
+    if cut.ties < cut.tied:
+        ties = cut.breaker()
+        for name, marks in chosen.items():
+            tied = (keys(tensors[name]) == cut.threshold) & among[name].flatten()
+            marks.flatten().logical_or_(ties.choose(tied))
     return chosen
+
+
+def _parts(tensor: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Where a part of a tensor is among its entries, and its keys; parts that stay in a processor's cache."""
+    flat = tensor.detach().flatten()
+    size = PART if tensor.device.type == "cpu" else max(1, len(flat))
+    for first in range(0, len(flat), size):
+        part = slice(first, first + size)
+        yield part, keys(flat[part])
+
+
+def _allowed(tensor: Tensor, among: Tensor) -> Iterator[Tensor]:
+    """The keys where ``among`` is true, part by part."""
+    allowed = among.flatten()
+    for part, key in _parts(tensor):
+        yield key if allowed[part].all() else key[allowed[part]]

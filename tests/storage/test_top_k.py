@@ -35,6 +35,20 @@ def test_cutoff_against_a_sort(dtype: torch.dtype, largest: bool, count: int) ->
     assert cut.tied == int((every == cut.threshold).sum())
 
 
+@pytest.mark.parametrize("part", [1, 7, 300, 600])
+def test_smallest_in_parts_of_any_size(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = {name: tensor.round(decimals=1) for name, tensor in drawn(torch.float32).items()}
+    allowed = {name: tensor > -1 for name, tensor in tensors.items()}
+    whole = smallest(tensors, 250, allowed)
+    monkeypatch.setattr("lce.storage.top_k.PART", part)
+    for name, chosen in smallest(tensors, 250, allowed).items():
+        assert torch.equal(chosen, whole[name])
+    magnitudes = torch.cat([tensor[allowed[name]].abs().flatten() for name, tensor in tensors.items()])
+    most = max(float(tensors[name][chosen].abs().max()) for name, chosen in whole.items())
+    assert most == magnitudes.sort().values[249]
+    assert sum(int(chosen.sum()) for chosen in whole.values()) == 250
+
+
 def drawn(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     random = torch.Generator().manual_seed(0)
     return {name: torch.randn(shape, generator=random).to(dtype) for name, shape in (("a", (30, 20)), ("b", (300,)))}
