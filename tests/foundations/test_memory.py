@@ -17,18 +17,18 @@ from lce.foundations.memory import keep_freed_memory
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def work():
-    torch.ones(5_000_000)
+    torch.ones(12_500_000)
 work()
 start = faults()
 for _ in range(20):
     work()
-print((faults() - start) * 4096 // 20_000_000)
+print((faults() - start) * 4096 // 50_000_000)
 """
 KEEP = "keep_freed_memory()"
 
 
 def set_up_again(before: str, **environment: str) -> int:
-    """How often the memory of a block of 20 MB was set up anew in 20 uses."""
+    """How often the memory of a block of 50 MB was set up anew in 20 uses."""
     known = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     command = [sys.executable, "-c", CODE.format(before=before)]
     done = subprocess.run(
