@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+WINDOW = 4
+"""Items for each thread that may wait or be worked on at once: enough that one large tensor keeps no thread waiting."""
 MOST_UNDER_WAY = 1 << 28
 """Bytes of items that may wait or be worked on at once; a single larger item is worked on alone."""
 
@@ -31,9 +33,11 @@ class Progress(Generic[Item]):
 
 
 def ordered(
-    work: Callable[[Item], Result], items: Iterable[Item], progress: Progress[Item]
+    work: Callable[[Item], Result], items: Iterable[Item], progress: Progress[Item] | None
 ) -> Iterator[tuple[Item, Result]]:
     """Each item with the result of ``work`` on it, in order; few items and bytes are under way at a time.
+
+    Where the items themselves come from such work, there is no second ``progress`` to show.
 
     This is faster where ``work`` releases Python's lock, as numpy, torch, hashlib and reading files do. There are as
     many threads as processors, or OMP_NUM_THREADS of them; in each, torch, if it is imported, uses one processor.
@@ -48,27 +52,29 @@ def ordered(
 
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     bar = tqdm(
-        total=progress.total, desc=progress.title, unit="B", unit_scale=True, unit_divisor=1024, delay=1.0, disable=None
-    )
+        total=progress.total if progress else None, desc=progress.title if progress else None,
+        unit="B", unit_scale=True, unit_divisor=1024, delay=1.0, disable=None if progress else True,
+    )  # fmt: skip
     last, tensors, under_way = None, 0, 0
 
     def finished() -> tuple[Item, Result]:
         nonlocal last, tensors, under_way
         item, future = waiting.popleft()
         result = future.result()
-        if (tensor := progress.tensor(item)) != last:
-            last, tensors = tensor, tensors + 1
-            bar.set_postfix_str(f"{tensors}/{progress.tensors} tensors", refresh=False)
-        bar.update(progress.size(item))
-        under_way -= progress.size(item)
+        if progress:
+            if (tensor := progress.tensor(item)) != last:
+                last, tensors = tensor, tensors + 1
+                bar.set_postfix_str(f"{tensors}/{progress.tensors} tensors", refresh=False)
+            bar.update(progress.size(item))
+            under_way -= progress.size(item)
         return item, result
 
     with bar, ThreadPoolExecutor(threads, initializer=keep_to_one) as pool:
         try:
             keep_to_one()
             for item in items:
-                size = progress.size(item)
-                while waiting and (len(waiting) >= 2 * threads or under_way + size > MOST_UNDER_WAY):
+                size = progress.size(item) if progress else 0
+                while waiting and (len(waiting) >= WINDOW * threads or under_way + size > MOST_UNDER_WAY):
                     yield finished()
                 waiting.append((item, pool.submit(work, item)))
                 under_way += size

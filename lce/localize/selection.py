@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lce.foundations.errors import LceError
 from lce.foundations.overwriting import check_replaceable
+from lce.foundations.threads import ordered
 from lce.localize.components import Cells, cells, layers_and_components
 from lce.localize.units import Units
 from lce.storage.position_codec import decode, encode
@@ -186,9 +187,9 @@ def write_selection(path: Path, found: Found, shapes: Mapping[str, tuple[int, ..
     check_replaceable(path, "selection")
     counts = {}
     with TensorWriter.to(path) as writer:
-        for name, positions in found:
+        for (name, positions), steps in ordered(lambda item: encode(item[1].numpy()), found, None):
             counts[name] = len(positions)
-            writer.add(name, *encode(positions.numpy()))
+            writer.add(name, *steps)
         if not any(counts.values()):
             raise LceError("nothing is selected: the two models do not differ in what was compared")
         known = {key: value for key, value in about.items() if key != "kind"} | {"units": about["kind"]}

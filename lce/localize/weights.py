@@ -13,13 +13,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lce.foundations.errors import LceError
 from lce.localize.selection import Selection
 from lce.storage.model_weights import Chunk, ModelWeights, over_chunks
-from lce.storage.top_k import cutoff
+from lce.storage.top_k import SAMPLED, cutoff
 
 
 def mask_based(target: ModelWeights, reference: ModelWeights, path: Path | None = None) -> Selection:
@@ -90,34 +91,44 @@ def value_based(
     if not 1 <= count <= available:
         raise LceError(f"count: expected a number of weights from 1 to {available:,}, got {count:,}")
 
-    def counted(function: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:
-        found = _over_both(target, reference, lambda chunk: function(chunk.name, differences(chunk)))
+    if count == sum(map(prod, target.shapes.values())):
+        everything = ((name, torch.arange(prod(shape))) for name, shape in target.shapes.items())
+        return Selection.of(target, reference, "value", everything, path)
+
+    def counted(function: Callable[[str, Tensor], Any], sampled: bool = False) -> Iterator[Any]:
+        found = _over_both(target, reference, lambda chunk: function(chunk.name, differences(chunk)), sampled)
         return (result for _, result in found)
 
-    cut = cutoff(counted, count, largest=True)
+    cut = cutoff(counted, count, available, largest=True)
 
-    def candidates(chunk: Chunk) -> tuple[Tensor, Tensor]:
-        """Positions from the threshold on, and which of them are at it."""
-        key = differences(chunk)
-        among = (key >= cut.threshold).nonzero().flatten()
-        tied = key.index_select(0, among) == cut.threshold
+    ties = cut.breaker()
+
+    def candidates(chunk: Chunk) -> tuple[Tensor, Tensor | None]:
+        """Positions from the threshold on, and which of them are at it; none are once all ties are chosen."""
+        key = differences(chunk).numpy()
+        is_over = not ties.left
+        among = np.flatnonzero(key > cut.threshold if is_over else key >= cut.threshold)
+        tied = None if is_over else torch.from_numpy(key.take(among) == cut.threshold)
         both = kept_in_both(chunk)
-        positions = among if both is None else both.nonzero().flatten().index_select(0, among)
+        positions = torch.from_numpy(among)
+        if both is not None:
+            positions = both.nonzero().flatten().index_select(0, positions)
         return positions.add_(chunk.first), tied
 
     def chosen() -> Iterator[tuple[Chunk, Tensor]]:
-        ties = cut.breaker()
         for chunk, (positions, tied) in _over_both(target, reference, candidates):
-            taken = ties.choose(tied)
-            yield chunk, positions if taken is tied else positions.masked_select(~tied | taken)
+            if tied is not None and (taken := ties.choose(tied)) is not tied:
+                positions = positions.masked_select(~tied | taken)
+            yield chunk, positions
 
     return Selection.of(target, reference, "value", _joined(chosen()), path)
 
 
 def _over_both(
-    target: ModelWeights, reference: ModelWeights, work: Callable[[Chunk], Any]
+    target: ModelWeights, reference: ModelWeights, work: Callable[[Chunk], Any], sampled: bool = False
 ) -> Iterator[tuple[Chunk, Any]]:
-    return over_chunks(work, target.shapes, target.nbytes + reference.nbytes, "Localisation")
+    read = target.nbytes + reference.nbytes
+    return over_chunks(work, target.shapes, read, "Localisation", SAMPLED if sampled else None)
 
 
 def _joined(found: Iterable[tuple[Chunk, Tensor]]) -> Iterator[tuple[str, Tensor]]:

@@ -29,6 +29,14 @@ class Made(NamedTuple):
     moves: bool
 
 
+class Kept(NamedTuple):
+    """The tensors of a patch that belong to one parameter, each with name, type and digest; the rest as in `Made`."""
+
+    tensors: list[tuple[str, Array, str, str]]
+    about: Parameter
+    moves: bool
+
+
 def made_of(change: Change[Tensor], sha256: str, sha256_after: str | None) -> Made:
     """What goes into a patch of a change in memory.
 
@@ -65,27 +73,37 @@ def write_patch(
     """
     check_replaceable(path, "patch")
     parts = ["new"] + ["old"] * keep_old + ["full"] * keep_full
+
+    def work(name: str) -> Kept | None:
+        found = made(name)
+        return None if found is None else _kept(parts, name, found)
+
     parameters: dict[str, Parameter] = {}
     moves = False
     with TensorWriter.to(path) as tensors:
-        for name, found in ordered(made, sizes, by_tensor("Making the patch", dict(sizes))):
-            if found is not None:
-                parameters[name] = _written(tensors, parts, name, found.change, found.about)
-                moves = moves or found.moves
+        for name, kept in ordered(work, sizes, by_tensor("Making the patch", dict(sizes))):
+            if kept is not None:
+                for tensor in kept.tensors:
+                    tensors.add(*tensor)
+                parameters[name] = kept.about
+                moves = moves or kept.moves
         if not moves:
             raise LceError(refuse_if_void)
         tensors.record = record_of(parameters, provenance)
     return Patch.open(path, allow_non_finite=True)
 
 
-def _written(tensors: TensorWriter, parts: list[str], name: str, change: Change[Array], about: Parameter) -> Parameter:
-    """Write what is kept of ``change``; return what the patch says of the parameter."""
+def _kept(parts: list[str], name: str, made: Made) -> Kept:
     check_name(name)
-    for part in parts:
-        values = getattr(change, part)
-        if values is not None:
-            tensors.add(f"{part}/{name}", values, about.dtype)
-    tensors.add(f"steps/{name}", *encode(change.indices))
-    if change.old is None:
-        return about
-    return replace(about, sha256_old=whole_digest(change.old, about.dtype, change.old.shape))
+    change, about = made.change, made.about
+    vectors = {f"{part}/{name}": (getattr(change, part), about.dtype) for part in parts}
+    vectors[f"steps/{name}"] = encode(change.indices)
+    tensors = [(key, flat, code, _digest(flat, code)) for key, (flat, code) in vectors.items() if flat is not None]
+    if change.old is not None:
+        known = {key: sha256 for key, _, _, sha256 in tensors}
+        about = replace(about, sha256_old=known.get(f"old/{name}") or _digest(change.old, about.dtype))
+    return Kept(tensors, about, made.moves)
+
+
+def _digest(flat: Array, code: str) -> str:
+    return whole_digest(flat, code, flat.shape)

@@ -108,6 +108,8 @@ class ModelWeights(ABC):
     def at(self, name: str, indices: Tensor, read: Callable[[Chunk], Tensor] | None = None) -> Tensor:
         """The values at sorted flat ``indices`` (n,), or what else is to be ``read`` there: shape (n,)."""
         read = read or self.values
+        if len(indices) == prod(self.shapes[name]):
+            return torch.cat([read(chunk) for chunk in chunks({name: self.shapes[name]})])
         chosen = [read(Chunk(name, 0, 0))]
         for chunk in chunks({name: self.shapes[name]}):
             start, stop = torch.searchsorted(indices, torch.tensor([chunk.first, chunk.last])).tolist()
@@ -128,11 +130,22 @@ def buffer(number: int, size: int) -> Tensor:
 
 
 def over_chunks(
-    work: Callable[[Chunk], Result], shapes: Mapping[str, tuple[int, ...]], nbytes: int, title: str
+    work: Callable[[Chunk], Result],
+    shapes: Mapping[str, tuple[int, ...]],
+    nbytes: int,
+    title: str,
+    most: int | None = None,
 ) -> Iterator[tuple[Chunk, Result]]:
-    """What ``work`` makes of each chunk of the parameters, in order; ``nbytes`` in all are read for it."""
+    """What ``work`` makes of each chunk of the parameters, in order; ``nbytes`` in all are read for it.
+
+    Args:
+        most: if given, work on no more than the first so many weights of each chunk.
+    """
     each = nbytes / max(1, sum(map(prod, shapes.values())))
     progress = Progress[Chunk](
         title, len(shapes), nbytes, lambda chunk: round(chunk.size * each), lambda chunk: chunk.name
     )
-    return ordered(work, chunks(shapes), progress)
+    found = chunks(shapes)
+    if most is not None:
+        found = (chunk._replace(last=min(chunk.last, chunk.first + most)) for chunk in found)
+    return ordered(work, found, progress)

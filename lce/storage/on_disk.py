@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from lce.foundations.threads import by_tensor, ordered
 from lce.storage.arrays import combined, digest
 from lce.storage.checkpoint import Checkpoint
 from lce.storage.model_weights import Chunk, ModelWeights, over_chunks
-from lce.storage.top_k import Cutoff, cutoff
+from lce.storage.top_k import SAMPLED, Cutoff, cutoff
 from lce.storage.torch_bridge import read_tensor, to_numpy
 
 
@@ -118,13 +119,14 @@ def one_shot(model: StoredModel, sparsity: float) -> StoredModel:
         raise LceError(f"sparsity: expected a share between 0 and 1, got {sparsity:g}")
     title = f"Mask of {Path(model.folder).name}"
 
-    def counted(function: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:
-        def work(chunk: Chunk) -> Tensor:
+    def counted(function: Callable[[str, Tensor], Any], sampled: bool = False) -> Iterator[Any]:
+        def work(chunk: Chunk) -> Any:
             return function(chunk.name, model.magnitudes(chunk))
 
-        return (found for _, found in over_chunks(work, model.shapes, model.nbytes, title))
+        most = SAMPLED if sampled else None
+        return (found for _, found in over_chunks(work, model.shapes, model.nbytes, title, most))
 
-    cut = cutoff(counted, count)
+    cut = cutoff(counted, count, size)
     numbers = {name: i for i, name in enumerate(model.shapes)}
     last = (len(numbers), 0)
     if cut.ties < cut.tied:

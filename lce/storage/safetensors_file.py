@@ -192,8 +192,14 @@ class TensorWriter:
             yield writer
             writer._finish(temporary)
 
-    def add(self, name: str, flat: Array, code: str, shape: tuple[int, ...] | None = None) -> None:
-        """Append a tensor with the file's ``code`` of its type: a vector, unless there is a ``shape``."""
+    def add(
+        self, name: str, flat: Array, code: str, sha256: str | None = None, shape: tuple[int, ...] | None = None
+    ) -> None:
+        """Append a tensor with the file's ``code`` of its type: a vector, unless there is a ``shape``.
+
+        Args:
+            sha256: its digest (`whole_digest`), if it is known.
+        """
         width = flat.itemsize
         if width not in self._spools:
             self._spools[width] = self._open.enter_context(tempfile.TemporaryFile(dir=self.folder))  # noqa: SIM115
@@ -202,7 +208,7 @@ class TensorWriter:
         self._spools[width].write(as_bytes(flat))
         shape = flat.shape if shape is None else shape
         self._tensors[width].append((name, code, shape))
-        self.digests[name] = whole_digest(flat, code, shape)
+        self.digests[name] = sha256 or whole_digest(flat, code, shape)
 
     def _finish(self, path: Path) -> None:
         record = json.dumps({**self.record, "digests": self.digests})

@@ -1,8 +1,10 @@
 """Exactly k of many weights: the smallest or largest by magnitude, over any number of tensors, read chunk by chunk.
 
-The threshold is found by counting, not by sorting: a non-negative float32 and its bits read as an integer
-have the same order, so a histogram over the upper 16 bits finds the threshold's bucket, and one over the lower 16
-bits within it the threshold. Ties go to the earlier position, in the order of the chunks.
+The threshold is found without sorting: a non-negative float32 and its bits read as an integer have the same order. Of
+many weights, a sample tells two keys between which the threshold must lie; one pass counts what is beyond them and
+collects the few keys between, among which it is found. Should it lie elsewhere, or are the weights few, it is found by
+counting: a histogram over the upper 16 bits finds the threshold's bucket, and one over the lower 16 bits within it the
+threshold. Ties go to the earlier position, in the order of the chunks.
 """
 
 from __future__ import annotations
@@ -10,21 +12,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lce.foundations.errors import LceError
 from lce.foundations.threads import by_tensor, ordered
+from lce.storage.arrays import Array
 
 INFINITY = 0x7F800000
 """Bits of float32 infinity; those of NaN are higher."""
 
 PART = 1 << 17
 """Weights in memory that are worked on at once: their keys and what comes of them fit the cache of a core."""
+SAMPLED = 1 << 12
+"""Of each chunk, the first weights that are in the sample."""
+MANY = 1 << 22
+"""From so many weights on, a sample is drawn."""
+MARGIN = 0.005
+"""Share of all weights by which the two keys that the sample tells are apart from the threshold, to either side."""
 
-Counted = Callable[[Callable[[str, Tensor], Tensor]], Iterable[Tensor]]
-"""Given a function of a parameter's name and keys, yields what it makes of each chunk, in order."""
+
+class Counted(Protocol):
+    """Given a function of a parameter's name and keys, yields what it makes of each chunk, in order.
+
+    If only ``sampled`` ones are asked for, it may make it of the first `SAMPLED` weights of each chunk.
+    """
+
+    def __call__(self, function: Callable[[str, Tensor], Any], sampled: bool = False) -> Iterable[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -64,19 +81,50 @@ def keys(tensor: Tensor) -> Tensor:
     return tensor.detach().float().abs().contiguous().view(torch.int32).flatten()
 
 
-def cutoff(counted: Counted, count: int, largest: bool = False) -> Cutoff:
-    """Where to cut so that exactly ``count`` of all keys, the smallest or the largest ones, are chosen.
+def cutoff(counted: Counted, count: int, available: int, largest: bool = False) -> Cutoff:
+    """Where to cut so that exactly ``count`` of all ``available`` keys, the smallest or the largest ones, are chosen.
 
-    Goes over all keys twice.
+    Goes over all keys once, or twice where they are few.
 
     Raises:
         LceError: a weight is not finite.
     """
+    found = _by_sample(counted, count, available, largest) if available >= MANY else None
+    return found or _by_histogram(counted, count, largest)
 
+
+def _by_sample(counted: Counted, count: int, available: int, largest: bool) -> Cutoff | None:
+    """The cutoff, if it lies where a sample says."""
+    sample = np.sort(np.concatenate(list(counted(lambda name, key: key.cpu().numpy().copy(), sampled=True))))
+    share = 1 - count / available if largest else count / available
+    low, high = (
+        sample[min(len(sample) - 1, max(0, round(len(sample) * (share + margin))))] for margin in (-MARGIN, MARGIN)
+    )
+
+    def split(name: str, key: Tensor) -> tuple[int, Array]:
+        """How many keys are beyond both, and those between."""
+        keys = key.cpu().numpy()
+        if len(keys) and keys.max() >= INFINITY:
+            raise _not_finite(name)
+        beyond = int(np.count_nonzero(keys > high if largest else keys < low))
+        return beyond, keys.take(np.flatnonzero((keys >= low) & (keys <= high)))
+
+    parts = list(counted(split))
+    beyond, between = sum(number for number, _ in parts), np.concatenate([keys for _, keys in parts])
+    left = count - beyond
+    if not 0 < left <= len(between):
+        return None
+    rank = len(between) - left if largest else left - 1
+    threshold = int(np.partition(between, rank)[rank])
+    nearer = int(np.count_nonzero(between > threshold if largest else between < threshold))
+    return Cutoff(threshold, left - nearer, int(np.count_nonzero(between == threshold)))
+
+
+def _by_histogram(counted: Counted, count: int, largest: bool) -> Cutoff:
     def upper(name: str, key: Tensor) -> Tensor:
         histogram = torch.bincount(key >> 16, minlength=1 << 15)
         if histogram[INFINITY >> 16 :].any():
-            raise LceError(f"{name}: holds a value that is not finite; weights must be finite numbers")
+            raise _not_finite(name)
         return histogram
 
     def lower(name: str, key: Tensor) -> Tensor:
@@ -86,6 +134,10 @@ def cutoff(counted: Counted, count: int, largest: bool = False) -> Cutoff:
     histogram = _total(counted(lower))
     rest, beyond_in_bucket = _locate(histogram, count - beyond, largest)
     return Cutoff(bucket << 16 | rest, count - beyond - beyond_in_bucket, int(histogram[rest]))
+
+
+def _not_finite(name: str) -> LceError:
+    return LceError(f"{name}: holds a value that is not finite; weights must be finite numbers")
 
 
 def _total(histograms: Iterable[Tensor]) -> Tensor:
@@ -113,13 +165,13 @@ def smallest(tensors: Mapping[str, Tensor], count: int, among: Mapping[str, Tens
         return {name: torch.zeros_like(among[name]) for name in tensors}
     progress = by_tensor("Pruning", {name: tensor.nbytes for name, tensor in tensors.items()})
 
-    def counted(function: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:
-        def whole(name: str) -> Tensor:
-            return _total(function(name, key) for key in _allowed(tensors[name], among[name]))
+    def counted(function: Callable[[str, Tensor], Any], sampled: bool = False) -> Iterator[Any]:
+        def whole(name: str) -> list[Any]:
+            return [function(name, key) for key in _allowed(tensors[name], among[name], sampled)]
 
-        return (histogram for _, histogram in ordered(whole, tensors, progress))
+        return (found for _, parts in ordered(whole, tensors, progress) for found in parts)
 
-    cut = cutoff(counted, count)
+    cut = cutoff(counted, count, available)
 
     def below(name: str) -> Tensor:
         chosen = torch.empty(tensors[name].numel(), dtype=torch.bool, device=tensors[name].device)
@@ -136,17 +188,17 @@ def smallest(tensors: Mapping[str, Tensor], count: int, among: Mapping[str, Tens
     return chosen
 
 
-def _parts(tensor: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def _parts(tensor: Tensor, sampled: bool = False) -> Iterator[tuple[slice, Tensor]]:
     """Where a part of a tensor is among its entries, and its keys; parts that stay in a processor's cache."""
     flat = tensor.detach().flatten()
     size = PART if tensor.device.type == "cpu" else max(1, len(flat))
     for first in range(0, len(flat), size):
-        part = slice(first, first + size)
+        part = slice(first, min(first + (SAMPLED if sampled else size), len(flat)))
         yield part, keys(flat[part])
 
 
-def _allowed(tensor: Tensor, among: Tensor) -> Iterator[Tensor]:
+def _allowed(tensor: Tensor, among: Tensor, sampled: bool) -> Iterator[Tensor]:
     """The keys where ``among`` is true, part by part."""
     allowed = among.flatten()
-    for part, key in _parts(tensor):
+    for part, key in _parts(tensor, sampled):
         yield key if allowed[part].all() else key[allowed[part]]

@@ -49,7 +49,7 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, A
     with TensorWriter.to(path) as writer:
         writer.record = dict(record)
         for name, tensor in sorted(tensors.items()):
-            writer.add(name, to_numpy(tensor), CODES[tensor.dtype], tuple(tensor.shape))
+            writer.add(name, to_numpy(tensor), CODES[tensor.dtype], shape=tuple(tensor.shape))
 
 
 def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lce.foundations.threads import Progress, _processors, ordered
+from lce.foundations.threads import WINDOW, Progress, _processors, ordered
 
 THREADS = 2
 """As the fixture ``threads`` has it."""
@@ -41,7 +41,7 @@ def test_results_come_in_order_and_few_wait() -> None:
     try:
         for item, result in ordered(work, items(), PROGRESS):
             assert result == item * item
-            assert len(taken) <= item + 2 * THREADS + 1
+            assert len(taken) <= item + WINDOW * THREADS + 1
         assert most == THREADS
         assert torch.get_num_threads() == 3, "as it was"
     finally:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
 import torch
 
@@ -25,9 +28,19 @@ def test_smallest_against_a_stable_sort(dtype: torch.dtype, count: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("largest", [False, True])
 @pytest.mark.parametrize("count", [1, 37, 500, 899, 900])
-def test_cutoff_against_a_sort(dtype: torch.dtype, largest: bool, count: int) -> None:
+@pytest.mark.parametrize(("many", "margin"), [(901, 0.005), (1, 0.3), (1, 0.005), (1, 0.0)])
+def test_cutoff_against_a_sort(
+    dtype: torch.dtype, largest: bool, count: int, many: int, margin: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By histograms, by a sample that tells enough, and by one that does not."""
+    monkeypatch.setattr("lce.storage.top_k.MANY", many)
+    monkeypatch.setattr("lce.storage.top_k.MARGIN", margin)
     tensors = drawn(dtype)
-    cut = cutoff(lambda work: (work(name, keys(tensor)) for name, tensor in tensors.items()), count, largest)
+
+    def counted(work: Callable[[str, torch.Tensor], Any], sampled: bool = False) -> Iterator[Any]:
+        return (work(name, keys(tensor)[:: 5 if sampled else 1]) for name, tensor in tensors.items())
+
+    cut = cutoff(counted, count, 900, largest)
     every = torch.cat([keys(tensor) for tensor in tensors.values()])
     beyond = every > cut.threshold if largest else every < cut.threshold
     assert cut.threshold == int(every.sort(descending=largest).values[count - 1])
