@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
-from common import machine, report, timed
+from common import PEER_OWN_RATIO, in_turns, machine, report, spent, timed
 from lightning import Trainer
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -27,7 +27,7 @@ from lce.models.autoencoder_files import load_autoencoder, save_autoencoder
 from lce.training.autoencoder.module import AutoencoderModule, centre_and_scale
 from lce.training.autoencoder.settings import AutoencoderOptimisation, AutoencoderSettings
 
-WIDTH, FEATURES, ACTIVE, BATCH, STEPS, WARM_UP, REPEATS = 576, 4608, 32, 1024, 40, 5, 3
+WIDTH, FEATURES, ACTIVE, BATCH, STEPS = 576, 4608, 32, 1024, 40
 
 
 def states(count: int) -> Tensor:
@@ -55,14 +55,8 @@ def encoding(x: Tensor) -> Iterator[list[str]]:
             is_same = (first > 0) == (second > 0)
             apart = float((first - second)[is_same].abs().max())
             undecided = f", {int((~is_same).sum())} at the threshold" if not bool(is_same.all()) else ""
-            mine, other = (min(timed(lambda e=e: e.encode(x))[0] for _ in range(REPEATS)) for e in (ours, theirs))
-        yield [
-            f"encode, {name}",
-            f"{1000 * mine:.0f} ms",
-            f"{1000 * other:.0f} ms",
-            f"{other / mine:.2f}",
-            f"{apart:.1e}{undecided}",
-        ]
+            turns = in_turns(*(spent(partial(one.encode, x)) for one in (ours, theirs)))
+        yield [f"encode, {name}", *turns.cells(), f"{apart:.1e}{undecided}"]
 
 
 def by_lce(x: Tensor, steps: int) -> None:
@@ -91,14 +85,13 @@ def main() -> None:
     quieten()
     x = states(8 * BATCH)
     rows = list(encoding(x))
-    times = {}
-    for name, train in (("lce", by_lce), ("sae-lens", by_sae_lens)):
-        train(x, WARM_UP)
-        shorter, longer = (min(timed(partial(train, x, n))[0] for _ in range(REPEATS)) for n in (STEPS, 2 * STEPS))
-        times[name] = (longer - shorter) / STEPS
-    each = [f"{1000 * times[name]:.0f} ms" for name in ("lce", "sae-lens")]
-    rows.append(["a step of training, topk", *each, f"{times['sae-lens'] / times['lce']:.2f}", ""])
-    report(machine(torch.device("cpu")), ["", "lce", "sae-lens", "ratio", "largest difference"], rows)
+
+    def step(train: Callable[[Tensor, int], None]) -> float:
+        shorter, longer = (timed(partial(train, x, steps))[0] for steps in (STEPS, 2 * STEPS))
+        return (longer - shorter) / STEPS
+
+    rows.append(["a step of training, topk", *in_turns(partial(step, by_lce), partial(step, by_sae_lens)).cells(), ""])
+    report(machine(torch.device("cpu")), ["", "sae-lens", *PEER_OWN_RATIO[1:], "largest difference"], rows)
 
 
 if __name__ == "__main__":

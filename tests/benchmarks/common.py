@@ -7,7 +7,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TypeVar
 
 import torch
@@ -18,6 +20,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTraine
 ROOT = Path(__file__).parents[2]
 sys.path += [str(ROOT / "tests"), str(ROOT / "tests/support")]  # behind, where names of benchmarks are not theirs
 Result = TypeVar("Result")
+TURNS = 5
 BUNDLED = ROOT / "checkpoints/lce-bert-mini"
 
 
@@ -28,7 +31,8 @@ def machine(device: torch.device) -> str:
     else:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "processor")
-        name = f"{model}, {torch.get_num_threads()} threads"
+        vectors = torch.backends.cpu.get_cpu_capability()
+        name = f"{model}, {torch.get_num_threads()} threads, {vectors}"
     return f"{name}; torch {torch.__version__}; matrix products {matrix_rate(device) / 1e9:,.0f} GFLOP/s"
 
 
@@ -58,6 +62,49 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Times of lce and of a peer that took turns (A B A B …), so that both meet the machine in the same states [s]."""
+
+    own: list[float]
+    peer: list[float]
+
+    @property
+    def ratios(self) -> list[float]:
+        """How many times as long the peer took, turn by turn."""
+        return [peer / own for own, peer in zip(self.own, self.peer, strict=True)]
+
+    def cells(self) -> list[str]:
+        """The peer's and lce's median, and the median ratio with its range, as people write them."""
+        return [seconds(median(self.peer)), seconds(median(self.own)), spread(self.ratios)]
+
+
+PEER_OWN_RATIO = ["peer", "lce", "times as fast (range)"]
+"""Headings of `Turns.cells`."""
+
+
+def in_turns(own: Callable[[], float], peer: Callable[[], float], turns: int = TURNS) -> Turns:
+    """Let both sides tell their time in turns, after one turn that does not count."""
+    found = [(own(), peer()) for _ in range(1 + turns)][1:]
+    return Turns(*map(list, zip(*found, strict=True)))
+
+
+def spent(work: Callable[[], object]) -> Callable[[], float]:
+    """Tells the wall time of ``work`` [s]."""
+    return lambda: timed(work)[0]
+
+
+def seconds(value: float) -> str:
+    return f"{1000 * value:.0f} ms" if value < 0.1 else f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median, and lowest and highest in brackets."""
+    digits = 1 if median(values) >= 3 else 2
+    middle, low, high = (f"{value:.{digits}f}" for value in (median(values), min(values), max(values)))
+    return f"{middle} ({low} to {high})"
 
 
 def apart(work: Callable[..., Result], *arguments: object) -> Result:

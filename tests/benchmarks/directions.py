@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
-from common import machine, peak_memory, report, timed
+from common import PEER_OWN_RATIO, TURNS, in_turns, machine, peak_memory, report, seconds, spent, timed
 from torch import Tensor
 
 from lce.data.pictures.drawn import draw_pictures
@@ -30,7 +29,7 @@ from lce.models.image_text import ImageText, load_image_text
 
 DOWNLOADS, PROJECTOR = "data/downloads", "checkpoints/lce-vlm-mini"
 QUESTION, K, TOP, TOGETHER = "What does this picture show?", 20, 0.3, 60
-PICTURES, LOOPED, TURNS = 360, 24, 5
+PICTURES, LOOPED = 360, 24
 
 
 @torch.inference_mode()
@@ -59,17 +58,11 @@ def looped(reference: TextReference, states: list[Tensor]) -> Tensor:
     return found
 
 
-def in_turns(mine: Callable[[], Tensor], other: Callable[[], Tensor]) -> list[str]:
-    """The cells of a row: medians, the ratio with its range, and by how much both differ at most."""
-    times = []
-    for _ in range(TURNS):
-        (fast, ours), (slow, theirs) = timed(mine), timed(other)
-        times.append((fast, slow, slow / fast))
+def compared(mine: Callable[[], Tensor], other: Callable[[], Tensor]) -> list[str]:
+    """The cells of a row: those of the turns, and by how much both differ at most."""
     # transformers' states of the last layer are normalised, so that its row is another one
-    differ = float((ours[:-1] - theirs[:-1]).abs().max())
-    fast, slow, ratio = (median(column) for column in zip(*times, strict=True))
-    ends = [one[2] for one in times]
-    return [f"{fast:.2f} s", f"{slow:.2f} s", f"{ratio:.1f} ({min(ends):.1f} to {max(ends):.1f})", f"{differ:.2f}", ""]
+    differ = float((mine()[:-1] - other()[:-1]).abs().max())
+    return [*in_turns(spent(mine), spent(other)).cells(), f"{differ:.2f}", ""]
 
 
 def main() -> None:
@@ -94,19 +87,18 @@ def main() -> None:
     def one_by_one() -> Tensor:
         return torch.cat([looped(reference, states_of(model, [one], measure)) for one in some], 1)
 
-    read()  # so that nothing is done for the first time
     found = [
-        [f"{LOOPED} pictures, with the forward pass", *in_turns(read, one_by_one)],
+        [f"{LOOPED} pictures, with the forward pass", *compared(read, one_by_one)],
         [f"{LOOPED} pictures, nearest texts and maps alone",
-            *in_turns(partial(searched, reference, states), partial(looped, reference, states))],
+            *compared(partial(searched, reference, states), partial(looped, reference, states))],
     ]  # fmt: skip
-    found.append([f"{len(pictures)} pictures", f"{whole:.1f} s", "", "", "", memory])
+    found.append([f"{len(pictures)} pictures", "", seconds(whole), "", "", memory])
     print(machine(torch.device("cpu")))
     tokens = len(states[0]) // LOOPED
     title = (
         f"LALS: {len(states)} layers, {tokens} visual tokens a picture, {len(reference.labels)} texts, {TURNS} turns"
     )
-    report(title, ["", "lce", "loop over tokens", "times as fast", "differ by at most", "memory"], found)
+    report(title, ["", *PEER_OWN_RATIO, "differ by at most", "memory"], found)
 
 
 if __name__ == "__main__":

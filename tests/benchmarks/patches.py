@@ -2,8 +2,7 @@
 
 The bare loop is the floor: it reads the same tensors as often as lce does, takes |a − b| wherever lce reads both, and
 writes as many bytes. Each run has a process of its own, timed after its imports, on files that lie in the page cache;
-what is made for it is deleted afterwards. Sides take turns, and the best time of each counts: what is slower, is slowed
-down by the machine.
+what is made for it is deleted afterwards. Sides take turns.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import torch
-from common import ROOT, apart, machine, peak_memory, report, timed
+from common import PEER_OWN_RATIO, ROOT, Turns, apart, in_turns, machine, peak_memory, report, timed
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -29,7 +29,6 @@ from lce.patch.on_folders import apply_patch, new_output, write_patched
 from lce.storage.checkpoint import Checkpoint
 
 BILLIONS = (0.1, 0.3, 0.6, 1.1)
-REPEATS = 5
 WIDTH = 2048
 
 
@@ -104,7 +103,7 @@ def bare_loop(pair: Path, of_both: int, of_one: int, copies: bool, further_bytes
             file.write(block)
 
 
-READS = {"localise": (4, 0, False), "edit": (2, 2, True), "apply": (0, 2, True)}
+READS = {"localise": (3, 0, False), "edit": (2, 2, True), "apply": (0, 2, True)}
 """How often lce reads both models, and the first alone, and whether it writes a model: for the floor to do the same."""
 
 
@@ -114,30 +113,31 @@ def clear(pair: Path) -> None:
         path.unlink()
 
 
-def scale(pair: Path, share: float) -> dict[str, tuple[float, float, int]]:
-    """Per operation: best times [s] of lce and of the bare loop, run in turns, and lce's memory [bytes]."""
+def scale(pair: Path, share: float) -> dict[str, tuple[Turns, int]]:
+    """Per operation: the times of lce and of the bare loop, and lce's memory [bytes]."""
     results = {}
     for name, reads in READS.items():
-        own, floor = [], []
-        for _ in range(REPEATS):
+        memory = [0]
+
+        def own(name: str = name, memory: list[int] = memory) -> float:
             clear(pair)
-            own.append(apart(by_lce, name, pair, *([share] if name == "localise" else [])))
+            time, peak = apart(by_lce, name, pair, *([share] if name == "localise" else []))
+            memory.append(peak)
+            return time
+
+        def floor(name: str = name, reads: tuple[int, int, bool] = reads) -> float:
+            clear(pair)
             written = {"localise": "selection", "edit": "patch"}.get(name)
-            further = (pair / written).stat().st_size if written else 0
-            clear(pair)
-            floor.append(apart(measured, bare_loop, pair, *reads, further))
+            return apart(measured, bare_loop, pair, *reads, (pair / written).stat().st_size if written else 0)[0]
+
+        results[name] = in_turns(own, floor), max(memory)
         clear(pair)
-        times = [min(time for time, _ in side) for side in (own, floor)]
-        results[name] = (*times, max(memory for _, memory in own))
     return results
 
 
-def row(billions: float, share: float, name: str, own: float, floor: float, memory: int) -> list[str]:
-    each = f"{own / billions:.1f}"
-    return [
-        f"{billions:.1f} G, {share:.1%}", name, f"{own:.2f} s", f"{floor:.2f} s", f"{own / floor:.2f}", each,
-        f"{memory / 2**20:,.0f} MiB",
-    ]  # fmt: skip
+def row(billions: float, share: float, name: str, turns: Turns, memory: int) -> list[str]:
+    each = f"{median(turns.own) / billions:.1f}"
+    return [f"{billions:.1f} G, {share:.1%}", name, *turns.cells(), each, f"{memory / 2**20:,.0f} MiB"]
 
 
 def against_the_floor(folder: Path) -> None:
@@ -151,18 +151,19 @@ def against_the_floor(folder: Path) -> None:
             rows += [row(billions, share, name, *values) for name, values in results.items()]
             curves |= {(name, billions, share): values for name, values in results.items()}
         shutil.rmtree(pair)
-    headings = ["weights, selected", "", "lce", "bare loop", "ratio", "s per G weights", "memory beyond imports"]
+    headings = ["weights, selected", "", "bare loop", *PEER_OWN_RATIO[1:], "s per G weights", "memory beyond imports"]
     report("two bfloat16 checkpoints", headings, rows)
-    plot({(name, billions): values for (name, billions, share), values in curves.items() if share == 0.1})
+    plot({(name, billions): turns for (name, billions, share), (turns, _) in curves.items() if share == 0.1})
 
 
-def plot(curves: dict[tuple[str, float], tuple[float, float, int]]) -> None:
+def plot(curves: dict[tuple[str, float], Turns]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 2.8), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(READS)), READS, strict=True):
-        for side, label in enumerate(("lce", "bare loop")):
-            axes.plot(BILLIONS, [curves[name, billions][side] for billions in BILLIONS], "o-", label=label)
+        for side, label in (("own", "lce"), ("peer", "bare loop")):
+            times = [median(getattr(curves[name, billions], side)) for billions in BILLIONS]
+            axes.plot(BILLIONS, times, "o-", label=label)
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("billion weights")
         axes.set_xlim(0)

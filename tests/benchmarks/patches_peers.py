@@ -1,7 +1,7 @@
 """Patches and edits against weightscope and mergekit, all in this run.
 
 Each run has a process of its own, timed after its imports, on files that lie in the page cache; what is made for it is
-deleted afterwards. Sides take turns, and the best time of each counts.
+deleted afterwards. Sides take turns.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import ROOT, apart, machine, report, timed
-from patches import REPEATS, apply, measured
+from common import PEER_OWN_RATIO, ROOT, apart, in_turns, machine, report, timed
+from patches import apply, measured
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM
 
@@ -92,17 +92,21 @@ def against_weightscope(pair: Path) -> None:
             f"{name}, without start and imports": tuple(partial(apart, work, pair) for work in inside[name]),
         }
         for title, sides in works.items():
-            runs: list[list[tuple[float, int]]] = [[], []]
-            for _ in range(REPEATS):
+            memory = [0, 0]
+
+            def side(
+                number: int, sides: tuple[Callable[[], tuple[float, int]], ...] = sides, memory: list[int] = memory
+            ) -> float:
                 shutil.rmtree(out, ignore_errors=True)
-                for side, work in enumerate(sides):
-                    runs[side].append(work())
-            peer, own = (min(time for time, _ in side) for side in runs)
-            memory = (max(peak for _, peak in side) for side in runs)
+                time, peak = sides[number]()
+                memory[number] = max(memory[number], peak)
+                return time
+
+            turns = in_turns(partial(side, 1), partial(side, 0))
             megabytes = [f"{peak / 2**20:,.0f} MiB" if peak else "" for peak in memory]
-            rows.append([title, f"{peer:.2f} s", f"{own:.2f} s", f"{peer / own:.1f}", *megabytes])
+            rows.append([title, *turns.cells(), *megabytes])
     assert_same(load_file(pair / "applied.safetensors"), load_file(out / "model.safetensors"), 0)
-    headings = ["", "weightscope", "lce", "ratio", "its memory", "lce's memory"]
+    headings = ["", "weightscope", *PEER_OWN_RATIO[1:], "its memory", "lce's memory"]
     report("bert-base in float32, 0.5 % of the encoder's weights changed; memory beyond imports", headings, rows)
     changed = sum(round(0.005 * size) for size in (768 * 768,) * 48 + (768 * 3072,) * 24)
     sizes = [path.stat().st_size / changed for path in (wsp, patch)]
@@ -155,22 +159,20 @@ def with_pooler(variant: str, folder: Path) -> Path:
 def against_mergekit(folder: Path) -> None:
     """The same interpolation of all weights: mergekit's only granularity, lce's densest."""
     target, reference = (with_pooler(variant, folder) for variant in ("stereotypical", "anti-stereotypical"))
-    runs: list[list[float]] = [[], []]
-    for _ in range(REPEATS):
-        for side, work in enumerate((interpolate_by_mergekit, interpolate_by_lce)):
-            shutil.rmtree(folder / str(side), ignore_errors=True)
-            runs[side].append(apart(work, target, reference, folder / str(side))[0])
-    peer, own = map(min, runs)
+
+    def side(number: int) -> float:
+        shutil.rmtree(folder / str(number), ignore_errors=True)
+        work = (interpolate_by_mergekit, interpolate_by_lce)[number]
+        return apart(work, target, reference, folder / str(number))[0]
+
+    turns = in_turns(partial(side, 1), partial(side, 0))
     merged, edited = (load_file(folder / str(side) / "model.safetensors") for side in (0, 1))
     shared = {name: tensor for name, tensor in merged.items() if name in edited}
     assert_same(shared, {name: edited[name] for name in shared}, 1e-6)
     missing = sorted(set(merged) ^ set(edited))
-    headings = ["", "mergekit linear", "lce", "ratio"]
-    report(
-        "interpolation of all weights of the quickstart's two models, α = 0.25",
-        headings,
-        [["16 M weights, float32", f"{peer:.2f} s", f"{own:.2f} s", f"{peer / own:.1f}"]],
-    )
+    headings = ["", "mergekit linear", *PEER_OWN_RATIO[1:]]
+    title = "interpolation of all weights of the quickstart's two models, α = 0.25"
+    report(title, headings, [["16 M weights, float32", *turns.cells()]])
     print(f"same weights in {len(shared)} tensors, to 1e-6 of the largest; in one model only: {missing or 'none'}\n")
 
 

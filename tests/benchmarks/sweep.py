@@ -1,9 +1,9 @@
 """Edits per minute: a sweep of one pair against `lce edit` once per edit, both on all cores, from the shell.
 
 Both measure WEAT, StereoSet, CrowS-Pairs and perplexity of the quickstart's pair, seed 0; the random controls of
-`lce edit` are left out, and the unedited models' scores, which it keeps from run to run, are there before the clock
-starts. The sweep's time includes the start of Ray and of its workers. Then, in one process: an edit with its evaluation
-against the evaluation of the unedited model.
+`lce edit` are left out, and the unedited models' scores, which both keep from run to run, are there before the clock
+starts. The sweep's time includes the start of Ray and of its workers. In each turn, two edits alone and a whole sweep.
+Then, in one process: an edit with its evaluation against the evaluation of the unedited model.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 import yaml
-from common import ROOT, machine, report, timed
+from common import PEER_OWN_RATIO, ROOT, in_turns, machine, report, timed
 
 EDITS = 40
-ALONE = 4
+ALONE = 2
 METRICS = ["weat", "stereoset", "crows_pairs", "perplexity"]
 ALPHAS = [round(0.1 * i, 1) for i in range(1, EDITS + 1)]
 
@@ -69,24 +69,25 @@ def main() -> None:
         study, single = write_configs(Path(name))
         edit = ["edit", "--config", str(single), "--random_baselines", "0"]
         run(*edit, "--alpha", "0.05")  # measures the unedited models
-        alone = [timed(lambda alpha=alpha: run(*edit, "--alpha", str(alpha)))[0] for alpha in ALPHAS[:ALONE]]
         none = yaml.safe_load(study.read_text(encoding="utf-8")) | {"edits": []}
         prepared = study.with_name("prepared.yaml")
         prepared.write_text(yaml.safe_dump(none), encoding="utf-8")
         run("sweep", "--config", str(prepared))  # notes the trained variants and measures the unedited models
-        swept, _ = timed(lambda: run("sweep", "--config", str(study)))
+        cells, edits = Path(name) / "run/cells", Path(name) / "run/seed-0/edits"
+
+        def by_sweep() -> float:
+            for path in cells.glob("edit-*"):
+                path.unlink()
+            return timed(lambda: run("sweep", "--config", str(study)))[0] / EDITS
+
+        def alone() -> float:
+            shutil.rmtree(edits)
+            return timed(lambda: [run(*edit, "--alpha", str(alpha)) for alpha in ALPHAS[:ALONE]])[0] / ALONE
+
+        turns = in_turns(by_sweep, alone)
         edited, evaluated = in_process(Path(name) / "run")
-    each = sum(alone) / len(alone)
-    rows = [
-        ["lce edit, once per edit", f"{each:.1f} s", f"{60 / each:.1f}", ""],
-        [
-            f"lce sweep, {EDITS} edits",
-            f"{swept / EDITS:.2f} s",
-            f"{60 * EDITS / swept:.1f}",
-            f"{each * EDITS / swept:.1f}",
-        ],
-    ]
-    report("edits of one pair", ["", "an edit takes", "edits per minute", "ratio"], rows)
+    headings = ["", "lce edit, once per edit", f"lce sweep, {EDITS} edits", PEER_OWN_RATIO[-1]]
+    report("edits of one pair", headings, [["an edit takes", *turns.cells()]])
     print(f"edit and evaluation {edited:.2f} s, evaluation alone {evaluated:.2f} s: {edited / evaluated:.2f}")
 
 

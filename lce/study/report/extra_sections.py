@@ -59,6 +59,23 @@ def stability(results: Results) -> Section | None:
     return Section("Is the selection the same for every seed?", text, ["sparsity", "of", "Jaccard", "by chance"], rows)
 
 
+def distances(results: Results) -> Section | None:
+    """How far training moves the weights, and how far apart it leaves two models."""
+    rows = []
+    for cell, result in sorted(results.of("overlap").items(), key=lambda item: item[0].sparsity or 0):
+        for name, values in result.get("distances", {}).items():
+            spread = f"{np.min(values):.3g} to {np.max(values):.3g}"
+            rows.append([f"{cell.sparsity:.0%}", name, f"{np.mean(values):.3g}", spread])
+    if not rows:
+        return None
+    text = (
+        "Euclidean distance of the prunable weights of two subnetworks, 0 where pruned: of one variant at each two "
+        "seeds, and of two variants at each seed; and the distance of each subnetwork from the base, as a share of the "
+        "base's norm, of the weights that are kept."
+    )
+    return Section("How far apart are the models?", text, ["sparsity", "of", "mean", "range"], rows)
+
+
 def last_layers(results: Results) -> Section | None:
     """The share of the effect that the last layers carry alone."""
     frame = results.edits[(results.edits["control"] == "none") & (results.edits["metric"] == results.weat)]
@@ -81,4 +98,4 @@ def last_layers(results: Results) -> Section | None:
     return Section("What the last layers carry alone", text, headings, rows)
 
 
-SECTIONS: tuple[Callable[[Results], Section | None], ...] = (controls, stability, last_layers)
+SECTIONS: tuple[Callable[[Results], Section | None], ...] = (controls, stability, distances, last_layers)

@@ -23,12 +23,11 @@ from lce.study.report import paper_sections as paper
 from lce.study.report.claims import Claim, judge
 from lce.study.report.plots import figures
 from lce.study.report.results import EDIT, Results, load_results
-from lce.study.report.section import Section
+from lce.study.report.section import VERDICTS, Section, markdown_table
 from lce.study.settings import StudySettings
 
 OWN = ("pandas", "ray", "statsmodels")
 CLAIMS = "claims.json"
-VERDICTS = {True: "holds", False: "does not hold", None: "cannot be tested here"}
 
 
 def write_report(run: Path) -> Path:
@@ -139,18 +138,23 @@ def _markdown(about: dict[str, Any], claims: Sequence[Claim], parts: Sequence[Se
     if claims:
         lines += ["", "## The paper's claims", "", about["verdicts"], ""]
         verdicts = [[c.number, c.text, c.paper, c.rule, c.measured, VERDICTS[c.holds]] for c in claims]
-        lines += _table(["", "claim", "paper", "rule", "measured here", ""], verdicts)
+        lines += markdown_table(["", "claim", "paper", "rule", "measured here", ""], verdicts)
     for part in parts:
-        lines += ["", f"## {part.title}", "", part.text, "", *(_table(part.headings, part.rows) if part.rows else [])]
-    lines += ["", "## How it was made", "", *_table(["", ""], [[k, f"`{v}`"] for k, v in about["made"].items()])]
+        lines += [
+            "",
+            f"## {part.title}",
+            "",
+            part.text,
+            "",
+            *(markdown_table(part.headings, part.rows) if part.rows else []),
+        ]
+    lines += [
+        "",
+        "## How it was made",
+        "",
+        *markdown_table(["", ""], [[k, f"`{v}`"] for k, v in about["made"].items()]),
+    ]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', '∣') for cell in cells)} |"
-
-    return [line(headings), line(["---"] * len(headings)), *map(line, rows)]
 
 
 def write_logs(results: Results, folder: Path) -> None:

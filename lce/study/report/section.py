@@ -6,6 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+VERDICTS = {True: "holds", False: "does not hold", None: "cannot be tested here"}
+"""What is said of a claim that holds, does not, or has no cells."""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -27,3 +30,12 @@ def mean_std(row: Any, digits: int = 2) -> str:
     """A row of `over_seeds`, as people write it."""
     spread = "" if pd.isna(row["std"]) else f" ± {row['std']:.{digits}f}"
     return f"{row['mean']:.{digits}f}{spread}"
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', '∣') for cell in cells)} |"
+
+    return [line(headings), line(["---"] * len(headings)), *map(line, rows)]
