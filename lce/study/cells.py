@@ -5,7 +5,7 @@ name needs no second run, and a changed setting asks for a new one.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -158,13 +158,17 @@ def _controls(block: EditBlock | FeatureStudy) -> Iterator[tuple[str, int | None
 def settings_for(study: StudySettings, cell: Cell) -> Settings:
     """The settings of one experiment with which ``cell`` can be made alone."""
     shared = {f.name: getattr(study, f.name) for f in fields(Settings) if hasattr(study, f.name)}
-    own = {"seed": cell.seed, "sparsity": cell.sparsity, "variant": cell.variant}
+    own: dict[str, Any] = {"seed": cell.seed, "sparsity": cell.sparsity, "variant": cell.variant}
+    if cell.variant in study.untrained:
+        own["train"] = replace(study.train, steps=1, warmup_steps=0, learning_rate=0.0)  # which changes no weight
     return Settings(**shared | {name: value for name, value in own.items() if value is not None})
 
 
 def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
     """A readable name that differs wherever the result may differ; ``context`` is that of `context_of`."""
     about = _shared(study, context, cell) | {"sparsities": [s for s in study.sparsities if s <= (cell.sparsity or 0)]}
+    if untrained := {cell.variant, cell.target, cell.reference} & set(study.untrained):
+        about["untrained"] = sorted(map(str, untrained))
     if cell.kind in ("measure", "edit", "features"):
         about["evaluation"] = context["evaluation"]
     if cell.kind == "features" and cell.localization:
@@ -181,6 +185,7 @@ def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
         about["k"] = study.k
     if cell.kind == "overlap":
         about |= {"seeds": study.seeds, "variants": study.variants}
+        about |= {"untrained": study.untrained} if study.untrained else {}
     if cell.kind == "finetune":
         about["downstream"] = asdict(study.downstream) | {"tasks": digest_of(Path(str(cell.task))), "seeds": None}
     known = cell.known()

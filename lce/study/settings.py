@@ -105,6 +105,8 @@ class StudySettings:
     """Seeds of order, masking, dropout and random selections."""
     variants: list[Variant] = field(default_factory=lambda: list(get_args(Variant)))
     """Variants of the corpus that models are trained on."""
+    untrained: list[Variant] = field(default_factory=list)
+    """Of these, the ones that are the base as it is, pruned but not trained: [neutral] takes the base for neutral."""
     sparsities: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.3, 0.4])
     """Sparsities to prune to, one round each after the dense one [share of prunable weights]."""
     sparsity: float = 0.3
@@ -185,6 +187,8 @@ def check_study(settings: StudySettings) -> None:
         values = getattr(settings, name)
         if (is_needed and not values) or len(set(values)) < len(values):
             raise LceError(f"{name}: expected at least one value, each once, got {values}")
+    if settings.untrained and not set(settings.untrained) < set(settings.variants):
+        raise LceError(f"untrained: expected some, not all, of {settings.variants}, got {settings.untrained}")
     check_feature_study(settings.features, settings.evaluation)
     check_head_study(settings.heads)
     check_direction_study(settings.directions)

@@ -45,6 +45,19 @@ def test_each_control_is_drawn_as_often_as_asked() -> None:
     assert len(found) == 2 * (1 + 3 + 3)
 
 
+def test_an_untrained_variant_is_the_base_and_names_only_its_own_cells() -> None:
+    block = EditBlock(pairs=[["neutral", "stereotypical"], ["stereotypical", "anti-stereotypical"]])
+    study = replace(SETTINGS, seeds=[0], edits=[block])
+    changed = replace(study, untrained=["neutral"])
+    context = context_of(study, {})
+    for cell in expand(study):
+        is_about = "neutral" in (cell.variant, cell.target, cell.reference) or cell.kind == "overlap"
+        assert (cell_name(study, context, cell) != cell_name(changed, context, cell)) == is_about, cell
+    trained, untrained = (settings_for(one, Cell("train", 0, 0.3, "neutral")).train for one in (study, changed))
+    assert (untrained.steps, untrained.learning_rate) == (1, 0.0)
+    assert settings_for(changed, Cell("train", 0, 0.3, "stereotypical")).train == trained
+
+
 def test_tasks_add_the_edited_and_the_unedited_models() -> None:
     block = EditBlock(pairs=[["stereotypical", "anti-stereotypical"]], localizations=["mask"], downstream=True)
     tasks = DownstreamSettings(tasks=["stsb"])
@@ -58,6 +71,7 @@ def test_tasks_add_the_edited_and_the_unedited_models() -> None:
     [
         ({"seeds": []}, "seeds: expected at least one"),
         ({"seeds": [1, 1]}, "each once"),
+        ({"untrained": ["stereotypical"], "variants": ["stereotypical"]}, "untrained: expected some, not all"),
         ({"edits": [EditBlock(pairs=[["stereotypical", "nobody"]])]}, r"edits\[0\].pairs"),
         ({"edits": [EditBlock(sparsities=[0.2])]}, r"edits\[0\].sparsities: \[0.2\]"),
         ({"edits": [EditBlock(), EditBlock(alpha=[0])]}, r"edits\[1\].alpha: 0 changes nothing"),

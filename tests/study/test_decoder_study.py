@@ -6,13 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from causal_models import saved
 from conftest import write_config
 
 from lce.cli import main
+from lce.models.layers import prunable_parameters
+from lce.models.loading import load_language_model
 from lce.study.report.results import load_study
 from lce.study.sweep import status
+
+FOLDERS = ("base", "study/seed-0/neutral/sparsity-00", "study/seed-0/neutral/sparsity-40")
 
 
 @pytest.fixture
@@ -24,7 +29,8 @@ def study(tmp_path: Path, sentences_file: Path, benchmarks: Path) -> Path:
     settings |= {
         "experiment": str(tmp_path / "study"),
         "seeds": [0],
-        "variants": ["stereotypical", "anti-stereotypical"],
+        "variants": ["stereotypical", "anti-stereotypical", "neutral"],
+        "untrained": ["neutral"],
         "sparsities": [0.4],
         "sparsity": 0.4,
         "evaluation": {"metrics": ["crows_pairs", "occupation_pronouns", "perplexity"], "limit": 4},
@@ -54,5 +60,10 @@ def test_a_study_of_a_decoder(study: Path, tmp_path: Path, capsys: pytest.Captur
     [edit] = [result for result in results if result["cell"]["kind"] == "edit"]
     assert {"crows_pairs", "occupation_pronouns", "perplexity"} <= set(edit["scores"])
     assert json.loads((tmp_path / "study/base.json").read_text(encoding="utf-8"))["kind"] == "causal"
+    base, dense, sparse = (load_language_model(tmp_path / folder)[0] for folder in FOLDERS)
+    for name, weight in prunable_parameters(base).items():
+        assert torch.equal(weight, dense.get_parameter(name)), "the neutral model is the base"
+        kept = sparse.get_parameter(name) != 0
+        assert torch.equal(weight * kept, sparse.get_parameter(name))
     assert main(["report", str(tmp_path / "study")]) == 0
     assert "| stereotypical: occupation pronouns |" in (tmp_path / "study/report/tables.md").read_text(encoding="utf-8")
