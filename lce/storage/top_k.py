@@ -96,28 +96,29 @@ def cutoff(counted: Counted, count: int, available: int, largest: bool = False) 
 def _by_sample(counted: Counted, count: int, available: int, largest: bool) -> Cutoff | None:
     """The cutoff, if it lies where a sample says."""
     sample = np.sort(np.concatenate(list(counted(lambda name, key: key.cpu().numpy().copy(), sampled=True))))
+    if not len(sample):
+        return None
     share = 1 - count / available if largest else count / available
     low, high = (
         sample[min(len(sample) - 1, max(0, round(len(sample) * (share + margin))))] for margin in (-MARGIN, MARGIN)
     )
 
-    def split(name: str, key: Tensor) -> tuple[int, Array]:
-        """How many keys are beyond both, and those between."""
+    def split(name: str, key: Tensor) -> tuple[int, Array, Array]:
+        """How many keys are beyond both; those between, each once, and how often: there may be millions of ties."""
         keys = key.cpu().numpy()
         if len(keys) and keys.max() >= INFINITY:
             raise _not_finite(name)
         beyond = int(np.count_nonzero(keys > high if largest else keys < low))
-        return beyond, keys.take(np.flatnonzero((keys >= low) & (keys <= high)))
+        return beyond, *np.unique(keys.take(np.flatnonzero((keys >= low) & (keys <= high))), return_counts=True)
 
-    parts = list(counted(split))
-    beyond, between = sum(number for number, _ in parts), np.concatenate([keys for _, keys in parts])
-    left = count - beyond
-    if not 0 < left <= len(between):
+    numbers, values, counts = zip(*counted(split), strict=True)
+    left, between, often = count - sum(numbers), np.concatenate(values), np.concatenate(counts)
+    if not 0 < left <= often.sum():
         return None
-    rank = len(between) - left if largest else left - 1
-    threshold = int(np.partition(between, rank)[rank])
-    nearer = int(np.count_nonzero(between > threshold if largest else between < threshold))
-    return Cutoff(threshold, left - nearer, int(np.count_nonzero(between == threshold)))
+    order = np.argsort(-between if largest else between)
+    threshold = int(between[order[np.searchsorted(often[order].cumsum(), left)]])
+    nearer = int(often[between > threshold if largest else between < threshold].sum())
+    return Cutoff(threshold, left - nearer, int(often[between == threshold].sum()))
 
 
 def _by_histogram(counted: Counted, count: int, largest: bool) -> Cutoff:
