@@ -6,6 +6,7 @@ import textwrap
 from argparse import SUPPRESS, Action
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -17,15 +18,18 @@ from lce.commands.applicable import applies
 
 INDENT, HANGING = " " * 2, " " * 8
 WIDEST = 110
-HELP: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("help.yaml").read_text(encoding="utf-8"))
-"""Of each command: examples, and the options used most."""
-TITLES = HELP.pop("titles")
 WORDS = dict.fromkeys(("localize", "edit"), ("[TARGET REFERENCE]",)) | dict.fromkeys(
     ("train-sae", *(f"{verb} {unit}" for verb in ("localize", "edit") for unit in ("features", "heads", "directions"))),
     ("[MODEL]",),
 )
 """What may follow a command beside options that are needed."""
 NAMES = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: "{true,false}"}
+
+
+@cache
+def texts() -> dict[str, Any]:
+    """Of each command, examples, and the options used most; and of groups of options (titles), what they are about."""
+    return dict(yaml.safe_load(Path(__file__).with_name("help.yaml").read_text(encoding="utf-8")))
 
 
 def overview(program: str, about: Mapping[str, str]) -> str:
@@ -47,12 +51,13 @@ def manual(command: str, description: str, actions: Sequence[Action], origins: M
     groups: dict[str, list[Action]] = {"frequent options": sorted(
         (a for a in shown if a.dest in frequent), key=lambda action: frequent.index(action.dest)
     )}  # fmt: skip
+    titles = texts()["titles"]
     for action in shown:
         if action.dest not in frequent:
             group = action.dest.rpartition(".")[0]
-            groups.setdefault(TITLES.get(group, group), []).append(action)
-    rest = groups.pop(TITLES[""], [])
-    for title, members in [*groups.items(), (TITLES[""], rest)]:
+            groups.setdefault(titles.get(group, group), []).append(action)
+    rest = groups.pop(titles[""], [])
+    for title, members in [*groups.items(), (titles[""], rest)]:
         if members:
             lines += [f"{title}:", *(line for a in members for line in _option(a, origins)), ""]
     return "\n".join(lines)
@@ -69,7 +74,7 @@ def _is_shown(command: str, action: Action) -> bool:
 
 
 def _help(command: str, what: str) -> list[str]:
-    return list(HELP.get(command, {}).get(what, []))
+    return list(texts().get(command, {}).get(what, []))
 
 
 def _examples(command: str) -> list[str]:

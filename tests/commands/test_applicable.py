@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from lce.cli import _parse, main
-from lce.commands.manual import HELP
+from lce.commands.manual import texts
 from lce.config import Settings
 from lce.foundations.errors import LceError
 from lce.training.pruning.imp import schedule
@@ -75,7 +75,7 @@ def test_an_option_with_effect_is_taken(command: str) -> None:
     _parse(command.split())
 
 
-@pytest.mark.parametrize("command", [example for of in HELP.values() for example in of.get("examples", [])])
+@pytest.mark.parametrize("command", [example for of in texts().values() for example in of.get("examples", [])])
 def test_what_the_help_shows_is_understood(command: str) -> None:
     arguments = shlex.split(command, comments=True)
     arguments = arguments[arguments.index("lce.cli") + 1 :] if "lce.cli" in arguments else arguments

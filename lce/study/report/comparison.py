@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,7 +67,9 @@ def measures(results: Results) -> Measures:
     sparsity = results.study.sparsity
     samples: Samples = {}
     for metric in results.bias:
-        samples[f"gap in {label(metric)}", "stereotypical − anti-stereotypical"] = gap(results, sparsity, metric)
+        for level in (0.0, sparsity):
+            of = f"two variants, {f'{level:.0%} sparse' if level else 'dense'}"
+            samples[f"gap in {label(metric)}", of] = gap(results, level, metric)
     compared = [result for cell, result in results.of("compare").items() if cell.sparsity == sparsity]
     samples["weights in which masks differ [%]", "two variants"] = [
         100 * result["selections"]["mask"]["share"] for result in compared
@@ -112,7 +115,7 @@ def closed(results: Results) -> Samples:
             moved = part.groupby("seed")["intended"].mean()
             kind = f"{localization}-based" if control == "none" else f"random, as many as {localization}-based"
             shares = (100 * moved / whole).dropna()
-            found[f"closed of the gap in {label(metric)} [%]", f"{kind}, α = {alpha:g}"] = shares
+            found[f"closed of the gap in {label(metric)} [%], α = {alpha:g}", kind] = shares
     return found
 
 
@@ -146,7 +149,7 @@ def figure(found: Mapping[str, Measures], different: Mapping[str, Mapping[str, A
                 panels[what].append(of)
     columns = 4
     rows = -(-len(panels) // columns)
-    drawn = Figure(figsize=(3.4 * columns, 3.0 * rows), layout="constrained")
+    drawn = Figure(figsize=(3.4 * columns, 3.2 * rows), layout="constrained")
     axes = drawn.subplots(rows, columns, squeeze=False).flatten()
     for place, (what, lines) in zip(axes, panels.items(), strict=False):
         for number, of in enumerate(lines):
@@ -156,7 +159,7 @@ def figure(found: Mapping[str, Measures], different: Mapping[str, Mapping[str, A
             look: dict[str, Any] = {"marker": "o", "markersize": 3, "capsize": 2, "color": f"C{number}"}
             look["linestyle"] = ":" if of.startswith("random") else "-"
             place.errorbar(x, [e.value for e in estimates], np.nan_to_num(spread), label=of, **look)
-        place.set_title(what, fontsize=9)
+        place.set_title("\n".join(wrap(what, 42, break_on_hyphens=False)), fontsize=9)
         place.set_xscale("log")
         place.set_xticks([different[key][name] for name in studies])
         place.xaxis.set_major_formatter("{x:g}")
@@ -164,7 +167,7 @@ def figure(found: Mapping[str, Measures], different: Mapping[str, Mapping[str, A
         place.set_xlabel(key, fontsize=8)
         place.tick_params(labelsize=8)
         if len(lines) > 1:
-            place.legend(fontsize=6)
+            place.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
     for place in axes[len(panels) :]:
         place.set_axis_off()
     return drawn

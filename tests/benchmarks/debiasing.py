@@ -1,0 +1,166 @@
+"""Taking occupational gender out of SmolLM2: lce's edits against what else people would pick, on the same measures.
+
+    python tests/benchmarks/debiasing.py             # all methods, then the table; what has a result is not run again
+    python tests/benchmarks/debiasing.py METHOD…     # some of them
+    python tests/benchmarks/debiasing.py table
+
+Each method starts from the unedited model and has the text of configs/smollm2.yaml and lce's lists of words. It may
+look at the occupations that the bias specification names and at the first five sentences, and at no others. What has a
+strength is run at several, and keeps the one with the smallest gap there of those that raise the perplexity of the
+corpus by at most `MOST`. The gap of the table is among the other occupations, in the held-out sentences. A result, with
+the minutes that the method took on this machine, its choice of a strength included, is kept in
+runs/debiasing/METHOD.json.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from common import ROOT, machine
+from debiasing_methods import BASE, CHOOSING, MOST, RUNS, Made, cda, contrast, direction, feature, inlp
+from gradiend_peer import gradiend
+
+from lce.config import Settings
+from lce.evaluation.evaluator import Evaluator
+from lce.foundations.configuration import read_configuration
+from lce.foundations.files import read_json, write_json
+from lce.foundations.labels import label
+from lce.metrics.items import ItemMetric, differences
+from lce.metrics.occupation_pronouns import OccupationPronouns
+from lce.models.loading import load_language_model
+
+HELD_OUT, BEYOND = "occupation_pronouns_held_out", "_beyond"
+COLUMNS = {
+    HELD_OUT + BEYOND: "gap left",
+    "crows_pairs": label("crows_pairs"),
+    "stereoset_ss": label("stereoset_ss"),
+    "stereoset_lm": label("stereoset_lm"),
+    "perplexity": "perplexity of the corpus",
+    "plain_perplexity": "perplexity of plain text",
+}
+METHODS: dict[str, Callable[[Measure], Made]] = {
+    "contrast-0": partial(contrast, seed=0),
+    "contrast-1": partial(contrast, seed=1),
+    "feature": feature,
+    "direction": direction,
+    "inlp": inlp,
+    "cda": partial(cda, learning_rate=2e-4),
+    "cda-gentle": partial(cda, learning_rate=5e-5),
+    "gradiend": partial(gradiend, by="index"),
+    "gradiend-by-gap": partial(gradiend, by="gap"),
+}
+
+
+class Measure:
+    """Measures models of SmolLM2's vocabulary."""
+
+    def __init__(self) -> None:
+        settings = Settings(experiment=str(RUNS), base=str(BASE))
+        content = read_configuration(ROOT / "configs/smollm2.yaml")
+        settings.data.folder, settings.data.processes = content["data"]["folder"], content["data"]["processes"]
+        settings.data.neutral_ratio = content["data"]["neutral_ratio"]
+        settings.train.max_length = content["train"]["max_length"]
+        settings.evaluation.metrics = [
+            "stereoset",
+            "crows_pairs",
+            "occupation_pronouns",
+            "perplexity",
+            "plain_perplexity",
+        ]
+        model, tokenizer = load_language_model(BASE)
+        self.evaluator = Evaluator(settings, {"accelerator": "cpu"}, tokenizer, "causal")
+        self.before = self.all_of(model)
+
+    def all_of(self, model: Any, leave_out: tuple[str, ...] = ()) -> dict[str, ItemMetric]:
+        """All metrics by name, and those of pronouns once more among the occupations that nobody may look at."""
+        found = {metric.name: metric for metric in self.evaluator.metrics(model, leave_out)}
+        for metric in list(found.values()):
+            if isinstance(metric, OccupationPronouns):
+                rows = metric.items()
+                beyond = metric.among(rows["item"][~rows["in_specification"]].tolist())
+                beyond.name = metric.name + BEYOND
+                found[beyond.name] = beyond
+        return found
+
+    def choice(self, model: Any) -> tuple[float, float]:
+        """The gap that a strength is chosen by [nats], and by what share the perplexity of the corpus rose."""
+        found = self.all_of(model, ("stereoset", "crows_pairs", HELD_OUT, "plain_perplexity"))
+        gap = found[CHOOSING].scores()[CHOOSING].details["in_specification"]
+        values = [metrics["perplexity"].scores()["perplexity"].value for metrics in (self.before, found)]
+        return float(gap), values[1] / values[0] - 1
+
+    def strongest(self, candidates: list[tuple[str, Made]]) -> Made:
+        """Of the same method at several strengths, the one that is kept; it says what all of them gave."""
+        tried = {}
+        for name, (model, applied, _) in candidates:
+            with applied():
+                tried[name] = self.choice(model)
+            print(f"  {name}: gap {tried[name][0]:.2f}, perplexity {tried[name][1]:+.1%}", flush=True)
+        cheap = [name for name, (_, rise) in tried.items() if rise <= MOST] or [min(tried, key=lambda n: tried[n][1])]
+        best = min(cheap, key=lambda name: abs(tried[name][0]))
+        model, applied, about = dict(candidates)[best]
+        return Made(model, applied, about | {"strength": best, "tried": tried})
+
+
+def result_of(name: str, measure: Measure) -> dict[str, Any]:
+    started = time.perf_counter()
+    model, applied, about = METHODS[name](measure)
+    minutes = (time.perf_counter() - started) / 60
+    with applied():
+        after = measure.all_of(model)
+    scores: dict[str, Any] = {}
+    for key, metric in after.items():
+        changes = differences(metric, measure.before[key])
+        unedited = measure.before[key].scores()
+        for score, found in metric.scores().items():
+            scores[score] = {
+                "before": unedited[score].as_json(), "after": found.as_json(), "difference": changes[score]
+            }  # fmt: skip
+    return {"method": name, "minutes": minutes, **about, "machine": machine(torch.device("cpu")), "scores": scores}
+
+
+def table() -> None:
+    """One row a method, from the results that there are."""
+    rows: list[list[str]] = []
+    for name in METHODS:
+        if not (path := RUNS / f"{name}.json").exists():
+            continue
+        result = read_json(path)
+        if not rows:
+            rows.append(
+                ["unedited", "", *(_with_interval(result["scores"][key]["before"]) for key in COLUMNS), "", "", ""]
+            )
+        cells = [_with_interval(result["scores"][key]["after"], result["scores"][key]["difference"]) for key in COLUMNS]
+        rows.append([name, result.get("strength", ""), *cells,
+                     f"{result['weights']:,}", f"{result['bytes']:,}", f"{result['minutes']:.1f}"])  # fmt: skip
+    headings = ["", "strength", *COLUMNS.values(), "weights changed", "bytes shipped", "minutes"]
+    for row in [headings, ["---"] * len(headings), *rows]:
+        print(f"| {' | '.join(row)} |")
+
+
+def _with_interval(score: dict[str, Any], change: dict[str, Any] | None = None) -> str:
+    value = f"{score['value']:.2f}"
+    if change is None:
+        low, high = score["interval"]
+        return f"{value} ({low:.2f} to {high:.2f})"
+    low, high = change["interval"]
+    return f"{value} ({change['value']:+.2f}: {low:+.2f} to {high:+.2f})"
+
+
+def main() -> None:
+    measure = None
+    for name in [one for one in sys.argv[1:] if one != "table"] or ([] if sys.argv[1:] else METHODS):
+        if not (path := RUNS / f"{name}.json").exists():
+            print(name, flush=True)
+            measure = measure or Measure()
+            write_json(path, result_of(name, measure))
+    table()
+
+
+if __name__ == "__main__":
+    main()
