@@ -7,16 +7,16 @@
 Each method starts from the unedited model and has the text of configs/smollm2.yaml and lce's lists of words. It may
 look at the occupations that the bias specification names and at the first five sentences, and at no others. What has a
 strength is run at several, and keeps the one with the smallest gap there of those that raise the perplexity of the
-corpus by at most `MOST`. The gap of the table is among the other occupations, in the held-out sentences. A result, with
-the minutes that the method took on this machine, its choice of a strength included, is kept in
-runs/debiasing/METHOD.json.
+corpus by at most `MOST`. The gap of the table is among the other occupations, in the held-out sentences; beside it
+stands the lean, the mean of log P(he) − log P(she) over both groups. A result, with the minutes that the method took on
+this machine, its choice of a strength included, is kept in runs/debiasing/METHOD.json.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -35,8 +35,8 @@ from lce.metrics.occupation_pronouns import OccupationPronouns
 from lce.models.loading import load_language_model
 
 HELD_OUT, BEYOND = "occupation_pronouns_held_out", "_beyond"
-COLUMNS = {
-    HELD_OUT + BEYOND: "gap left",
+GAP = HELD_OUT + BEYOND
+CHANGES = {
     "crows_pairs": label("crows_pairs"),
     "stereoset_ss": label("stereoset_ss"),
     "stereoset_lm": label("stereoset_lm"),
@@ -94,23 +94,24 @@ class Measure:
         values = [metrics["perplexity"].scores()["perplexity"].value for metrics in (self.before, found)]
         return float(gap), values[1] / values[0] - 1
 
-    def strongest(self, candidates: list[tuple[str, Made]]) -> Made:
+    def strongest(self, candidates: Mapping[str, Callable[[], Made]]) -> Made:
         """Of the same method at several strengths, the one that is kept; it says what all of them gave."""
         tried = {}
-        for name, (model, applied, _) in candidates:
+        for name, make in candidates.items():
+            model, applied, _ = make()
             with applied():
                 tried[name] = self.choice(model)
             print(f"  {name}: gap {tried[name][0]:.2f}, perplexity {tried[name][1]:+.1%}", flush=True)
         cheap = [name for name, (_, rise) in tried.items() if rise <= MOST] or [min(tried, key=lambda n: tried[n][1])]
         best = min(cheap, key=lambda name: abs(tried[name][0]))
-        model, applied, about = dict(candidates)[best]
+        model, applied, about = candidates[best]()
         return Made(model, applied, about | {"strength": best, "tried": tried})
 
 
 def result_of(name: str, measure: Measure) -> dict[str, Any]:
     started = time.perf_counter()
     model, applied, about = METHODS[name](measure)
-    minutes = (time.perf_counter() - started) / 60
+    minutes = (time.perf_counter() - started) / 60 + about.get("minutes_before", 0.0)
     with applied():
         after = measure.all_of(model)
     scores: dict[str, Any] = {}
@@ -125,31 +126,36 @@ def result_of(name: str, measure: Measure) -> dict[str, Any]:
 
 
 def table() -> None:
-    """One row a method, from the results that there are."""
+    """One row a method, from the results that there are; of perplexities, the change in percent."""
     rows: list[list[str]] = []
     for name in METHODS:
         if not (path := RUNS / f"{name}.json").exists():
             continue
         result = read_json(path)
+        scores = result["scores"]
         if not rows:
-            rows.append(
-                ["unedited", "", *(_with_interval(result["scores"][key]["before"]) for key in COLUMNS), "", "", ""]
-            )
-        cells = [_with_interval(result["scores"][key]["after"], result["scores"][key]["difference"]) for key in COLUMNS]
-        rows.append([name, result.get("strength", ""), *cells,
-                     f"{result['weights']:,}", f"{result['bytes']:,}", f"{result['minutes']:.1f}"])  # fmt: skip
-    headings = ["", "strength", *COLUMNS.values(), "weights changed", "bytes shipped", "minutes"]
+            before = [f"{scores[key]['before']['value']:.2f}" for key in CHANGES]
+            rows.append(["unedited", "", *_gap(scores[GAP]["before"]), *before, "", "", ""])
+        changes = [_change(scores[key], is_relative="perplexity" in key) for key in CHANGES]
+        sizes = [f"{result['weights']:,}", f"{result['bytes']:,}", f"{result['minutes']:.1f}"]
+        rows.append([name, result["strength"], *_gap(scores[GAP]["after"]), *changes, *sizes])
+    headings = ["", "strength", "gap left", "lean", *CHANGES.values(), "weights changed", "bytes shipped", "minutes"]
     for row in [headings, ["---"] * len(headings), *rows]:
         print(f"| {' | '.join(row)} |")
 
 
-def _with_interval(score: dict[str, Any], change: dict[str, Any] | None = None) -> str:
-    value = f"{score['value']:.2f}"
-    if change is None:
-        low, high = score["interval"]
-        return f"{value} ({low:.2f} to {high:.2f})"
-    low, high = change["interval"]
-    return f"{value} ({change['value']:+.2f}: {low:+.2f} to {high:+.2f})"
+def _gap(score: dict[str, Any]) -> list[str]:
+    """The gap with its interval, and the mean of log P(he) − log P(she) over both groups."""
+    low, high = score["interval"]
+    groups = [score[side]["log_ratio"] for side in ("male_dominated", "female_dominated")]
+    return [f"{score['value']:.2f} ({low:.2f} to {high:.2f})", f"{sum(groups) / 2:+.2f}"]
+
+
+def _change(score: dict[str, Any], is_relative: bool) -> str:
+    change = score["difference"]
+    scale, unit = (100 / score["before"]["value"], " %") if is_relative else (1, "")
+    value, low, high = (scale * number for number in (change["value"], *change["interval"]))
+    return f"{value:+.1f}{unit} ({low:+.1f} to {high:+.1f})"
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -28,6 +30,7 @@ from lce.config import OptimisationSettings
 from lce.data.encoding import encode
 from lce.data.module import read_examples
 from lce.data.specification import load_specification
+from lce.edit.site_edit import SiteEdit
 from lce.evaluation.site_edits import SiteEdits
 from lce.localize.feature_settings import FeatureSettings
 from lce.metrics.occupation_pronouns import OCCUPATIONS
@@ -64,14 +67,18 @@ def contrast(measure: Measure, seed: int) -> Made:
     own = ["--experiment", str(RUNS / "contrast"), "--seed", str(seed)]
     for variant in ("stereotypical", "anti-stereotypical"):
         lce_command("train", *CONFIGS, *own, "--variant", variant)
-    made = []
+    made = {}
     for alpha in ("16", "32", "48", "64"):
         path = RUNS / f"contrast-{seed}-{alpha}.safetensors"
         if not path.exists():
             lce_command("edit", *CONFIGS, *own, "--alpha", alpha, "--measure", "false", "--patch", str(path))
-        about = {"weights": lce.Patch.load(path).count, "bytes": path.stat().st_size}
-        made.append((f"α = {alpha}", Made(lce.from_pretrained(BASE, patch=path), nullcontext, about)))
+        made[f"α = {alpha}"] = partial(_patched, path)
     return measure.strongest(made)
+
+
+def _patched(path: Path) -> Made:
+    about = {"weights": lce.Patch.load(path).count, "bytes": path.stat().st_size}
+    return Made(lce.from_pretrained(BASE, patch=path), nullcontext, about)
 
 
 def lce_command(*arguments: str) -> None:
@@ -93,26 +100,25 @@ def _site_edits(**settings: Any) -> SiteEdits:
 def feature(measure: Measure) -> Made:
     """The autoencoder is there already; `make sae` takes 10 minutes to train it."""
     edits = _site_edits(rule="attribution", count=1)
-    made = []
-    for scale in (0.6, 0.3, 0.0, -0.25, -0.5):
-        edit = edits.features(scale, jobs=named_occupations())
-        path = RUNS / f"feature-{scale:g}.safetensors"
-        edit.patch(path)
-        about = {"weights": 0, "bytes": path.stat().st_size}
-        made.append((f"s = {scale:g}", Made(edits.model, partial(edit.applied, edits.model), about)))
+    made = {
+        f"s = {scale:g}": partial(_edited, edits, edits.features(scale, jobs=named_occupations()), f"feature-{scale:g}")
+        for scale in (0.6, 0.3, 0.0, -0.25, -0.5)
+    }
     return measure.strongest(made)
+
+
+def _edited(edits: SiteEdits, edit: SiteEdit, name: str) -> Made:
+    path = RUNS / f"{name}.safetensors"
+    edit.patch(path)
+    return Made(edits.model, partial(edit.applied, edits.model), {"weights": 0, "bytes": path.stat().st_size})
 
 
 def direction(measure: Measure) -> Made:
     edits = _site_edits(direction_sites=["layers.25", "layers.27"])
-    made = []
-    for site in ("layers.25", "layers.27"):
-        for alpha in (0.5, 1.0, 1.5, 2.0):
-            edit = edits.direction("occupations", alpha, named_occupations(), find_site(edits.model, site))
-            path = RUNS / f"direction-{site}-{alpha:g}.safetensors"
-            edit.patch(path)
-            about = {"weights": 0, "bytes": path.stat().st_size}
-            made.append((f"{site}, α = {alpha:g}", Made(edits.model, partial(edit.applied, edits.model), about)))
+    made = {}
+    for site, alpha in product(("layers.25", "layers.27"), (0.5, 1.0, 1.5, 2.0)):
+        edit = edits.direction("occupations", alpha, named_occupations(), find_site(edits.model, site))
+        made[f"{site}, α = {alpha:g}"] = partial(_edited, edits, edit, f"direction-{site}-{alpha:g}")
     return measure.strongest(made)
 
 
@@ -120,11 +126,12 @@ def inlp(measure: Measure) -> Made:
     """From the mean final states of sentences with target terms of one group alone, as their authors wrote them."""
     model, tokenizer = load_language_model(BASE)
     states, labels = _by_group(model.eval(), tokenizer)
-    made = []
+    made = {}
     for count in (1, 2, 4, 8, 16, 32, 64):
-        projection = projected(states, labels, count)
-        about = {"weights": 0, "bytes": 4 * count * states.shape[1]}
-        made.append((f"{count} classifiers", Made(model, partial(_projecting, model, projection), about)))
+        applied = partial(_projecting, model, projected(states, labels, count))
+        made[f"{count} classifiers"] = partial(
+            Made, model, applied, {"weights": 0, "bytes": 4 * count * states.shape[1]}
+        )
     return measure.strongest(made)
 
 

@@ -8,14 +8,17 @@ there, and here with "he" and "she" after the occupations that debiasing.py lets
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
+from functools import partial
+from itertools import product
+from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from debiasing_methods import BASE, CHOOSING, EXAMPLES, MOST, RUNS, Made
+from common import timed
+from debiasing_methods import BASE, CHOOSING, EXAMPLES, RUNS, Made
 
 from lce.data.module import read_examples
 from lce.foundations.files import read_json, write_json
@@ -27,14 +30,16 @@ if TYPE_CHECKING:
 CONTEXT, NEUTRAL = 5, 200
 FACTORS = [-1.0, 0.0, 1.0]
 """What the decoder is given; by default ±1, and 0 is what the paper's balanced models have."""
+RATES = [0.5, 1.0, 2.0, 5.0, 10.0]
+"""What its output is multiplied by where the strength is chosen as that of all others; the package's grid is wider."""
 FOLDER = RUNS / "gradiend"
 
 
 def gradiend(measure: Measure, by: Literal["index", "gap"]) -> Made:
     """Its strength is chosen by the example's rule, the index times the language modelling score, or as all others'."""
     from gradiend import TextPredictionConfig, TextPredictionTrainer, TrainingArguments
+    from gradiend.evaluator.decoder import LMSTimesMetricPolicy
 
-    started = time.perf_counter()
     neutral = pd.DataFrame({"text": read_examples(EXAMPLES, "neutral", False)[0][:NEUTRAL]})
     config = TextPredictionConfig(
         run_id="gender", data=_sentences(), target_classes=["M", "F"], masked_col="masked", split_col="split",
@@ -45,24 +50,44 @@ def gradiend(measure: Measure, by: Literal["index", "gap"]) -> Made:
         max_steps=100, source="factual", target="diff", eval_batch_size=8, learning_rate=1e-4, use_cache=True,
         fail_on_non_convergence=True, prediction_objective="clm_next_token",
     )  # fmt: skip
-    trainer = TextPredictionTrainer(model=str(BASE), config=config, args=arguments)
-    trainer.evaluate_base_model = MethodType(_evaluation(measure, list(neutral["text"])), trainer)
-    trainer.train()
-    chosen = trainer.evaluate_decoder(feature_factors=FACTORS, selector=BothRules(), summary_metrics=["index", "gap"])
-    out = RUNS / f"gradiend-{by}"
-    trainer.rewrite_base_model(decoder_results=chosen, target_class=by, output_dir=str(out))
-    minutes = (time.perf_counter() - started) / 60
-    if not (clock := FOLDER / "minutes.json").exists():  # the second rule finds the autoencoder and the grid made
-        write_json(clock, minutes)
-    model, base = load_language_model(out)[0], dict(load_language_model(BASE)[0].named_parameters())
-    weights = sum(int((value != base[name]).sum()) for name, value in model.named_parameters())
-    best = chosen[by]
-    about = {
-        "weights": weights, "bytes": 4 * sum(value.numel() for value in base.values()), "minutes": read_json(clock),
-        "strength": f"factor {best['feature_factor']:g}, rate {best['learning_rate']:g}",
-        "training": trainer.get_training_stats(),
-    }  # fmt: skip
-    return Made(model, nullcontext, about)
+    trainer = TextPredictionTrainer(model=str(_under_another_name()), config=config, args=arguments)
+    seconds, _ = timed(trainer.train)
+    clock = FOLDER / "minutes.json"
+    before = read_json(clock) if clock.exists() else 0.0  # what is trained already took its time, too
+    if not before:
+        write_json(clock, seconds / 60)
+    if by == "index":
+        trainer.evaluate_base_model = MethodType(_evaluation(measure, list(neutral["text"])), trainer)
+        found = trainer.evaluate_decoder(
+            feature_factors=FACTORS, selector=LMSTimesMetricPolicy(), summary_metrics=["index"]
+        )["index"]
+        candidates = [(found["feature_factor"], found["learning_rate"])]
+    else:
+        candidates = list(product(FACTORS, RATES))
+    whole = trainer.get_model()
+    made = {
+        f"factor {factor:g}, rate {rate:g}": partial(_rewritten, whole, factor, rate) for factor, rate in candidates
+    }
+    model, applied, about = measure.strongest(made)
+    base = dict(load_language_model(BASE)[0].named_parameters())
+    about |= {
+        "weights": sum(int((value != base[name]).sum()) for name, value in model.named_parameters()),
+        "bytes": 4 * sum(value.numel() for value in base.values()),
+        "minutes_before": before,
+    }
+    return Made(model, applied, about)
+
+
+def _rewritten(whole: Any, factor: float, rate: float) -> Made:
+    return Made(whole.rewrite_base_model(rate, factor), nullcontext, {})
+
+
+def _under_another_name() -> Path:
+    """The model's folder by a name without "instruct": with it, the package reads texts in Llama 3's chat template."""
+    link = RUNS / "SmolLM2-135M"
+    if not link.exists():
+        link.symlink_to(BASE, target_is_directory=True)
+    return link
 
 
 def _sentences() -> dict[str, pd.DataFrame]:
@@ -81,32 +106,16 @@ def _sentences() -> dict[str, pd.DataFrame]:
 
 
 def _evaluation(measure: Measure, texts: list[str]) -> Any:
-    """What the package asks of a candidate: the index, the gap, and by what share the perplexity rises."""
+    """What the package asks of a candidate: the index, and its language modelling score."""
     from gradiend.trainer.text.prediction.decoder_eval_utils import compute_lms
 
     others = [name for name in (*measure.before, "stereoset", "crows_pairs") if name != CHOOSING]
-    unedited = compute_lms(*load_language_model(BASE), texts, batch_size=8)["perplexity"]
 
     def evaluate(trainer: Any, model: Any, tokenizer: Any, **_: Any) -> dict[str, Any]:
         (metric,) = measure.evaluator.metrics(model, others)
         rows = metric.items()
         he, she = (np.exp(rows[side][rows["in_specification"]]) for side in ("he", "she"))
-        found = compute_lms(model, tokenizer, texts, batch_size=8)
-        return {
-            "index": float(((1 - np.abs(he - she)) * (he + she)).mean()),
-            "gap": metric.scores()[CHOOSING].details["in_specification"],
-            "rise": found["perplexity"] / unedited - 1,
-            "lms": found,
-        }
+        index = float(((1 - np.abs(he - she)) * (he + she)).mean())
+        return {"index": index, "lms": compute_lms(model, tokenizer, texts, batch_size=8)}
 
     return evaluate
-
-
-class BothRules:
-    """The example's rule for the index, and that of debiasing.py for the gap, as the package takes them."""
-
-    def select(self, metric: str, candidates: Any, context: Any) -> Any:
-        if metric == "index":
-            return max(candidates, key=lambda one: one.metrics["index"] * one.lms)
-        cheap = [one for one in candidates if one.metrics["rise"] <= MOST]
-        return min(cheap, key=lambda one: abs(one.metrics["gap"]), default=None)
