@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from common import ROOT, machine
-from debiasing_methods import BASE, CHOOSING, MOST, RUNS, Made, cda, contrast, direction, feature, inlp
+from debiasing_methods import BASE, CHOOSING, EXAMPLES, MOST, RUNS, Made, cda, contrast, direction, feature, inlp
 from gradiend_peer import gradiend
 
 from lce.config import Settings
@@ -159,13 +159,20 @@ def _change(score: dict[str, Any], is_relative: bool) -> str:
 
 
 def main() -> None:
+    asked = sys.argv[1:] or [*METHODS, "table"]
+    if unknown := [name for name in asked if name not in (*METHODS, "table")]:
+        raise SystemExit(f"{', '.join(unknown)}: expected table, or methods among {', '.join(METHODS)}")
+    if not BASE.exists() or not EXAMPLES.exists():
+        raise SystemExit(f"{BASE} or {EXAMPLES}: is not there; `lce data --config configs/smollm2.yaml` fetches them")
+    RUNS.mkdir(parents=True, exist_ok=True)
     measure = None
-    for name in [one for one in sys.argv[1:] if one != "table"] or ([] if sys.argv[1:] else METHODS):
-        if not (path := RUNS / f"{name}.json").exists():
+    for name in asked:
+        if name == "table":
+            table()
+        elif not (path := RUNS / f"{name}.json").exists():
             print(name, flush=True)
             measure = measure or Measure()
             write_json(path, result_of(name, measure))
-    table()
 
 
 if __name__ == "__main__":

@@ -137,13 +137,11 @@ def inlp(measure: Measure) -> Made:
 
 @torch.inference_mode()
 def _by_group(model: Any, tokenizer: Any) -> tuple[Tensor, Tensor]:
-    words = [set(group) for group in zip(*SPECIFICATION.target_pairs, strict=True)]
     sides: list[tuple[list[int], float]] = []
     for text in read_examples(EXAMPLES, None, False)[0]:
-        here = {word.strip(".,;:!?\"'()") for word in text.lower().split()}
-        has = [bool(group & here) for group in words]
-        if has[0] != has[1]:
-            sides.append((tokenizer(text)["input_ids"][:MAX_LENGTH], 1.0 if has[1] else -1.0))
+        groups = {term.group for term in SPECIFICATION.find(text) if term.is_target}
+        if len(groups) == 1:
+            sides.append((tokenizer(text)["input_ids"][:MAX_LENGTH], 1.0 if groups == {1} else -1.0))
     sides.sort(key=lambda side: len(side[0]))
     states = []
     for start in range(0, len(sides), SENTENCES):
