@@ -48,7 +48,7 @@ TRAINING = [
     ("--train.workers", "-1", "0 or more"),
     *[("--train.learning_rate", value, "0 or more") for value in ("-1", ".inf")],
     ("--train.learning_rate", ".nan", "a number|0 or more"),
-    *[("--train.warmup_steps", value, "0 to train.steps (250)") for value in ("-1", "251")],
+    *[("--train.warmup_steps", value, "0 to train.steps (500)") for value in ("-1", "501")],
     *[("--train.weight_decay", value, "0 or more") for value in ("-0.1", ".inf")],
     ("--train.max_length", "2", "at least 3 tokens"),
     *[("--train.term_probability", value, "a probability between 0 and 1") for value in ("0.0", "1.0", "-1")],

@@ -8,12 +8,14 @@ Each method starts from the unedited model and has the text of configs/smollm2.y
 look at the occupations that the bias specification names and at the first five sentences, and at no others. What has a
 strength is run at several, and keeps the one with the smallest gap there of those that raise the perplexity of the
 corpus by at most `MOST`. The gap of the table is among the other occupations, in the held-out sentences; beside it
-stands the lean, the mean of log P(he) − log P(she) over both groups. A result, with the minutes that the method took on
-this machine, its choice of a strength included, is kept in runs/debiasing/METHOD.json.
+stands the lean, the mean of log P(he) − log P(she) over both groups. How much else a method changed is told by the
+divergence of the next token's distribution from the unedited model's, on plain text. A result, with the minutes that
+the method took on this machine, its choice of a strength included, is kept in runs/debiasing/METHOD.json.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +26,7 @@ import torch
 from common import ROOT, machine
 from debiasing_methods import BASE, CHOOSING, EXAMPLES, MOST, RUNS, Made, cda, contrast, direction, feature, inlp
 from gradiend_peer import gradiend
+from torch.nn.functional import log_softmax
 
 from lce.config import Settings
 from lce.evaluation.evaluator import Evaluator
@@ -32,16 +35,19 @@ from lce.foundations.files import read_json, write_json
 from lce.foundations.labels import label
 from lce.metrics.items import ItemMetric, differences
 from lce.metrics.occupation_pronouns import OccupationPronouns
+from lce.metrics.perplexity import Perplexity
 from lce.models.loading import load_language_model
+from lce.models.logits import logits_at
 
 HELD_OUT, BEYOND = "occupation_pronouns_held_out", "_beyond"
 GAP = HELD_OUT + BEYOND
+PLAIN = "plain_perplexity"
 CHANGES = {
     "crows_pairs": label("crows_pairs"),
     "stereoset_ss": label("stereoset_ss"),
     "stereoset_lm": label("stereoset_lm"),
     "perplexity": "perplexity of the corpus",
-    "plain_perplexity": "perplexity of plain text",
+    PLAIN: "perplexity of plain text",
 }
 METHODS: dict[str, Callable[[Measure], Made]] = {
     "contrast-0": partial(contrast, seed=0),
@@ -65,15 +71,10 @@ class Measure:
         settings.data.folder, settings.data.processes = content["data"]["folder"], content["data"]["processes"]
         settings.data.neutral_ratio = content["data"]["neutral_ratio"]
         settings.train.max_length = content["train"]["max_length"]
-        settings.evaluation.metrics = [
-            "stereoset",
-            "crows_pairs",
-            "occupation_pronouns",
-            "perplexity",
-            "plain_perplexity",
-        ]
+        settings.evaluation.metrics = ["stereoset", "crows_pairs", "occupation_pronouns", "perplexity", PLAIN]
         model, tokenizer = load_language_model(BASE)
         self.evaluator = Evaluator(settings, {"accelerator": "cpu"}, tokenizer, "causal")
+        self.unedited = model.eval()
         self.before = self.all_of(model)
 
     def all_of(self, model: Any, leave_out: tuple[str, ...] = ()) -> dict[str, ItemMetric]:
@@ -87,9 +88,23 @@ class Measure:
                 found[beyond.name] = beyond
         return found
 
+    @torch.inference_mode()
+    def divergence(self, model: Any) -> dict[str, Any]:
+        """Mean of KL(unedited ‖ ``model``) at the next tokens of plain text [nats], and its interval over sentences."""
+        sentences, batches = self.evaluator.texts[PLAIN]
+        divergences = Perplexity("divergence", {"sentence": sentences})  # exp of the mean, as of any loss
+        for batch in batches:
+            logits = [
+                logits_at(one, batch.input_ids, batch.attention_mask, batch.positions) for one in (self.unedited, model)
+            ]
+            before, after = (log_softmax(of_one.float(), 1) for of_one in logits)
+            divergences.add(batch, (before.exp() * (before - after)).sum(1))
+        score = divergences.scores()["divergence"].as_json()
+        return {"value": math.log(score["value"]), "interval": [math.log(bound) for bound in score["interval"]]}
+
     def choice(self, model: Any) -> tuple[float, float]:
         """The gap that a strength is chosen by [nats], and by what share the perplexity of the corpus rose."""
-        found = self.all_of(model, ("stereoset", "crows_pairs", HELD_OUT, "plain_perplexity"))
+        found = self.all_of(model, ("stereoset", "crows_pairs", HELD_OUT, PLAIN))
         gap = found[CHOOSING].scores()[CHOOSING].details["in_specification"]
         values = [metrics["perplexity"].scores()["perplexity"].value for metrics in (self.before, found)]
         return float(gap), values[1] / values[0] - 1
@@ -113,7 +128,7 @@ def result_of(name: str, measure: Measure) -> dict[str, Any]:
     model, applied, about = METHODS[name](measure)
     minutes = (time.perf_counter() - started) / 60 + about.get("minutes_before", 0.0)
     with applied():
-        after = measure.all_of(model)
+        after, divergence = measure.all_of(model), measure.divergence(model)
     scores: dict[str, Any] = {}
     for key, metric in after.items():
         changes = differences(metric, measure.before[key])
@@ -122,7 +137,8 @@ def result_of(name: str, measure: Measure) -> dict[str, Any]:
             scores[score] = {
                 "before": unedited[score].as_json(), "after": found.as_json(), "difference": changes[score]
             }  # fmt: skip
-    return {"method": name, "minutes": minutes, **about, "machine": machine(torch.device("cpu")), "scores": scores}
+    about |= {"divergence": divergence, "machine": machine(torch.device("cpu")), "scores": scores}
+    return {"method": name, "minutes": minutes, **about}
 
 
 def table() -> None:
@@ -135,20 +151,26 @@ def table() -> None:
         scores = result["scores"]
         if not rows:
             before = [f"{scores[key]['before']['value']:.2f}" for key in CHANGES]
-            rows.append(["unedited", "", *_gap(scores[GAP]["before"]), *before, "", "", ""])
+            rows.append(["unedited", "", *_gap(scores[GAP]["before"]), *before, "", "", "", ""])
         changes = [_change(scores[key], is_relative="perplexity" in key) for key in CHANGES]
+        changes.append(_with_interval(result["divergence"], 3))
         sizes = [f"{result['weights']:,}", f"{result['bytes']:,}", f"{result['minutes']:.1f}"]
         rows.append([name, result["strength"], *_gap(scores[GAP]["after"]), *changes, *sizes])
-    headings = ["", "strength", "gap left", "lean", *CHANGES.values(), "weights changed", "bytes shipped", "minutes"]
+    costs = ["divergence", "weights changed", "bytes shipped", "minutes"]
+    headings = ["", "strength", "gap left", "lean", *CHANGES.values(), *costs]
     for row in [headings, ["---"] * len(headings), *rows]:
         print(f"| {' | '.join(row)} |")
 
 
 def _gap(score: dict[str, Any]) -> list[str]:
     """The gap with its interval, and the mean of log P(he) − log P(she) over both groups."""
-    low, high = score["interval"]
     groups = [score[side]["log_ratio"] for side in ("male_dominated", "female_dominated")]
-    return [f"{score['value']:.2f} ({low:.2f} to {high:.2f})", f"{sum(groups) / 2:+.2f}"]
+    return [_with_interval(score, 2), f"{sum(groups) / 2:+.2f}"]
+
+
+def _with_interval(score: dict[str, Any], digits: int) -> str:
+    value, low, high = (f"{number:.{digits}f}" for number in (score["value"], *score["interval"]))
+    return f"{value} ({low} to {high})"
 
 
 def _change(score: dict[str, Any], is_relative: bool) -> str:

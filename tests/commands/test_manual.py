@@ -49,7 +49,7 @@ def test_the_commands_are_listed(arguments: list[str], capsys: pytest.CaptureFix
 
 def test_help_says_what_would_run_and_where_it_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
     printed = words(shown(capsys, "train"))
-    assert "Optimiser steps of one round. (250, from configs/quickstart.yaml)" in printed
+    assert "Optimiser steps of one round. (500, from configs/quickstart.yaml)" in printed
     assert "Encoder layers" not in printed
     assert "Average probability of masking a token. (default: 0.15)" in printed
     assert "13881" not in printed

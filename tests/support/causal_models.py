@@ -43,7 +43,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 NAMED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gpt2", "gpt_neox", "opt", "bloom")
 """The types that users ask for most."""
 
-TEXT = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8") + " he she nurse He She said that would"
+TEXT = (Path(__file__).parents[2] / "LICENSE").read_text(encoding="utf-8") + " he she nurse He She said that would"
 
 
 @cache
