@@ -48,18 +48,16 @@ def write_report(
 
 
 def _intervals(result: dict[str, Any], names: Sequence[str]) -> Figure:
-    """A panel each for scores in percent, effect sizes, and perplexities."""
+    """A panel each for scores in percent, effect sizes, differences of pronouns, and perplexities."""
     from matplotlib.figure import Figure
 
     scores = result["scores"]
     associations = [name for name in scores if "layers" in scores[name]]
-    perplexities = [name for name in scores if "sentences" in scores[name]]
-    percents = [name for name in scores if name not in (*associations, *perplexities)]
-    panels = [
-        (title, group)
-        for title, group in (("percent", percents), ("effect size", associations), ("perplexity", perplexities))
-        if group
-    ]
+    pronouns = [name for name in scores if "male_dominated" in scores[name]]
+    perplexities = [name for name in scores if "sentences" in scores[name] and name not in pronouns]
+    percents = [name for name in scores if name not in (*associations, *pronouns, *perplexities)]
+    units = {"percent": percents, "effect size": associations, "nats": pronouns, "perplexity": perplexities}
+    panels = [(unit, group) for unit, group in units.items() if group]
     rows = [len(group) for _, group in panels]
     figure = Figure(figsize=(7.5, 0.9 * len(panels) + 0.45 * sum(rows)), layout="constrained")
     drawn = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[n + 0.6 for n in rows])[:, 0]
@@ -71,7 +69,7 @@ def _intervals(result: dict[str, Any], names: Sequence[str]) -> Figure:
         axes.invert_yaxis()
         axes.set_xlabel(title)
         for row, name in enumerate(group):
-            if name in BALANCED or name in associations:
+            if name in BALANCED or name in (*associations, *pronouns):
                 balanced = BALANCED.get(name, 0)
                 axes.plot([balanced, balanced], [row - 0.4, row + 0.4], color="black", linewidth=1, linestyle=":")
         axes.margins(y=0.25 if len(group) == 1 else 0.12)
