@@ -52,7 +52,7 @@ class CorpusSettings:
 class DataSettings:
     """The text that models are trained and evaluated on."""
 
-    folder: str = "data/quickstart"
+    folder: str = "data/text"
     """Where the prepared examples and their report are written."""
     downloads: str = "data/downloads"
     """Where fetched benchmarks and corpora are kept; nothing in it is fetched twice."""

@@ -8,7 +8,7 @@ Each method starts from the unedited model and has the text of configs/smollm2.y
 look at the occupations that the bias specification names and at the first five sentences, and at no others. What has a
 strength is run at several, and keeps the one with the smallest gap there of those that raise the perplexity of the
 corpus by at most `MOST`. The gap of the table is among the other occupations, in the held-out sentences; beside it
-stands the lean, the mean of log P(he) − log P(she) over both groups. How much else a method changed is told by the
+stands the mean of log P(he) − log P(she) over both groups. How much else a method changed is told by the
 divergence of the next token's distribution from the unedited model's, on plain text. A result, with the minutes that
 the method took on this machine, its choice of a strength included, is kept in runs/debiasing/METHOD.json.
 """
@@ -157,7 +157,7 @@ def table() -> None:
         sizes = [f"{result['weights']:,}", f"{result['bytes']:,}", f"{result['minutes']:.1f}"]
         rows.append([name, result["strength"], *_gap(scores[GAP]["after"]), *changes, *sizes])
     costs = ["divergence", "weights changed", "bytes shipped", "minutes"]
-    headings = ["", "strength", "gap left", "lean", *CHANGES.values(), *costs]
+    headings = ["", "strength", "gap left", "mean", *CHANGES.values(), *costs]
     for row in [headings, ["---"] * len(headings), *rows]:
         print(f"| {' | '.join(row)} |")
 

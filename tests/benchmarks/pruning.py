@@ -27,7 +27,7 @@ from lce.training.pruning.mask_callback import MaskCallback
 
 SPARSITY = 0.3
 BATCH, LENGTH = 32, 27
-ROUND = {"bundled": 250, "bert-base shape": 13_881}
+ROUND = {"bundled": 500, "bert-base shape": 13_881}
 """Steps of a round: the quickstart's, and the paper's."""
 
 

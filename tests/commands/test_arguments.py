@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from conftest import ROOT
 
 from lce.cli import _parse, main
+from lce.config import DataSettings
 from lce.training.trainer_options import numerics
 
 HEAVY = ("torch", "lightning", "transformers", "datasets", "pyarrow", "pandas", "ray")
@@ -150,6 +152,17 @@ def test_a_configuration_says_what_it_says(path: Path) -> None:
         else:
             assert command.startswith(("edit", "pretrain-")) or {"features", "heads"} & set(content)
     assert command != "edit" or values.contrast == content["contrast"]
+
+
+def test_configurations_that_share_a_folder_of_text_make_the_same_text_there() -> None:
+    made: dict[str, dict[str, Any]] = {}
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        if "folder" not in (content := yaml.safe_load(path.read_text(encoding="utf-8")).get("data", {})):
+            continue
+        folder = content.pop("folder")
+        content.pop("processes", None)
+        assert made.setdefault(folder, content) == content, path
+    assert DataSettings().folder not in made, "what is made by the defaults alone would be refused there"
 
 
 def test_the_options_of_the_trainer_are_those_that_results_are_named_by() -> None:

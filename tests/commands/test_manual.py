@@ -95,7 +95,7 @@ def test_the_default_configuration_is_found_from_every_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "(250, from configs/quickstart.yaml)" in words(shown(capsys, "train"))
+    assert "(500, from configs/quickstart.yaml)" in words(shown(capsys, "train"))
 
 
 def test_required_options_say_so(capsys: pytest.CaptureFixture[str]) -> None:
