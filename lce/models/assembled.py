@@ -23,7 +23,7 @@ from lce.foundations.paths import shipped
 from lce.models.clip import load_clip
 from lce.models.converted import provide
 from lce.models.identity import model_fingerprint
-from lce.models.loading import load_language_model
+from lce.models.loading import load_language_model, without_bounds
 from lce.storage.torch_bridge import read_file, write_file
 
 if TYPE_CHECKING:
@@ -171,4 +171,5 @@ def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder
     """Write the whole model as a folder that plain transformers loads."""
     with new_folder(folder) as temporary:
         model.save_pretrained(temporary)
+        without_bounds(processor.tokenizer)
         processor.save_pretrained(temporary)

@@ -179,6 +179,16 @@ def load_tokenizer(
     return tokenizer
 
 
+def without_bounds(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The same tokenizer, to be saved: without truncation and padding of its last call, which its files would keep."""
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    for key in ("max_length", "stride", "truncation_strategy"):
+        tokenizer.init_kwargs.pop(key, None)
+    return tokenizer
+
+
 def check_tokenizer(name: str | Path, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
     """Raises LceError unless each token has its place in the ``model``, and a text, with a mask if there is one, can be
     split.

@@ -28,6 +28,7 @@ from lce.foundations.locks import held
 from lce.foundations.paths import CONFIG, TRAIN_LOCK
 from lce.foundations.ranks import rank
 from lce.foundations.seeds import derive
+from lce.models.loading import without_bounds
 from lce.training.fit import fit
 from lce.training.trainer_options import numerics
 
@@ -70,7 +71,7 @@ def _pretrain(settings: PretrainSettings, trainer_options: dict[str, Any], outpu
     write_json(output / "record.json", {"perplexity": perplexity, "held_out_sentences": len(sides[True])})
     with new_folder(finished) as temporary:
         model.half().save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        without_bounds(tokenizer).save_pretrained(temporary)
 
 
 def cut_encoder(folder: Path, texts: list[str], settings: PretrainSettings) -> tuple[BertForMaskedLM, BertTokenizer]:

@@ -19,7 +19,7 @@ from transformers import (
 import lce
 from lce.cli import main
 from lce.foundations.errors import LceError
-from lce.models.loading import load_language_model
+from lce.models.loading import load_language_model, without_bounds
 from lce.models.logits import logits_at
 from lce.storage.changes import Change
 
@@ -226,3 +226,13 @@ def test_errors_of_from_pretrained_are_lines(
     with pytest.raises(LceError, match=message) as caught:
         lce.from_pretrained(folder, patch=patch, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_saved_tokenizer_does_not_cut_what_its_last_call_cut(folder: Path, tmp_path: Path) -> None:
+    _, tokenizer = load_language_model(folder)
+    tokenizer(["one two three four five six"], truncation=True, max_length=4, padding=True)
+    without_bounds(tokenizer).save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved/tokenizer.json").read_text(encoding="utf-8"))
+    assert saved["truncation"] is None
+    assert saved["padding"] is None
+    assert "max_length" not in json.loads((tmp_path / "saved/tokenizer_config.json").read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -142,6 +143,17 @@ def test_what_is_learned_is_the_answer_and_its_end(folder, pictures):
         assert processor.tokenizer.decode(learned) == f"{answer}<|im_end|>"
         text = processor.tokenizer.decode(ids[row][attention[row].bool()])
         assert text.endswith(f"<|im_start|>assistant\n{answer}<|im_end|>")
+
+
+def test_a_length_in_the_decoders_tokenizer_does_not_cut_the_question(folder, pictures, tmp_path):
+    """As tokenizer.json keeps it, if the tokenizer cut texts before it was saved."""
+    clip, decoder = vlms.parts(folder)
+    shutil.copytree(decoder, tmp_path / "decoder")
+    path = tmp_path / "decoder/tokenizer.json"
+    cutting = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation": cutting}), encoding="utf-8")
+    prompts = [Prompt(assemble(clip, one)[1], "What is it?") for one in (decoder, str(tmp_path / "decoder"))]
+    assert prompts[0].ids == prompts[1].ids
 
 
 def test_the_gender_is_named_where_it_is_drawn():

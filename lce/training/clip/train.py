@@ -16,6 +16,7 @@ from lce.foundations.atomic_files import new_folder, writing
 from lce.foundations.files import write_json
 from lce.foundations.paths import RECORD
 from lce.foundations.seeds import derive
+from lce.models.loading import without_bounds
 from lce.training.callbacks import Diverged, check_finite
 from lce.training.checkpoints import CHECKPOINTS, last_checkpoint
 from lce.training.clip.batches import ClipBatches, in_memory
@@ -136,5 +137,5 @@ def save(model: CLIPModel, tokenizer: CLIPTokenizer, settings: ClipSettings, fol
     )  # fmt: skip
     with new_folder(folder) as temporary:
         model.half().save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        without_bounds(tokenizer).save_pretrained(temporary)
         processor.save_pretrained(temporary)

@@ -54,7 +54,7 @@ class Prompt:
         self.text: str = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         size = processor.image_processor.crop_size
         blank = Image.new("RGB", (size["width"], size["height"]))
-        self.ids: list[int] = processor(images=blank, text=self.text)["input_ids"][0]
+        self.ids: list[int] = processor(images=blank, text=self.text, truncation=False)["input_ids"][0]
         self.end: int = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
 
     def normalised(self, pictures: Tensor) -> Tensor:

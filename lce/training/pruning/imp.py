@@ -32,7 +32,7 @@ from lce.foundations.overwriting import check_replaceable
 from lce.foundations.ranks import rank
 from lce.models.kinds import kind_named
 from lce.models.layers import prunable_parameters
-from lce.models.loading import load_language_model
+from lce.models.loading import load_language_model, without_bounds
 from lce.storage.hub import ModelIdentity, identity
 from lce.storage.in_memory import load_subnetwork, pruned_values, read_record
 from lce.storage.masks import Mask, magnitude_prune
@@ -160,7 +160,7 @@ def save_level(
     """Write a subnetwork: a Hugging Face folder, and beside the weights what `load_subnetwork` reads."""
     with new_folder(level) as temporary:
         model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        without_bounds(tokenizer).save_pretrained(temporary)
         extra = temporary / paths.SUBNETWORK
         extra.mkdir()
         mask.save(extra / paths.MASK)
