@@ -86,6 +86,12 @@ def test_records_say_what_was_made(trained: Path) -> None:
     assert not list((trained / "rounds").glob("*/checkpoints"))
 
 
+def test_the_length_of_training_texts_is_not_kept_in_the_tokenizer(trained: Path) -> None:
+    for level in LEVELS:
+        saved = json.loads((trained / level / "tokenizer.json").read_text(encoding="utf-8"))
+        assert saved["truncation"] is None
+
+
 def test_the_same_command_again_changes_nothing_and_another_seed_does(trained: Path, config: Path) -> None:
     before = weights(trained)
     times = {path: path.stat().st_mtime_ns for path in trained.glob("sparsity-*/model.safetensors")}
