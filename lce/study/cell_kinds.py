@@ -36,7 +36,7 @@ def train(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
 
 
 def measure(cache: WorkerCache, cell: Cell) -> dict[str, Any]:
-    return {"scores": cache.evaluator.scores(_unedited(cache.study, cell))}
+    return {"scores": cache.evaluator.unedited(_unedited(cache.study, cell))}
 
 
 def compare(cache: WorkerCache, cell: Cell) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def study(tmp_path: Path, sentences_file: Path, benchmarks: Path) -> Path:
         del settings[key]
     settings |= {
         "experiment": str(tmp_path / "study"),
-        "seeds": [0],
+        "seeds": [0, 1],
         "variants": ["stereotypical", "anti-stereotypical", "neutral"],
         "untrained": ["neutral"],
         "sparsities": [0.4],
@@ -57,8 +57,12 @@ def test_a_study_of_a_decoder(study: Path, tmp_path: Path, capsys: pytest.Captur
     assert not found.failed
     assert not found.left
     results = [json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "study/cells").glob("*.json")]
-    [edit] = [result for result in results if result["cell"]["kind"] == "edit"]
-    assert {"crows_pairs", "occupation_pronouns", "perplexity"} <= set(edit["scores"])
+    edits = [result for result in results if result["cell"]["kind"] == "edit"]
+    assert len(edits) == 2
+    assert all({"crows_pairs", "occupation_pronouns", "perplexity"} <= set(edit["scores"]) for edit in edits)
+    measured = [result for result in results if result["cell"]["kind"] == "measure"]
+    assert len(measured) == 12
+    assert len(list((tmp_path / "study/scores").iterdir())) == 10, "the base, dense and sparse, is measured once"
     assert json.loads((tmp_path / "study/base.json").read_text(encoding="utf-8"))["kind"] == "causal"
     base, dense, sparse = (load_language_model(tmp_path / folder)[0] for folder in FOLDERS)
     for name, weight in prunable_parameters(base).items():
