@@ -16,7 +16,8 @@ from lce.checks import check_localization, check_pretraining, check_settings
 from lce.cli import main
 from lce.config import EditSettings, PretrainSettings, Settings
 from lce.foundations.errors import LceError
-from lce.study.settings import DownstreamSettings, EditBlock, StudySettings, check_study
+from lce.study.settings import DownstreamSettings, EditBlock, StudySettings
+from lce.study.study_checks import check_study
 
 BEGINNING = ("lce.data.prepare.prepare_examples", "lce.data.wheels.fetch", "lce.models.loading.load_language_model")
 """What fetches or loads."""

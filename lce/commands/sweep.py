@@ -8,7 +8,8 @@ from lce.checks import check_trainer
 from lce.commands.arguments import Arguments
 from lce.commands.common import add_trainer, read
 from lce.foundations.errors import LceError
-from lce.study.settings import StudySettings, check_study
+from lce.study.settings import StudySettings
+from lce.study.study_checks import check_study
 
 
 def add_study(parser: ArgumentParser) -> None:

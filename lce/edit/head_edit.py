@@ -74,8 +74,8 @@ class HeadEdit:
     checkpoint: Checkpoint
     name: HeadEditName = "mean"
 
-    def random_baseline(self, seed: int, is_matched: bool = True) -> HeadEdit:
-        """The same edit of as many heads drawn at random, by default of the same layers."""
+    def random_baseline(self, seed: int, is_matched: bool = False) -> HeadEdit:
+        """The same edit of as many heads drawn at random; if matched, of as many of each layer."""
         population = {site: torch.ones(shape, dtype=torch.bool) for site, shape in self.units.shapes.items()}
         return replace(self, selection=random_baseline(self.selection, population, seed, is_matched))
 

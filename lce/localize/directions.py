@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,11 @@ from lce.metrics.occupation_pronouns import PRONOUNS, single_tokens
 from lce.metrics.sentence_scoring import start_token
 from lce.models.identity import model_fingerprint
 from lce.models.sites import Site, states_at
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lce.config import Kind
 
 
 @dataclass(frozen=True)
@@ -41,15 +47,25 @@ def occupation_direction(reader: Reader, states: Reading) -> Direction:
 
 
 def pronoun_direction(reader: Reader) -> Direction:
-    """From the state of "she" to that of "he", each after the start token."""
-    start = start_token(reader.tokenizer)
+    """From the state of "she" to that of "he", each a text of its own."""
+    before, after = _around(reader.tokenizer, reader.kind)
     found = {}
     for side, words in PRONOUNS.items():
-        ids = torch.tensor([[start, token] for token in single_tokens(words, reader.tokenizer)], device=reader.device)
+        texts = [[*before, token, *after] for token in single_tokens(words, reader.tokenizer)]
+        ids = torch.tensor(texts, device=reader.device)
         with torch.inference_mode():
             states = states_at(reader.model, reader.site, ids, torch.ones_like(ids))
-        found[side] = states[:, 1].float().mean(0).cpu().clone()
+        found[side] = states[:, len(before)].float().mean(0).cpu().clone()
     return _direction(reader, found["he"] - found["she"], "pronouns")
+
+
+def _around(tokenizer: PreTrainedTokenizerBase, kind: Kind) -> tuple[list[int], list[int]]:
+    """The special tokens before and after a text of a model of that kind."""
+    if kind == "causal":
+        return [start_token(tokenizer)], []
+    ends = tokenizer.cls_token_id, tokenizer.sep_token_id
+    before, after = ([] if end is None else [int(end)] for end in ends)
+    return before, after
 
 
 def _direction(reader: Reader, vector: Tensor, name: str) -> Direction:

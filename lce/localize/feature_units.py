@@ -81,10 +81,13 @@ class FeatureUnits:
 
 @dataclass(frozen=True)
 class Context:
-    """A text about an occupation: the occupation's number, and token ids, of which the first never counts."""
+    """A text about an occupation: the occupation's number, token ids, of which the first never counts, and the place of
+    the last that counts: the mask token, where there is one.
+    """
 
     job: int
     ids: tuple[int, ...]
+    last: int
 
 
 def contexts(
@@ -112,10 +115,17 @@ def contexts(
             while kind == "causal" and special[-1] and len(ids) > 1:
                 ids, special = ids[:-1], special[:-1]
             if not special[0]:
-                ids = [start_token(tokenizer), *ids]
+                ids, special = [start_token(tokenizer), *ids], [1, *special]
             check_length(ids, tokenizer, f"contexts, {text!r}")
-            found.append(Context(number, tuple(ids)))
+            found.append(Context(number, tuple(ids), _last(ids, special, tokenizer, kind)))
     return found
+
+
+def _last(ids: list[int], special: list[int], tokenizer: PreTrainedTokenizerBase, kind: Kind) -> int:
+    """Where a pronoun follows, or stands; without one, the last token of the text."""
+    if kind == "masked" and tokenizer.mask_token_id in ids:
+        return ids.index(int(tokenizer.mask_token_id))
+    return max((place for place, mark in enumerate(special) if not mark), default=len(ids) - 1)
 
 
 @dataclass(frozen=True)
@@ -164,9 +174,10 @@ class Reader:
         self.model.eval()
         with torch.inference_mode():
             for start in tqdm(range(0, len(texts), BATCH), "reading", leave=False, delay=2, disable=None):
-                ids, attention = padded([text.ids for text in texts[start : start + BATCH]], self.pad_id, self.device)
+                batch = texts[start : start + BATCH]
+                ids, attention = padded([text.ids for text in batch], self.pad_id, self.device)
                 values = look(states_at(self.model, self.site, ids, attention).float())
-                counts = _weights(attention, tokens).unsqueeze(-1)
+                counts = (_last_only(attention, batch) if tokens == "last" else _but_first(attention)).unsqueeze(-1)
                 rows.append(((values * counts).sum(1) / counts.sum(1)).cpu())
         return self._by_job(torch.cat(rows), len(templates))
 
@@ -188,7 +199,7 @@ class Reader:
         for start in tqdm(range(0, len(texts), BATCH), "attribution", leave=False, delay=2, disable=None):
             batch = texts[start : start + BATCH]
             ids, attention = padded([text.ids for text in batch], self.pad_id, self.device)
-            places = torch.tensor([self._asked(text.ids) for text in batch], device=self.device)
+            places = torch.tensor([text.last for text in batch], device=self.device)
             found: list[Tensor] = []
 
             def keep(states: Tensor, _: Place, found: list[Tensor] = found) -> Tensor:
@@ -202,19 +213,18 @@ class Reader:
                 (gradient,) = torch.autograd.grad((he - she).sum(), found)
             with torch.inference_mode():
                 values = autoencoder.encode(found[0]) * (gradient.float() @ autoencoder.decoder.t())
-                rows.append((values * _weights(attention, "all").unsqueeze(-1)).sum(1).cpu())
+                rows.append((values * _but_first(attention).unsqueeze(-1)).sum(1).cpu())
         return self._by_job(torch.cat(rows), len(sentences))
 
-    def _asked(self, ids: tuple[int, ...]) -> int:
-        """The position whose logits are for the pronoun."""
-        return len(ids) - 1 if self.kind == "causal" else ids.index(int(self.tokenizer.mask_token_id))
+
+def _last_only(attention: Tensor, texts: Sequence[Context]) -> Tensor:
+    """1 for the last token that counts of each text and 0 for the others, (batch, positions)."""
+    places = torch.tensor([[text.last] for text in texts], device=attention.device)
+    return torch.zeros_like(attention).scatter_(1, places, 1)
 
 
-def _weights(attention: Tensor, tokens: Tokens) -> Tensor:
-    """1 for the tokens of a text that count and 0 for the others, (batch, positions)."""
+def _but_first(attention: Tensor) -> Tensor:
+    """1 for the tokens of a text but the first, which never counts, and 0 for padding, (batch, positions)."""
     weights = attention.clone()
-    if tokens == "last":
-        last = attention.sum(1) - 1
-        return torch.zeros_like(attention).scatter_(1, last.unsqueeze(1), 1)
     weights[:, 0] = 0
     return weights

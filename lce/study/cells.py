@@ -12,12 +12,14 @@ from typing import Any, Literal
 
 from lce.config import Settings
 from lce.edit.strategies import STRATEGIES
+from lce.foundations.errors import LceError
 from lce.foundations.seeds import derive
 from lce.study.context import digest_of
 from lce.study.direction_study import DirectionStudy
 from lce.study.feature_study import FeatureStudy
 from lce.study.head_study import HeadStudy
-from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, EditBlock, StudySettings, check_study
+from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL, EditBlock, StudySettings
+from lce.study.study_checks import check_study
 
 DIRECTION = "direction"
 """What the localization of a direction begins with; its name follows."""
@@ -73,6 +75,11 @@ def expand(settings: StudySettings) -> list[Cell]:
         LceError: the settings name a variant or sparsity that is not trained, or hold an impossible combination.
     """
     check_study(settings)
+    for i, block in enumerate(settings.edits):
+        if not any(_edits(block, 0, [])):
+            raise LceError(
+                f"edits[{i}]: is no edit; each of its lists needs a value, and mask-switch the mask to switch"
+            )
     levels = [0.0, *settings.sparsities]
     cells = []
     for seed in settings.seeds:
@@ -171,8 +178,9 @@ def cell_name(study: StudySettings, context: dict[str, Any], cell: Cell) -> str:
         about["untrained"] = sorted(map(str, untrained))
     if cell.kind in ("measure", "edit", "features"):
         about["evaluation"] = context["evaluation"]
-    if cell.kind == "features" and cell.localization:
-        about["features"] = context["features"]
+    if cell.kind == "features":
+        features = context["features"]
+        about["features"] = features if cell.localization else features.get("model")
     if cell.attribute:
         about["heads"] = context["heads"][cell.attribute]
     if cell.kind in DIRECTIONS:

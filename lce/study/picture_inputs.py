@@ -58,8 +58,10 @@ def head_context(study: StudySettings, recorded: Mapping[str, Any]) -> dict[str,
 def direction_context(study: StudySettings, recorded: Mapping[str, Any]) -> dict[str, Any]:
     """What results about directions depend on, likewise."""
     about = _named_by_directions(study)
-    known = recorded.get("directions", {})
-    return {**about, "inputs": known["inputs"] if known.get("about") == about else _direction_digest(study)}
+    known = recorded.get("directions", {"about": {}})
+    if known["about"] | {"computes": about["computes"]} == about:  # also on another machine than the one that swept
+        return {**known["about"], "inputs": known["inputs"]}
+    return {**about, "inputs": _direction_digest(study)}
 
 
 def _named_by_directions(study: StudySettings) -> dict[str, Any]:

@@ -27,11 +27,11 @@ MOST_DEATHS = 2
 
 
 def make(cache: WorkerCache, cell: Cell) -> None:
-    """Make ``cell`` unless it exists; leave its result, or the reason why there is none."""
+    """Make ``cell`` unless it exists, or failed in this sweep; leave its result, or the reason why there is none."""
     path = cache.path(cell)
-    if path.exists():
-        return
     mark, failed = path.with_suffix(RUNNING), path.with_suffix(FAILED)
+    if path.exists() or failed.exists():
+        return
     deaths = read_json(mark)["deaths"] + 1 if mark.exists() else 0
     try:
         if deaths == MOST_DEATHS:
@@ -41,7 +41,6 @@ def make(cache: WorkerCache, cell: Cell) -> None:
         result = MAKERS[cell.kind](cache, cell)
         seconds = round(time.perf_counter() - started, 2)
         write_json(path, {"cell": cell.known(), **result, "seconds": seconds, "device": _device()})
-        failed.unlink(missing_ok=True)
     except Exception as error:
         log.warning("%s failed: %s", path.stem, error)
         trace = "" if isinstance(error, LceError) else traceback.format_exc()

@@ -37,7 +37,7 @@ from lce.study.worker_cache import WorkerCache
 log = logging.getLogger(__name__)
 
 RETRIES = 9
-"""How often the group of a worker that died is given to another one; each time it comes further (`work.make`)."""
+"""How often the group of a worker that died is given to another one; each comes further (`run_cell.make`)."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ cda         fine-tuning on two-sided counterfactual data augmentation (Zmigrod e
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -64,14 +65,16 @@ class Made(NamedTuple):
 
 
 def contrast(measure: Measure, seed: int) -> Made:
-    own = ["--experiment", str(RUNS / "contrast"), "--seed", str(seed)]
+    """Its variants are trained anew, so that the minutes hold all of it."""
+    folder = RUNS / f"contrast-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    own = ["--experiment", str(folder), "--seed", str(seed)]
     for variant in ("stereotypical", "anti-stereotypical"):
         lce_command("train", *CONFIGS, *own, "--variant", variant)
     made = {}
     for alpha in ("16", "32", "48", "64"):
-        path = RUNS / f"contrast-{seed}-{alpha}.safetensors"
-        if not path.exists():
-            lce_command("edit", *CONFIGS, *own, "--alpha", alpha, "--measure", "false", "--patch", str(path))
+        path = folder / f"alpha{alpha}.safetensors"
+        lce_command("edit", *CONFIGS, *own, "--alpha", alpha, "--measure", "false", "--patch", str(path))
         made[f"α = {alpha}"] = partial(_patched, path)
     return measure.strongest(made)
 
@@ -180,6 +183,9 @@ def _projecting(model: nn.Module, projection: Tensor) -> Iterator[None]:
 
 
 def cda(measure: Measure, learning_rate: float) -> Made:
+    """Trained anew, likewise."""
+    folder = RUNS / f"cda-{learning_rate:g}"
+    shutil.rmtree(folder, ignore_errors=True)
     both = (read_examples(EXAMPLES, variant, False)[0] for variant in ("stereotypical", "anti-stereotypical"))
     texts = list(dict.fromkeys(text for variant in both for text in variant))
     model, tokenizer = load_language_model(BASE)
@@ -188,6 +194,6 @@ def cda(measure: Measure, learning_rate: float) -> Made:
     )
     encoded, few = (encode(some, some, tokenizer, None, MAX_LENGTH) for some in (texts, texts[:SENTENCES]))
     options = {"accelerator": "cpu", "devices": 1}
-    fit(model, tokenizer, (encoded, few), settings, 0, options, RUNS / f"cda-{learning_rate:g}", "CDA")
+    fit(model, tokenizer, (encoded, few), settings, 0, options, folder, "CDA")
     size = sum(parameter.numel() for parameter in model.parameters())
     return Made(model.eval(), nullcontext, {"weights": size, "bytes": 4 * size, "strength": f"rate {learning_rate:g}"})

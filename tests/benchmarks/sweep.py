@@ -58,7 +58,7 @@ def in_process(config: Path) -> tuple[float, float]:
     place = WorkerCache(*load_study(config))
     cells = [cell for cell in expand(place.study) if cell.kind == "edit"]
     measure_edit(place, cells[0])
-    model = place.pair(cells[0]).model
+    model = place.model(cells[0])
     edits = min(timed(lambda cell=cell: measure_edit(place, cell))[0] for cell in cells[1:4])
     return edits, min(timed(lambda: place.evaluator.scores(model))[0] for _ in range(3))
 

@@ -76,6 +76,18 @@ def test_tasks_add_the_edited_and_the_unedited_models() -> None:
         ({"edits": [EditBlock(sparsities=[0.2])]}, r"edits\[0\].sparsities: \[0.2\]"),
         ({"edits": [EditBlock(), EditBlock(alpha=[0])]}, r"edits\[1\].alpha: 0 changes nothing"),
         ({"edits": [EditBlock(draws=0)]}, "draws: expected a positive"),
+        ({"edits": [EditBlock(), EditBlock(controls=[])]}, r"edits\[1\]: is no edit; each of its lists needs a value"),
+        ({"edits": [EditBlock(strategies=["mask-switch"], localizations=["value"])]}, r"edits\[0\]: is no edit"),
+        ({"edits": [EditBlock(share=[0.05])]}, "share: 0.1 is shown in the report, but .* only \\[0.05\\]"),
+        ({"count": 7, "edits": [EditBlock()]}, "count: 7 is shown in the report"),
+        ({"downstream": DownstreamSettings(tasks=["stsb"])}, "no block of edits has downstream: true"),
+        (
+            {
+                "downstream": DownstreamSettings(tasks=["stsb"], seeds=[9]),
+                "edits": [EditBlock(downstream=True)],
+            },
+            r"downstream.seeds: expected some of the study's seeds",
+        ),
     ],
 )
 def test_impossible_studies_are_refused_before_anything_runs(changed: dict[str, Any], message: str) -> None:

@@ -15,7 +15,7 @@ from lce.study.report.claims import judge
 from lce.study.report.plots import figures
 from lce.study.report.report import sections
 from lce.study.report.results import LEANING, Results
-from lce.study.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, DownstreamSettings, StudySettings
+from lce.study.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, DownstreamSettings, EditBlock, StudySettings
 
 WEAT = {STEREOTYPICAL: 0.9, NEUTRAL: 0.5, ANTI_STEREOTYPICAL: -0.8}
 
@@ -107,7 +107,8 @@ def p_value(effect: float) -> float:
 
 
 def results(world: World, **changed: Any) -> Results:
-    study = replace(StudySettings(downstream=DownstreamSettings(tasks=["stsb"])), **changed)
+    tasks = [] if "edits" in changed else ["stsb"]
+    study = replace(StudySettings(downstream=DownstreamSettings(tasks=tasks)), **changed)
     cells = expand(study)
     return Results(Path("nowhere"), study, {cell: world.result(cell) for cell in cells}, len(cells))
 
@@ -143,6 +144,32 @@ def test_every_claim_holds_in_the_papers_world() -> None:
 def test_a_claim_fails_where_its_rule_says(number: str, changed: dict[str, float]) -> None:
     found = {claim.number: claim.holds for claim in judge(results(replace(World(), **changed)))}
     assert found[number] is False
+
+
+def test_more_draws_of_a_control_do_not_change_what_a_single_one_moves() -> None:
+    """Controls of the same size, of which every other one moves the other way, so that their mean is nothing."""
+    block = EditBlock(alpha=[1.0, 2.0])
+    whole = results(World(by_control=0.3), edits=[block, replace(block, controls=["uninformed"], draws=2)])
+    unedited = {(cell.seed, cell.variant, cell.sparsity): r["scores"] for cell, r in whole.of("measure").items()}
+    for cell, result in whole.of("edit").items():
+        if cell.draw == 1:
+            before = unedited[cell.seed, cell.target, cell.sparsity]["weat8"]["value"]
+            score = result["scores"]["weat8"]
+            score["value"] = 2 * before - score["value"]
+    [claim] = [claim for claim in judge(whole) if claim.number == "C8"]
+    assert claim.holds is False
+    assert "30% of the informed edits'" in claim.measured
+
+
+def test_one_seed_is_too_few_for_a_claim_about_seeds() -> None:
+    verdicts = {claim.number: claim.holds for claim in judge(results(World(), seeds=[0]))}
+    assert (verdicts["C1"], verdicts["C8"]) == (None, None)
+
+
+def test_few_seeds_are_said_to_be_few() -> None:
+    for seeds, is_few in (([0, 1], True), ([0, 1, 2, 3], False)):
+        [costs] = [part for part in sections(results(World(), seeds=seeds)) if part.title.startswith("What it costs")]
+        assert ("With so few seeds, none can be." in costs.text) is is_few
 
 
 def test_a_neutral_model_without_bias_cannot_show_that_an_edit_removes_it() -> None:

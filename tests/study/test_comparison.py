@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +43,22 @@ def test_the_share_of_the_gap_that_is_closed() -> None:
         assert random.to_numpy() == pytest.approx(0.05 * informed.to_numpy())
 
 
+def test_no_share_of_a_gap_that_is_not_there() -> None:
+    for crows_gap, is_told in ((5.0, True), (0.0, False), (-1.0, False)):
+        told = {what for what, _ in measures(results(World(crows_gap=crows_gap), edits=BLOCKS))}
+        assert any(what.startswith("closed of the gap in CrowS-Pairs") for what in told) is is_told
+
+
 def test_settings_that_differ_and_nothing_else() -> None:
     first = StudySettings(experiment="a", train=OptimisationSettings(steps=10))
     second = replace(first, experiment="b", train=OptimisationSettings(steps=40, learning_rate=1e-3), edits=BLOCKS)
-    found = differences({"a": first, "b": second})
-    assert found == {"train.steps": {"a": 10, "b": 40}, "train.learning_rate": {"a": 1e-5, "b": 1e-3}}
+    precise = {"trainer": {"precision": "64-true"}}
+    found = differences({"a": asdict(first), "b": asdict(second) | precise})
+    assert found == {
+        "train.steps": {"a": 10, "b": 40},
+        "train.learning_rate": {"a": 1e-5, "b": 1e-3},
+        "trainer.precision": {"a": None, "b": "64-true"},
+    }
 
 
 def test_the_figure_is_over_the_first_number_that_differs() -> None:
@@ -58,6 +69,10 @@ def test_the_figure_is_over_the_first_number_that_differs() -> None:
     assert set(titled) >= {what for what, _ in found["a"]}
     [line, *_] = titled["closed of the gap in WEAT 8 [%], α = 2"].get_lines()
     assert list(line.get_xdata()) == [10, 40]
+    assert line.axes.get_xscale() == "log"
+    from_zero = figure(found, {"train.warmup_steps": {"a": 0, "b": 10}})
+    assert from_zero is not None
+    assert from_zero.axes[0].get_xscale() == "linear"
     assert figure(found, {"base": {"a": "x", "b": "y"}}) is None
 
 
@@ -93,9 +108,13 @@ def test_two_studies_by_the_command_line(swept: Path, tmp_path: Path, capsys: py
     page = (out / "comparison.md").read_text(encoding="utf-8")
     assert "| `share` | 0.1 | 0.2 |" in page
     assert page.count("| C9 |") == 2
+    unfinished = load_results(other).missing
+    assert "cells have no result yet" in unfinished, "the size that is shown has another name"
     numbers = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
     assert set(numbers["claims"]) == {"study", "other"}
     assert (out / "comparison.svg").exists()
+    assert numbers["unfinished"] == {"other": unfinished}
+    assert f"other: {unfinished}" in page
     assert main(["report", str(swept), str(other), "--out", str(out)]) == 0, "its own folder is written again"
 
 
@@ -107,6 +126,7 @@ def test_two_studies_by_the_command_line(swept: Path, tmp_path: Path, capsys: py
         (["{swept}", "--out", "{out}"], "one study's report has a place of its own"),
         (["{swept}", "{base}", "--out", "{out}"], "no such file"),
         (["{swept}", "{swept}2", "--out", "{base}"], "holds no comparison of lce"),
+        (["{swept}", "{swept}2", "--out", "{base}/config.json"], "is a file; a comparison is written to a folder"),
     ],
 )
 def test_what_cannot_be_compared(

@@ -23,8 +23,10 @@ from lce.study.cost import costs
 from lce.study.direction_study import DirectionStudy
 from lce.study.feature_study import FeatureStudy
 from lce.study.head_study import HeadStudy
+from lce.study.report.results import load_results
 from lce.study.run_cell import make
-from lce.study.settings import StudySettings, check_study
+from lce.study.settings import StudySettings
+from lce.study.study_checks import check_study
 from lce.study.sweep import groups_of
 from lce.study.worker_cache import WorkerCache
 
@@ -122,6 +124,17 @@ def test_names_differ_exactly_where_results_may(folder: Path, study: StudySettin
         assert name(**changed) != name()
     assert name(model=str(folder / "model")) != name(), "another model"
     assert name(model=study.base) == name()
+
+
+def test_a_report_on_another_machine_knows_the_cells(
+    swept: Path, study: StudySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cells are named after the device they are made on, which the study's folder remembers."""
+    monkeypatch.setattr("lce.study.picture_inputs.chosen_device", lambda asked: "cuda")
+    assert len(load_results(swept).cells) == len(expand(study))
+    elsewhere = replace(study, experiment=str(swept.parent / "unswept"))
+    on_gpu, on_cpu = (cell_name(one, context_of(one, {}), Cell("directions")) for one in (elsewhere, study))
+    assert on_gpu != on_cpu
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import planted
 import pytest
+import torch
 import yaml
 from conftest import ROOT
 
@@ -26,7 +27,8 @@ from lce.study.feature_study import FeatureStudy
 from lce.study.report.feature_edits import edits_of, means
 from lce.study.report.report import sections
 from lce.study.report.results import load_results, load_study
-from lce.study.settings import StudySettings, check_study
+from lce.study.settings import StudySettings
+from lce.study.study_checks import check_study
 from lce.study.worker_cache import WorkerCache
 
 FEATURES = FeatureStudy(
@@ -154,6 +156,13 @@ def test_names_differ_exactly_where_results_may(config: Path, tmp_path: Path) ->
         assert name(Cell("features"), **changed) == name(Cell("features")), "the unedited model has no features"
     for changed in ({"count": [7]}, {"draws": 9}, {"scale": [0.1]}, {"sae": str(tmp_path / "copy")}):
         assert name(**changed) == name(), changed
+    other = planted.model()
+    with torch.no_grad():
+        other.model.layers[1].mlp.up_proj.weight[0, 0] += 1
+    other.save_pretrained(tmp_path / "other")
+    planted.tokenizer().save_pretrained(tmp_path / "other")
+    for cell in (edited, Cell("features")):
+        assert name(cell, model=str(tmp_path / "other")) != name(cell), "another model's features"
     measured = replace(study, evaluation=replace(study.evaluation, limit=4))
     for cell in (edited, Cell("features")):
         assert cell_name(measured, context_of(measured, {}), cell) != name(cell)

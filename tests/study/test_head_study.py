@@ -22,7 +22,8 @@ from lce.study.context import context_of
 from lce.study.feature_study import FeatureStudy
 from lce.study.report.results import load_study
 from lce.study.run_cell import make
-from lce.study.settings import StudySettings, check_study
+from lce.study.settings import StudySettings
+from lce.study.study_checks import check_study
 from lce.study.sweep import groups_of
 from lce.study.worker_cache import WorkerCache
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lce.study.report.statistics import (
+    about_intervals,
     bonferroni,
     mean_interval,
     over_seeds,
@@ -24,6 +25,14 @@ def test_over_seeds_keeps_groups_without_a_value() -> None:
     assert found["mean"].tolist() == [2.0, 5.0]
     assert found["std"].tolist() == [pytest.approx(2**0.5), 0.0]
     assert found["count"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(("values", "is_range"), [([3.0, 1.0], True), ([3.0, 1.0, 5.0], True), ([3, 1, 5, 2], False)])
+def test_the_interval_of_few_values_is_their_range_and_said_to_be(values: list[float], is_range: bool) -> None:
+    found = mean_interval(values)
+    assert ((found.low, found.high) == (min(values), max(values))) is is_range
+    assert bool(about_intervals(len(values))) is is_range
+    assert not about_intervals(1)
 
 
 def test_wilcoxon_asks_for_an_increase() -> None:

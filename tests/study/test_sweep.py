@@ -177,6 +177,9 @@ def test_a_cell_that_kills_its_workers_is_given_up(
     assert "2 workers died while they made it" in place.path(cells[0]).with_suffix(FAILED).read_text(encoding="utf-8")
     assert place.path(cells[1]).exists()
     assert not list(place.folder.glob(f"*{RUNNING}"))
+    monkeypatch.setitem(MAKERS, "overlap", lambda place, cell: {})
+    make(place, cells[0])
+    assert not place.path(cells[0]).exists(), "what failed is tried again by the next sweep, not by another worker"
 
 
 def test_the_plan_lists_every_cell_and_its_cost(

@@ -40,12 +40,16 @@ def densities(results: Results) -> pd.DataFrame:
 
 
 def against_controls(results: Results, control: str, metric: str) -> pd.DataFrame:
-    """Edits at the study's k that have controls: ``intended``, and the mean over draws of the control's, by seed."""
+    """Edits at the study's k that have controls: ``intended``, and, by seed, the mean over draws of the controls'
+    (``by_control``) and of its absolute value (``size_by_control``).
+    """
     by = [name for name in EDIT if name not in ("control", "draw")]
     frame = results.edits[results.edits["metric"] == metric]
-    drawn = frame[frame["control"] == control].groupby([*by, "seed"], dropna=False)["intended"].mean()
-    control_frame = drawn.rename("by_control").reset_index()
-    return results.swept[results.swept["metric"] == metric].merge(control_frame, on=[*by, "seed"])
+    drawn = frame[frame["control"] == control].assign(size=lambda f: f["intended"].abs())
+    means = drawn.groupby([*by, "seed"], dropna=False).agg(
+        by_control=("intended", "mean"), size_by_control=("size", "mean")
+    )
+    return results.swept[results.swept["metric"] == metric].merge(means.reset_index(), on=[*by, "seed"])
 
 
 def curve(results: Results, target: str, reference: str, localization: str, metric: str) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from lce.study.report.claims import Claim, judge
 from lce.study.report.results import Results, load_results
 from lce.study.report.section import VERDICTS, markdown_table
 from lce.study.report.statistics import Estimate, mean_interval
-from lce.study.settings import NEUTRAL, StudySettings
+from lce.study.settings import NEUTRAL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,11 +39,14 @@ def write_comparison(runs: Sequence[Path], folder: Path) -> Path:
     """Write to ``folder`` what the studies in ``runs`` found, in columns; return the page.
 
     Raises:
-        LceError: one of them holds no study of variants, or no result yet; or two have the same name.
+        LceError: one of them holds no study of variants, or no result yet; two have the same name; or ``folder`` holds
+            something else.
     """
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         raise LceError(f"lce report: the folders of studies that are compared must have different names, got {names}")
+    if folder.is_file():
+        raise LceError(f"{folder}: is a file; a comparison is written to a folder")
     if folder.exists() and any(folder.iterdir()) and not (folder / NUMBERS).exists():
         raise LceError(f"{folder}: exists and holds no comparison of lce; name another folder")
     studies = {run.name: load_results(run) for run in runs}
@@ -52,13 +55,16 @@ def write_comparison(runs: Sequence[Path], folder: Path) -> Path:
             raise LceError(f"{name}: is a study without variants, of which the paper claims nothing")
     claims = {name: judge(results) for name, results in studies.items()}
     found = {name: measures(results) for name, results in studies.items()}
-    different = differences({name: results.study for name, results in studies.items()})
-    write_json(folder / NUMBERS, _numbers(different, claims, found))
+    different = differences(
+        {name: asdict(results.study) | {"trainer": results.trainer} for name, results in studies.items()}
+    )
+    unfinished = {name: results.missing for name, results in studies.items() if results.missing}
+    write_json(folder / NUMBERS, _numbers(different, claims, found) | {"unfinished": unfinished})
     if drawn := figure(found, different):
         for end in ("svg", "png"):
             save(drawn, folder / f"{FIGURE}.{end}")
     with replaced_file(folder / PAGE) as temporary:
-        temporary.write_text(_page(different, claims, found), encoding="utf-8")
+        temporary.write_text(_page(different, claims, found, unfinished), encoding="utf-8")
     return folder / PAGE
 
 
@@ -101,7 +107,9 @@ def _overlaps(result: Mapping[str, Any]) -> Samples:
 
 
 def closed(results: Results) -> Samples:
-    """By score and edit, the share of the gap between the variants that is closed, mean of both ways, by seed [%]."""
+    """By score and edit, the share of the gap between the variants that is closed, mean of both ways, by seed [%];
+    without the seeds in which there is no gap in the intended direction.
+    """
     found: Samples = {}
     frame = results.edits[results.edits["last_layers"].isna() & (results.edits["strategy"] == "linear")]
     frame = frame[frame["k"].isna() | (frame["k"] == results.study.k)]
@@ -114,14 +122,14 @@ def closed(results: Results) -> Samples:
         for (localization, control, alpha), part in here.groupby(by, sort=False):
             moved = part.groupby("seed")["intended"].mean()
             kind = f"{localization}-based" if control == "none" else f"random, as many as {localization}-based"
-            shares = (100 * moved / whole).dropna()
+            shares = (100 * moved / whole.where(whole > 0)).dropna()
             found[f"closed of the gap in {label(metric)} [%], α = {alpha:g}", kind] = shares
     return found
 
 
-def differences(studies: Mapping[str, StudySettings]) -> dict[str, dict[str, Any]]:
+def differences(studies: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The settings in which the studies differ: setting → study → value; folder and edits apart."""
-    flat = {name: _flat(asdict(study)) for name, study in studies.items()}
+    flat = {name: _flat(settings) for name, settings in studies.items()}
     keys = dict.fromkeys(key for one in flat.values() for key in one if key not in ("experiment", "edits"))
     values = {key: {name: one.get(key) for name, one in flat.items()} for key in keys}
     return {key: by for key, by in values.items() if len({str(value) for value in by.values()}) > 1}
@@ -138,10 +146,11 @@ def figure(found: Mapping[str, Measures], different: Mapping[str, Mapping[str, A
     """A panel for everything that is measured, over the first setting in numbers in which the studies differ."""
     from matplotlib.figure import Figure
 
-    key = next((k for k, by in different.items() if all(type(v) in (int, float) for v in by.values())), None)
+    key = next((k for k, of in different.items() if all(type(v) in (int, float) for v in of.values())), None)
     if key is None:
         return None
-    studies = sorted(found, key=lambda name: different[key][name])
+    by = different[key]
+    studies = sorted(found, key=lambda name: by[name])
     panels: dict[str, list[str]] = {}
     for one in found.values():
         for what, of in one:
@@ -153,15 +162,15 @@ def figure(found: Mapping[str, Measures], different: Mapping[str, Mapping[str, A
     axes = drawn.subplots(rows, columns, squeeze=False).flatten()
     for place, (what, lines) in zip(axes, panels.items(), strict=False):
         for number, of in enumerate(lines):
-            points = [(different[key][name], found[name][what, of]) for name in studies if (what, of) in found[name]]
+            points = [(by[name], found[name][what, of]) for name in studies if (what, of) in found[name]]
             x, estimates = zip(*points, strict=True)
             spread = [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
             look: dict[str, Any] = {"marker": "o", "markersize": 3, "capsize": 2, "color": f"C{number}"}
             look["linestyle"] = ":" if of.startswith("random") else "-"
             place.errorbar(x, [e.value for e in estimates], np.nan_to_num(spread), label=of, **look)
         place.set_title("\n".join(wrap(what, 42, break_on_hyphens=False)), fontsize=9)
-        place.set_xscale("log")
-        place.set_xticks([different[key][name] for name in studies])
+        place.set_xscale("log" if min(by.values()) > 0 else "linear")
+        place.set_xticks([by[name] for name in studies])
         place.xaxis.set_major_formatter("{x:g}")
         place.minorticks_off()
         place.set_xlabel(key, fontsize=8)
@@ -187,9 +196,15 @@ def _numbers(
     return {"kind": "comparison", "settings": different, "claims": verdicts, "measures": numbers}
 
 
-def _page(different: Mapping[str, Any], claims: Mapping[str, Sequence[Claim]], found: Mapping[str, Measures]) -> str:
+def _page(
+    different: Mapping[str, Any],
+    claims: Mapping[str, Sequence[Claim]],
+    found: Mapping[str, Measures],
+    unfinished: Mapping[str, str],
+) -> str:
     names = list(claims)
-    lines = ["# Studies compared", "", "## In what they differ", ""]
+    lines = ["# Studies compared", "", *(f"{name}: {missing}\n" for name, missing in unfinished.items())]
+    lines += ["## In what they differ", ""]
     lines += markdown_table(
         ["", *names], [[f"`{key}`", *(str(by[name]) for name in names)] for key, by in different.items()]
     )
@@ -199,7 +214,13 @@ def _page(different: Mapping[str, Any], claims: Mapping[str, Sequence[Claim]], f
     lines += markdown_table(["", "claim", "paper", *names], verdicts)
     lines += ["", "## What was measured for each", ""]
     lines += markdown_table(["", *names], [[one[0].number, *(claim.measured for claim in one)] for one in same])
-    lines += ["", "## Measures", "", "Means over seeds, with 95 % bootstrap intervals.", ""]
+    lines += [
+        "",
+        "## Measures",
+        "",
+        "Means over seeds, with 95 % bootstrap intervals: of two or three seeds, their range.",
+        "",
+    ]
     keys = dict.fromkeys(key for one in found.values() for key in one)
     rows = [[f"{what}: {of}", *(_text(found[name].get((what, of))) for name in names)] for what, of in keys]
     return "\n".join([*lines, *markdown_table(["", *names], rows)]) + "\n"

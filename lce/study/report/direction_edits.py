@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lce.evaluation.direction_checks import PERCENTILE
-from lce.foundations.labels import interval_text, number_text
+from lce.foundations.labels import number_text
 from lce.study.cells import Cell
 from lce.study.report.results import Results
 from lce.study.report.section import Section
@@ -89,6 +89,6 @@ def section(results: Results) -> Section | None:
 
 
 def _with_interval(row: dict[str, Any], name: str, form: str) -> str:
-    ends = [row[f"{name}_low"], row[f"{name}_high"]]
-    shown = "" if pd.isna(ends[0]) else f" ({interval_text(ends)})"
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    shown = "" if pd.isna(low) else f" ({low:{form}} to {high:{form}})"
     return f"{row[name]:{form}}{shown}"

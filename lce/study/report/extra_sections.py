@@ -30,7 +30,7 @@ def controls(results: Results) -> Section | None:
         "Move in the intended direction by the informed selection, by as many random weights (uninformed), and by "
         "random weights in the same number in each component of each layer (matched): what a matched control also "
         "does is due to the layers and components chosen, not to the weights. The difference has a 95 % interval, by "
-        "paired bootstrap over seeds and targets; it lies above 0 in "
+        "paired bootstrap over seeds, targets and sparsities; it lies above 0 in "
         + " and in ".join(f"{sum(v)} of {len(v)} edits and scores against {name}" for name, v in above.items() if v)
         + " controls."
     )

@@ -10,7 +10,7 @@ from lce.localize.components import layer_text
 from lce.study.report.aggregates import densities, gap, near_null, over_k, smallest_k, targets
 from lce.study.report.plots import edit_name
 from lce.study.report.results import EDIT, Results
-from lce.study.report.section import Section, mean_std, percent
+from lce.study.report.section import Section, mean_std, percent, size_text
 from lce.study.report.statistics import bonferroni, over_seeds, spearman, wilcoxon_greater
 from lce.study.settings import NEUTRAL
 
@@ -146,11 +146,6 @@ def size(results: Results) -> Section | None:
     return Section("How many weights (figure 5)", text, headings, rows, ["size"])
 
 
-def size_text(k: float | str) -> str:
-    """The size of a value-based selection, as people write it."""
-    return "as the mask" if isinstance(k, str) else f"{k:,}" if isinstance(k, int) else f"{k:.0%}"
-
-
 def _mask_null(results: Results) -> str:
     shares = {target: percent(near_null(results, target, None, "mask")) for target in targets(results)}
     return ", ".join(f"{target} {share or 'no cell'} of the seeds" for target, share in shares.items())
@@ -181,7 +176,7 @@ def language(results: Results) -> Section | None:
     """What the edits cost (tables 5 and 8)."""
     frame = results.at_paper_settings
     frame = frame.assign(percent=100 * frame["moved"] / frame["before"])
-    rows = []
+    rows, can_be_significant = [], False
     levels = sorted(frame["sparsity"].unique())
     for metric, column, sign in (("perplexity", "percent", 1), ("stereoset_lm", "moved", -1)):
         here = frame[frame["metric"] == metric]
@@ -189,6 +184,8 @@ def language(results: Results) -> Section | None:
             by_level = dict(iter(part.groupby("sparsity")))
             tests = [wilcoxon_greater(sign * edits["value"], sign * edits["before"]) for edits in by_level.values()]
             corrected = dict(zip(by_level, bonferroni(tests), strict=True))
+            least = len(by_level) * 0.5 ** max(map(len, by_level.values()))
+            can_be_significant |= least < SIGNIFICANT
             found = {
                 level: f"{edits[column].mean():+.2f}{'*' if corrected[level] < SIGNIFICANT else ''}"
                 for level, edits in by_level.items()
@@ -205,6 +202,8 @@ def language(results: Results) -> Section | None:
         f"one-sided Wilcoxon signed-rank test over seeds and targets (perplexity up, LM down) significant at "
         f"{SIGNIFICANT} after Bonferroni correction for the sparsities of one edit: {stars} of {len(cells)}."
     )
+    if not can_be_significant:
+        text += " With so few seeds, none can be."
     return Section("What it costs (tables 5 and 8)", text, ["", *(f"{level:.0%} sparse" for level in levels)], rows)
 
 
@@ -219,6 +218,8 @@ def downstream(results: Results) -> Section | None:
             if pd.isna(row.strategy)
             else f"{row.target}, {row.sparsity:.0%} sparse, {edit_name(row.strategy, row.alpha, row.localization)}"
             + ("" if pd.isna(row.k) else f", k = {size_text(row.k)}")
+            + ("" if pd.isna(row.last_layers) else f", last {row.last_layers:.0f} layers")
+            + f", reference {row.reference}"
             for row in frame.itertuples()
         ]
     )

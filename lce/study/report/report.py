@@ -24,6 +24,7 @@ from lce.study.report.claims import Claim, judge
 from lce.study.report.plots import figures
 from lce.study.report.results import EDIT, Results, load_results
 from lce.study.report.section import VERDICTS, Section, markdown_table
+from lce.study.report.statistics import about_intervals
 from lce.study.settings import StudySettings
 
 OWN = ("pandas", "ray", "statsmodels")
@@ -93,16 +94,16 @@ def _about(results: Results, claims: Sequence[Claim]) -> dict[str, Any]:
     reused = sum(bool(result.get("existed")) for result in results.cells.values())
     hours = f"{len(results.cells):,} cells, {seconds / 3600:.1f} worker-hours"
     hours += f", without {reused} trainings that were there before" if reused else ""
-    missing = results.planned - len(results.cells)
     counts = {verdict: sum(claim.holds is holds for claim in claims) for holds, verdict in VERDICTS.items()}
     seeds = f"seeds {', '.join(map(str, study.seeds))}"
     title, summary = _subject(study, seeds)
     return {
         "title": f"{title} of {study.base}",
         "summary": f"{summary}. {hours}.",
-        "missing": f"{missing:,} of {results.planned:,} cells have no result yet." if missing else "",
+        "missing": results.missing,
         "verdicts": "; ".join(f"{verdict}: {count}" for verdict, count in counts.items())
-        + ". The rules are part of lce, whatever a study finds.",
+        + ". The rules are part of lce, whatever a study finds."
+        + about_intervals(len(study.seeds)),
         "made": {
             "command": f"lce sweep --config {study.experiment}/config.yaml && lce report {study.experiment}",
             **({"training": asdict(study.train)} if study.variants else {}),

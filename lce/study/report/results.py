@@ -1,7 +1,7 @@
 """The results of a study as tables, one row per cell and score."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,19 @@ PAPER_ALPHAS = (0.5, 1.0, 2.0, -2.0)
 
 @dataclass(frozen=True)
 class Results:
-    """All cells of a study that have a result, and how many there should be."""
+    """All cells of a study that have a result, how many there should be, and the options of its Trainer."""
 
     run: Path
     study: StudySettings
     cells: Mapping[Cell, dict[str, Any]]
     planned: int
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> str:
+        """A sentence on the cells without a result; empty if there are none."""
+        left = self.planned - len(self.cells)
+        return f"{left:,} of {self.planned:,} cells have no result yet." if left else ""
 
     def of(self, kind: str) -> dict[Cell, dict[str, Any]]:
         """The results of one kind."""
@@ -145,7 +152,7 @@ def load_results(run: Path) -> Results:
     found = {cell: read_json(path) for cell in cells if (path := cache.path(cell)).exists()}
     if not found:
         raise LceError(f"{run}: no cell of the study has a result yet; `lce sweep` makes them")
-    return Results(run, study, found, len(cells))
+    return Results(run, study, found, len(cells), trainer_options)
 
 
 def load_study(run: Path) -> tuple[StudySettings, dict[str, Any]]:

@@ -22,6 +22,9 @@ Verdict = tuple[bool | None, str]
 MEASURES = 3
 """WEAT, StereoSet's SS and CrowS-Pairs."""
 
+ATTENTION_OUTPUT = ("attention.output.dense", "self_attn.o_proj")
+"""What puts out the attention of a layer, in BERT and in decoders like Llama."""
+
 UNTESTED: Verdict = (None, "the study holds no cells for it")
 
 
@@ -84,8 +87,11 @@ def small_difference(results: Results) -> Verdict:
 
 def where_it_sits(results: Results) -> Verdict:
     frame = densities(results)
-    if not len(frame) or not frame["component"].str.contains("attention.output.dense").any():
+    if not len(frame):
         return UNTESTED
+    output = next((name for name in ATTENTION_OUTPUT if name in set(frame["component"])), None)
+    if output is None:
+        return None, f"the model has no component {' or '.join(ATTENTION_OUTPUT)}"
     verdicts, texts = [], []
     for name, part in frame.groupby("localization"):
         layers, components = (
@@ -94,7 +100,7 @@ def where_it_sits(results: Results) -> Verdict:
         half = len(layers) // 2
         first, last = layers.sort_index().iloc[:half].mean(), layers.sort_index().iloc[-half:].mean()
         top: Any = components.idxmax()
-        verdicts.append(last > first and top == "attention.output.dense")
+        verdicts.append(last > first and top == output)
         texts.append(f"{name}: last half of the layers {last:.2%}, first {first:.2%}; densest component {top}")
     return all(verdicts), "; ".join(texts)
 
@@ -112,9 +118,9 @@ def informed_edits(results: Results) -> Verdict:
 def uninformed_edits(results: Results) -> Verdict:
     frame = against_controls(results, "uninformed", results.weat)
     pairs = frame.groupby(["seed", "target"])[["intended", "by_control"]].mean()
-    if len(pairs) < 2:
+    if pairs.index.get_level_values("seed").nunique() < 2:
         return UNTESTED
-    ratio = frame["by_control"].abs().mean() / frame["intended"].abs().mean()
+    ratio = frame["size_by_control"].mean() / frame["intended"].abs().mean()
     estimate = paired_difference(pairs["intended"], pairs["by_control"])
     text = f"mean |move| of {label(results.weat)} {ratio:.0%} of the informed edits'; informed − uninformed {estimate}"
     return bool(ratio <= 0.25 and estimate.low > 0), f"{text}, {len(pairs)} pairs of seed and target"
@@ -141,7 +147,7 @@ def saturation(results: Results) -> Verdict:
         return UNTESTED
     ratios = {k: found[k] / found[1.0] for k in (0.2, 0.4)}
     text = ", ".join(f"k = {k:.0%}: {ratio:.0%} of the effect of all" for k, ratio in ratios.items())
-    return bool(ratios[0.4] >= 0.9), text
+    return bool(found[1.0] > 0 and ratios[0.4] >= 0.9), text
 
 
 def language_kept(results: Results) -> Verdict:
@@ -237,4 +243,5 @@ def downstream_kept(results: Results) -> Verdict:
     if not len(lost[~destroyed]):
         return UNTESTED
     worst, pruned = lost[~destroyed]["mean"].max(), lost[destroyed]["mean"].max() if destroyed.any() else float("nan")
-    return bool(worst <= 2), f"at most {worst:.1f} points lost, by value-based pruning {pruned:.1f}"
+    text = f"at most {worst:.1f} points lost"
+    return bool(worst <= 2), text if np.isnan(pruned) else f"{text}, by value-based pruning {pruned:.1f}"

@@ -26,6 +26,11 @@ def percent(share: float) -> str:
     return "" if pd.isna(share) else f"{share:.0%}"
 
 
+def size_text(k: float | str) -> str:
+    """The size of a value-based selection, as people write it: of more than 1, it is a number of weights."""
+    return "as the mask" if isinstance(k, str) else f"{k:,.0f}" if isinstance(k, int) or k > 1 else f"{k:.0%}"
+
+
 def mean_std(row: Any, digits: int = 2) -> str:
     """A row of `over_seeds`, as people write it."""
     spread = "" if pd.isna(row["std"]) else f" ± {row['std']:.{digits}f}"

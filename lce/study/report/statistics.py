@@ -14,6 +14,8 @@ from statsmodels.stats.multitest import multipletests
 from lce.metrics.items import random
 
 RESAMPLES = 10_000
+FEW = 3
+"""Of so few values, the interval of `Estimate` is their range: more than 2.5 % of the resamples repeat the least."""
 
 
 class Estimate(NamedTuple):
@@ -40,6 +42,11 @@ def mean_interval(values: ArrayLike) -> Estimate:
         return Estimate(float(data.mean()), nan, nan)
     found = stats.bootstrap((data,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=random())
     return Estimate(float(data.mean()), *map(float, found.confidence_interval))
+
+
+def about_intervals(seeds: int) -> str:
+    """A sentence on intervals over so few seeds; empty if there are enough, or none."""
+    return f" An interval over {seeds} seeds is their range." if 2 <= seeds <= FEW else ""
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
