@@ -13,7 +13,7 @@ from lce.metrics.occupation_pronouns import SENTENCES, is_male_dominated
 from lce.models.loading import load_language_model
 from lce.models.sites import find_site, states_at
 
-JOBS = ("nurse", "plumber", "librarian", "carpenter")
+JOBS = ("nurse", "plumber", "secretary", "carpenter")
 
 
 @pytest.fixture(scope="module")

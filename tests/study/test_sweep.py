@@ -146,7 +146,7 @@ def test_a_failing_cell_is_named_and_stops_nothing(
     content = yaml.safe_load(study_config.read_text(encoding="utf-8")) | {"experiment": str(run), "seeds": [0]}
     impossible = {"sparsities": [0.4], "localizations": ["value"], "share": [0.3], "count": [10**9], "alpha": [1.0]}
     config = tmp_path / "failing.yaml"
-    config.write_text(yaml.safe_dump(content | {"edits": [impossible]}), encoding="utf-8")
+    config.write_text(yaml.safe_dump(content | {"edits": [*content["edits"], impossible]}), encoding="utf-8")
     assert main(["sweep", "--config", str(config)]) == 2
     captured = capsys.readouterr()
     assert "2 cells failed; the same command tries them again" in captured.err
