@@ -78,7 +78,7 @@ def expand(settings: StudySettings) -> list[Cell]:
     for i, block in enumerate(settings.edits):
         if not any(_edits(block, 0, [])):
             raise LceError(
-                f"edits[{i}]: is no edit; each of its lists needs a value, and mask-switch the mask to switch"
+                f"edits[{i}]: asks for no edit: each list needs a value, and mask-switch the localization mask"
             )
     levels = [0.0, *settings.sparsities]
     cells = []
