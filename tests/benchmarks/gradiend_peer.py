@@ -3,22 +3,26 @@
 The example is gradiend/examples/train_gender_en.py --decoder-only: an autoencoder with one neuron over the gradients of
 all weights, 100 steps of 8 sentences, and a grid of strengths. It takes its sentences from the hub; here they are those
 of the corpus with one "he" or "she" after `CONTEXT` words or more. Its balanced prediction index is computed with names
-there, and here with "he" and "she" after the occupations that debiasing.py lets a method look at.
+there, and here with "he" and "she" after the occupations that debiasing.py lets a method look at. It pads sentences to
+256 tokens; here they are cut to the longest of their batch, which changes no gradient and takes 0.4 of the time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from itertools import product
 from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 from common import timed
 from debiasing_methods import BASE, CHOOSING, EXAMPLES, RUNS, Made
+from torch import Tensor
 
 from lce.data.module import read_examples
 from lce.foundations.files import read_json, write_json
@@ -39,6 +43,7 @@ def gradiend(measure: Measure, by: Literal["index", "gap"]) -> Made:
     """Its strength is chosen by the example's rule, the index times the language modelling score, or as all others'."""
     from gradiend import TextPredictionConfig, TextPredictionTrainer, TrainingArguments
     from gradiend.evaluator.decoder import LMSTimesMetricPolicy
+    from gradiend.trainer.text.prediction.model_with_gradiend import TextPredictionModelWithGradiend as WithGradiend
 
     neutral = pd.DataFrame({"text": read_examples(EXAMPLES, "neutral", False)[0][:NEUTRAL]})
     config = TextPredictionConfig(
@@ -51,7 +56,8 @@ def gradiend(measure: Measure, by: Literal["index", "gap"]) -> Made:
         fail_on_non_convergence=True, prediction_objective="clm_next_token",
     )  # fmt: skip
     trainer = TextPredictionTrainer(model=str(_under_another_name()), config=config, args=arguments)
-    seconds, _ = timed(trainer.train)
+    with patch.object(WithGradiend, "forward", _without_padding(WithGradiend.forward)):
+        seconds, _ = timed(trainer.train)
     clock = FOLDER / "minutes.json"
     before = read_json(clock) if clock.exists() else 0.0  # what is trained already took its time, too
     if not before:
@@ -80,6 +86,17 @@ def gradiend(measure: Measure, by: Literal["index", "gap"]) -> Made:
 
 def _rewritten(whole: Any, factor: float, rate: float) -> Made:
     return Made(whole.rewrite_base_model(rate, factor), nullcontext, {})
+
+
+def _without_padding(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The package's pass for gradients, with the padding on the right that all sentences of a batch share cut off."""
+
+    def shorter(model: Any, inputs: dict[str, Tensor], *arguments: Any, **options: Any) -> Any:
+        longest = int(inputs["attention_mask"].sum(-1).max())
+        cut = {name: values[..., :longest] for name, values in inputs.items()}
+        return forward(model, cut, *arguments, **options)
+
+    return shorter
 
 
 def _under_another_name() -> Path:
