@@ -4,7 +4,7 @@ The example is gradiend/examples/train_gender_en.py --decoder-only: an autoencod
 all weights, 100 steps of 8 sentences, and a grid of strengths. It takes its sentences from the hub; here they are those
 of the corpus with one "he" or "she" after `CONTEXT` words or more. Its balanced prediction index is computed with names
 there, and here with "he" and "she" after the occupations that debiasing.py lets a method look at. It pads sentences to
-256 tokens; here they are cut to the longest of their batch, which changes no gradient and takes 0.4 of the time.
+256 tokens; here they are cut to the longest of their batch: the gradients are the same to 2e-6, in 0.4 of the time.
 """
 
 from __future__ import annotations
