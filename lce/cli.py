@@ -12,7 +12,6 @@ from jsonargparse import Namespace
 
 from lce.commands.arguments import Command, chosen, parse
 from lce.commands.patch import ACTIONS, arguments_of
-from lce.commands.registry import COMMANDS
 from lce.foundations.atomic_files import disk_error
 from lce.foundations.errors import LceError
 from lce.foundations.logs import quieten
@@ -62,12 +61,13 @@ def _parse(arguments: list[str]) -> tuple[Command, Namespace]:
     if arguments == ["--version"]:
         print(f"lce {version('lce')}")
         raise SystemExit(0)
-    name, rest = chosen("lce", {name: command for name, (command, _) in COMMANDS.items()}, arguments)
-    if name == "patch":
-        action, rest = chosen("lce patch", {name: command for name, (command, _) in ACTIONS.items()}, rest)
-        command, known = ACTIONS[action][0], arguments_of(action)
-        name = f"patch {action}"
+    if arguments[:1] == ["patch"]:  # starts without what the other commands need
+        action, rest = chosen("lce patch", {name: command for name, (command, _) in ACTIONS.items()}, arguments[1:])
+        name, command, known = f"patch {action}", ACTIONS[action][0], arguments_of(action)
     else:
+        from lce.commands.registry import COMMANDS
+
+        name, rest = chosen("lce", {name: command for name, (command, _) in COMMANDS.items()}, arguments)
         if rest and f"{name} {rest[0]}" in COMMANDS:
             name, rest = f"{name} {rest[0]}", rest[1:]
         command, known = COMMANDS[name]

@@ -120,7 +120,8 @@ def test_the_papers_setting_from_the_hub_and_offline_afterwards(user: User) -> N
     user.types("evaluate", level, "--against", "bert-base-uncased", *CONFIG, *TEXT, "--limit", "6")
 
     edits = '[{"pairs": [["stereotypical", "anti-stereotypical"]], "localizations": ["mask"], "downstream": true}]'
-    fewer = ["--seeds", "[0]", "--sparsities", "[0.3]", "--gpus_per_task", "0", "--cpus_per_task", "1"]
+    fewer = ["--seeds", "[0]", "--variants", '["stereotypical", "anti-stereotypical"]', "--sparsities", "[0.3]"]
+    fewer += ["--gpus_per_task", "0", "--cpus_per_task", "1"]
     sweep = ["sweep", *STUDY, *TEXT, *FEW, *LESS, *fewer, "--edits", edits, "--downstream.epochs", "0.5"]
     user.types(*sweep)
     names = {path.stem.split("-seed")[0] for path in (user.folder / "runs/study-bert-base/cells").glob("*.json")}
