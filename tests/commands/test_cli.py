@@ -12,6 +12,7 @@ from conftest import BASE, write_config
 from transformers import AutoModelForMaskedLM
 
 from lce.cli import main
+from lce.commands.registry import COMMANDS
 from lce.patch import Patch
 
 METRICS = ("weat8", "stereoset_ss", "stereoset_lm", "crows_pairs", "crows_pairs_original", "perplexity")
@@ -161,10 +162,8 @@ def test_bundled_configurations_are_understood(
 ) -> None:
     config = Path(__file__).parents[2] / f"configs/{name}.yaml"
     seen: dict[str, Any] = {}
-    known = __import__("lce.cli").cli.COMMANDS["train"][1]
-    monkeypatch.setitem(
-        __import__("lce.cli").cli.COMMANDS, "train", (lambda values: seen.update(values.as_dict()), known)
-    )
+    known = COMMANDS["train"][1]
+    monkeypatch.setitem(COMMANDS, "train", (lambda values: seen.update(values.as_dict()), known))
     assert main(["train", "--config", str(config)]) == 0
     assert seen["experiment"] == f"runs/{name}"
     if name == "bert-base":
