@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from lce.cli import COMMANDS, main
+from lce.cli import main
 from lce.commands.patch import ACTIONS
+from lce.commands.registry import COMMANDS
 
 COMMAND_LINES = [[name] for name in COMMANDS if name != "patch"]
 COMMAND_LINES += [["patch", action] for action in ACTIONS]
