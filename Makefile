@@ -121,7 +121,7 @@ tensorboard: | $(INSTALLED) ## look at the curves of all runs
 	$(BIN)/tensorboard --logdir runs
 
 test: | $(SAE_LENS) ## run all tests, on real data too
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --durations 20
 
 fuzz: | $(INSTALLED) ## all mutants of patches and model folders; `make test` tries a fifth of them
 	LCE_FUZZ=all $(BIN)/python -m pytest -s tests/patch/test_fuzz.py tests/storage/test_fuzz_files.py tests/commands/test_fuzz_inputs.py
