@@ -147,13 +147,14 @@ def against_the_floor(folder: Path) -> None:
         for name, seed in (("a", 0), ("b", 1)):
             make_checkpoint(pair / name, billions, seed)
         for share in (0.1, 0.005) if billions == BILLIONS[-1] else (0.1,):
-            results = scale(pair, share)
-            rows += [row(billions, share, name, *values) for name, values in results.items()]
-            curves |= {(name, billions, share): values for name, values in results.items()}
+            for name, (turns, memory) in scale(pair, share).items():
+                curves[name, billions, share] = turns
+                rows.append(row(billions, share, name, turns, memory))
+                print(" | ".join(rows[-1]), flush=True)
         shutil.rmtree(pair)
     headings = ["weights, selected", "", "bare loop", *PEER_OWN_RATIO[1:], "s per G weights", "memory beyond imports"]
     report("two bfloat16 checkpoints", headings, rows)
-    plot({(name, billions): turns for (name, billions, share), (turns, _) in curves.items() if share == 0.1})
+    plot({(name, billions): turns for (name, billions, share), turns in curves.items() if share == 0.1})
 
 
 def plot(curves: dict[tuple[str, float], Turns]) -> None:
