@@ -1,6 +1,6 @@
 """The paper's setting, configs/bert-base.yaml, against a server that speaks the hub's protocol: tiny model, tiny text.
 
-Each command runs in a process of its own that knows the server by HF_ENDPOINT alone, as a user's would.
+Commands run in processes of their own that know the server by HF_ENDPOINT alone, as a user's would.
 """
 
 from __future__ import annotations
@@ -26,6 +26,13 @@ STUDY = ["--config", str(ROOT / "configs/study-bert-base.yaml")]
 FEW = ["--train.steps", "3", "--train.batch_size", "8", "--train.learning_rate", "0.01", "--trainer.accelerator", "cpu"]
 TEXT = ["--data.processes", "1"]
 LESS = ["--evaluation.limit", "6"]
+IN_TURN = """
+import json, sys
+from lce.cli import main
+for arguments in map(json.loads, sys.argv[1:]):
+    if status := main(arguments):
+        sys.exit(status)
+"""
 MODEL, DATA, TASKS = "google-bert/bert-base-uncased", "wikimedia/wikipedia", "nyu-mll/glue"
 
 
@@ -37,26 +44,27 @@ class User:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
-    def types(self, *arguments: str, **environment: str) -> str:
-        """What a command prints on success."""
-        done = self._run(arguments, environment)
+    def types(self, *commands: list[str], **environment: str) -> str:
+        """What commands print that all succeed, in turn in one process, whose start takes longer than they do."""
+        done = self._run(["-c", IN_TURN, *map(json.dumps, commands)], environment)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
-    def is_told(self, *arguments: str, **environment: str) -> str:
+    def is_told(self, *arguments: str) -> str:
         """The one line by which a command fails."""
-        done = self._run(arguments, environment)
+        done = self._run(["-m", "lce.cli", *arguments], {})
         assert done.returncode == 2, done.stdout
         errors = [line for line in done.stderr.splitlines() if line.startswith("lce: error: ")]
         assert len(errors) == 1, done.stderr[-3000:]
         assert "Traceback" not in done.stderr
         return errors[0]
 
-    def _run(self, arguments: tuple[str, ...], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    def _run(self, arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         own = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.folder / "home"), "NO_PROXY": "127.0.0.1,localhost"}
         told = os.environ | own | {"PYTHONPATH": str(ROOT)} | environment
-        command = [sys.executable, "-m", "lce.cli", *arguments]
-        return subprocess.run(command, cwd=self.folder, env=told, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=self.folder, env=told, capture_output=True, text=True, timeout=300
+        )
 
 
 def publish_model(folder: Path) -> Path:
@@ -107,33 +115,31 @@ def user(tmp_path: Path, benchmarks: Path) -> Iterator[User]:
 
 
 def test_the_papers_setting_from_the_hub_and_offline_afterwards(user: User) -> None:
-    user.types("data", *CONFIG, *TEXT)
+    train, edit = ["train", *CONFIG, *TEXT, *FEW], ["edit", *CONFIG, *TEXT, *LESS]
+    variants = ("stereotypical", "anti-stereotypical")
+    pair = [[*train, "--variant", variant] for variant in variants]
+    result = Path(user.types(["data", *CONFIG, *TEXT], *pair, [*edit, "--alpha", "2"]).splitlines()[-1])
     report = json.loads((user.folder / "data/bert-base/report.json").read_text(encoding="utf-8"))
     assert report["roles"]["biased"] == 128
-    for variant in ("stereotypical", "anti-stereotypical"):
-        user.types("train", *CONFIG, *TEXT, *FEW, "--variant", variant)
-    result = Path(user.types("edit", *CONFIG, *TEXT, *LESS, "--alpha", "2").splitlines()[-1])
     assert json.loads((user.folder / result).read_text(encoding="utf-8"))["edited"]["count"] > 0
     level = "runs/bert-base/seed-0/stereotypical/sparsity-30"
     record = json.loads((user.folder / level / "subnetwork/record.json").read_text(encoding="utf-8"))
     assert record["base_commit"] == user.hub.commit(MODEL)
-    user.types("evaluate", level, "--against", "bert-base-uncased", *CONFIG, *TEXT, "--limit", "6")
 
     edits = '[{"pairs": [["stereotypical", "anti-stereotypical"]], "localizations": ["mask"], "downstream": true}]'
-    fewer = ["--seeds", "[0]", "--variants", '["stereotypical", "anti-stereotypical"]', "--sparsities", "[0.3]"]
+    fewer = ["--seeds", "[0]", "--variants", json.dumps(variants), "--sparsities", "[0.3]"]
     fewer += ["--gpus_per_task", "0", "--cpus_per_task", "1"]
     sweep = ["sweep", *STUDY, *TEXT, *FEW, *LESS, *fewer, "--edits", edits, "--downstream.epochs", "0.5"]
-    user.types(*sweep)
+    evaluate = ["evaluate", level, "--against", "bert-base-uncased", *CONFIG, *TEXT, "--limit", "6"]
+    user.types(evaluate, sweep, ["report", "runs/study-bert-base"])
     names = {path.stem.split("-seed")[0] for path in (user.folder / "runs/study-bert-base/cells").glob("*.json")}
     assert names == {"train", "measure", "compare", "edit", "finetune"}
-    user.types("report", "runs/study-bert-base")
 
     before = len(user.hub.requests)
     user.hub.close()
-    user.types("train", *CONFIG, *TEXT, *FEW, "--variant", "stereotypical", "--seed", "1")
-    user.types("edit", *CONFIG, *TEXT, *LESS, "--alpha", "3", HF_HUB_OFFLINE="1")
-    user.types("data", *CONFIG, *TEXT, "--data.folder", "data/again", HF_HUB_OFFLINE="1")
-    user.types(*sweep, "--experiment", "runs/again", HF_HUB_OFFLINE="1")
+    user.types([*train, "--variant", "stereotypical", "--seed", "1"])
+    data = ["data", *CONFIG, *TEXT, "--data.folder", "data/again"]
+    user.types([*edit, "--alpha", "3"], data, [*sweep, "--experiment", "runs/again"], HF_HUB_OFFLINE="1")
     assert len(user.hub.requests) == before
 
 
@@ -165,7 +171,7 @@ def test_a_data_set_that_the_hub_does_not_give(fault: str, told: str, user: User
     assert line.startswith(f"lce: error: data set {DATA}: ")
     assert told in line
     user.hub.hangs, user.hub.truncated, user.hub.refusals = False, "", {}
-    user.types("data", *CONFIG, *TEXT)
+    user.types(["data", *CONFIG, *TEXT])
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def audit(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Directio
     pictures = draw_pictures(folder / "pictures", downloads)
     asked = yaml.safe_load((ROOT / "configs/lals.yaml").read_text(encoding="utf-8"))
     known = {"pictures": str(pictures), "downloads": str(downloads), "experiment": str(folder)}
+    known["where"] = asked["where"] | {"skin_tone": ["light", "dark"]}
     known["chosen_by"] = asked["chosen_by"] | {"skin_tone": ["medium"]}
     known["colours"] = {name: asked["colours"][name] for name in ("pink", "blue")}
     settings = DirectionSettings(**asked | known, layers=[16])
@@ -54,7 +55,7 @@ def test_the_edit_moves_its_answers_and_random_directions_do_not(audit: Directio
 def test_blue_leans_towards_men_against_pink(audit: DirectionAudit) -> None:
     pink, blue = colour_shifts(audit)
     assert (pink["colour"], blue["colour"]) == ("pink", "blue")
-    assert pink["n"] == blue["n"] > 30
+    assert pink["n"] == blue["n"] > 15
     low, _ = blue["leaning_against_first"]["interval"]
     assert low > 0
     assert blue["odds_against_first"]["value"] > 0

@@ -37,6 +37,12 @@ def results(run: Path) -> dict[str, Any]:
     }
 
 
+def smaller(study_config: Path) -> dict[str, Any]:
+    """The settings of one seed of that study, and of its first edits and the fine-tuned one."""
+    content = yaml.safe_load(study_config.read_text(encoding="utf-8"))
+    return {**content, "seeds": [0], "edits": [content["edits"][0], content["edits"][-1]]}
+
+
 def test_every_cell_has_its_result(swept: Path) -> None:
     found = status(*load_study(swept))
     assert not found.failed
@@ -109,8 +115,7 @@ def test_killed_drivers_and_workers_change_no_result(
     swept: Path, study_config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, run = swept.parent / "killed.yaml", swept.parent / "killed"
-    content = yaml.safe_load(study_config.read_text(encoding="utf-8")) | {"experiment": str(run), "seeds": [0]}
-    config.write_text(yaml.safe_dump(content), encoding="utf-8")
+    config.write_text(yaml.safe_dump(smaller(study_config) | {"experiment": str(run)}), encoding="utf-8")
 
     driver = start(config)
     wait_for(run, 3, driver)
@@ -134,7 +139,7 @@ def test_killed_drivers_and_workers_change_no_result(
     assert driver.wait(timeout=60) == 143
 
     driver = start(config)
-    wait_for(run, 20, driver)
+    wait_for(run, 12, driver)
     workers(driver)[0].kill()
     assert driver.wait(timeout=400) == 0
     assert not status(*load_study(run)).left
@@ -238,9 +243,12 @@ def test_a_cluster_gives_the_same_results(swept: Path, study_config: Path, tmp_p
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         cluster.add_node(num_cpus=1)
-        where = ["--experiment", str(tmp_path / "run"), "--address", cluster.address]
-        command = [sys.executable, "-m", "lce.cli", "sweep", "--config", str(study_config), *where]
-        subprocess.run([*command, "--seeds", "[0]", "--cells_per_task", "7"], check=True, timeout=400)
+        config = tmp_path / "config.yaml"
+        config.write_text(
+            yaml.safe_dump(smaller(study_config) | {"experiment": str(tmp_path / "run")}), encoding="utf-8"
+        )
+        command = [sys.executable, "-m", "lce.cli", "sweep", "--config", str(config), "--address", cluster.address]
+        subprocess.run([*command, "--cells_per_task", "7"], check=True, timeout=400)
     finally:
         cluster.shutdown()
     assert not status(*load_study(tmp_path / "run")).left
