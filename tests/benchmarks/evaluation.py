@@ -2,13 +2,17 @@
 full-vocabulary logits over the whole sequence, as bias-bench does. The scores of both must agree to 1e-4, and
 sums of log probabilities beyond 10 to 1e-5 of their size, for rounding grows with them.
 
+    python tests/benchmarks/evaluation.py                     # both models
+    python tests/benchmarks/evaluation.py 'bert-base shape'   # one of them
+
 The larger model is measured on every third item. The original CrowS-Pairs metric, ten times as many inputs, is measured
-on every tenth pair of those. Last comes one whole evaluation of the bundled model.
+on every tenth pair of those. With the bundled model comes one whole evaluation of it.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 import torch
@@ -124,10 +128,12 @@ def throughput(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
 def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(machine(device))
-    loaded = models()
+    loaded = {name: both for name, both in models().items() if name in (sys.argv[1:] or EVERY)}
     rows = [row for name, (model, tokenizer) in loaded.items() for row in compare(name, model, tokenizer)]
+    if "bundled" in loaded:
+        rows.append(whole_evaluation())
     headings = ["evaluation, float32", *PEER_OWN_RATIO, "largest difference"]
-    report("evaluation against the literal protocol", headings, [*rows, whole_evaluation()])
+    report("evaluation against the literal protocol", headings, rows)
     rates = [row for name, (model, tokenizer) in loaded.items() for row in throughput(name, model, tokenizer)]
     report(f"throughput on {device}", ["", "masked inputs per second", "share of the matrix rate"], rates)
 
