@@ -126,11 +126,11 @@ def throughput(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
 
 
 def main() -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(machine(device))
     asked = sys.argv[1:] or list(EVERY)
     if unknown := set(asked) - set(EVERY):
         sys.exit(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join(EVERY)}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    print(machine(device))
     loaded = {name: both for name, both in models().items() if name in asked}
     rows = [row for name, (model, tokenizer) in loaded.items() for row in compare(name, model, tokenizer)]
     if "bundled" in loaded:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ class User:
 
     hub: Hub
     folder: Path
-    environment: dict[str, str] = field(default_factory=dict)
 
     def types(self, *commands: list[str], **environment: str) -> str:
         """What commands print that all succeed, in turn in one process, whose start takes longer than they do."""

@@ -37,10 +37,13 @@ def results(run: Path) -> dict[str, Any]:
     }
 
 
-def smaller(study_config: Path) -> dict[str, Any]:
-    """The settings of one seed of that study, and of its first edits and the fine-tuned one."""
+def smaller(study_config: Path, run: Path) -> Path:
+    """The configuration of one seed of that study, with its first edits and the fine-tuned one, for a folder."""
     content = yaml.safe_load(study_config.read_text(encoding="utf-8"))
-    return {**content, "seeds": [0], "edits": [content["edits"][0], content["edits"][-1]]}
+    content |= {"experiment": str(run), "seeds": [0], "edits": [content["edits"][0], content["edits"][-1]]}
+    path = run.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
 
 
 def test_every_cell_has_its_result(swept: Path) -> None:
@@ -114,8 +117,8 @@ def wait_for(run: Path, cells: int, process: subprocess.Popen[bytes]) -> None:
 def test_killed_drivers_and_workers_change_no_result(
     swept: Path, study_config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, run = swept.parent / "killed.yaml", swept.parent / "killed"
-    config.write_text(yaml.safe_dump(smaller(study_config) | {"experiment": str(run)}), encoding="utf-8")
+    run = swept.parent / "killed"
+    config = smaller(study_config, run)
 
     driver = start(config)
     wait_for(run, 3, driver)
@@ -243,11 +246,8 @@ def test_a_cluster_gives_the_same_results(swept: Path, study_config: Path, tmp_p
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         cluster.add_node(num_cpus=1)
-        config = tmp_path / "config.yaml"
-        config.write_text(
-            yaml.safe_dump(smaller(study_config) | {"experiment": str(tmp_path / "run")}), encoding="utf-8"
-        )
-        command = [sys.executable, "-m", "lce.cli", "sweep", "--config", str(config), "--address", cluster.address]
+        where = ["--config", str(smaller(study_config, tmp_path / "run")), "--address", cluster.address]
+        command = [sys.executable, "-m", "lce.cli", "sweep", *where]
         subprocess.run([*command, "--cells_per_task", "7"], check=True, timeout=400)
     finally:
         cluster.shutdown()
