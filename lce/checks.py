@@ -121,6 +121,22 @@ def check_trainer(options: Mapping[str, Any], batch_size: int | None = None) -> 
         raise LceError(f"train.batch_size: {batch_size} sentences cannot be divided into {shares} shares")
 
 
+def check_one_device(options: Mapping[str, Any], what: str) -> None:
+    """Raises LceError where several devices, or several processes of a launcher, are to train ``what``."""
+    devices = options.get("devices", 1)
+    is_one = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
+    expect(is_one, "trainer.devices", f"one device: {what} is trained by one", devices)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    expect(processes == 1, "WORLD_SIZE", f"one process: {what} is trained by one", processes)
+
+
+def check_float32_weights(options: Mapping[str, Any]) -> None:
+    """Raises LceError where the Trainer's ``options`` would convert the weights themselves."""
+    precision = options.get("precision")
+    is_known = precision in (None, 32, "32", "32-true", "bf16-mixed", "16-mixed")
+    expect(is_known, "trainer.precision", "32-true, bf16-mixed or 16-mixed", precision)
+
+
 def check_evaluation(settings: config.EvaluationSettings) -> None:
     check_positive(settings.limit, "evaluation.limit", "a positive number of items")
     check_positive(settings.tokens_per_batch, "evaluation.tokens_per_batch")

@@ -13,7 +13,8 @@ from lce.foundations.errors import LceError
 
 RUN = {"experiment", "seed", "trust_remote_code", "data", "output"}
 MODELS = {
-    "target", "reference", "sparsities", "sparsity", "localization", "share", "count", "tensors", "skip_unmatched",
+    "target", "reference", "contrast", "sparsities", "sparsity", "localization", "share", "count", "tensors",
+    "skip_unmatched",
 }  # fmt: skip
 MEASURED = {"evaluation", "train.max_length", "train.mask_probability", "trainer.accelerator", "trainer.precision"}
 APPLICABLE = {
@@ -22,7 +23,6 @@ APPLICABLE = {
     "localize": RUN | MODELS,
     "edit": RUN | MODELS | MEASURED | {
         "selection", "strategy", "alpha", "old_values", "full_step", "random_baselines", "measure", "patch", "edited",
-        "contrast",
     },
     "localize features": {
         "model", "sae", "site", "normalisation", "rule", "count", "activation", "difference", "own", "other",
@@ -89,13 +89,16 @@ SIZED = Condition(
     ("share", "count"), lambda v: v.localization != "mask",
     "to the mask-based localization; it sizes value-based selections",
 )  # fmt: skip
+COMPARED = Condition(
+    ("reference",), lambda v: not v.contrast, "together with --contrast, whose models are compared"
+)  # fmt: skip
 LINEAR = Condition(
     ("alpha", "full_step"), lambda v: STRATEGIES[v.strategy].is_linear, "to pruning and mask-switch, which take no α"
 )
 CONDITIONS_OF = {
-    "localize": (SIZED,),
+    "localize": (COMPARED, SIZED),
     "edit": (
-        Condition(("reference",), lambda v: not v.contrast, "together with --contrast, whose models are compared"),
+        COMPARED,
         Condition(
             ("contrast",), lambda v: STRATEGIES[v.strategy].is_linear, "to pruning and mask-switch, which add nothing"
         ),

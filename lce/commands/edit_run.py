@@ -30,9 +30,8 @@ from lce.foundations.paths import CONFIG, RESULT
 from lce.foundations.seeds import derive
 from lce.localize.components import by_component
 from lce.localize.heat_map import save_heat_map
-from lce.localize.pair import Pair, find_model, localization_of, open_contrast, open_pair, select
+from lce.localize.pair import Pair, localization_of, open_models, select
 from lce.localize.selection import Selection
-from lce.models.converted import provide
 from lce.models.kinds import kind_of
 from lce.models.loading import load_language_model
 from lce.patch import Patch
@@ -105,14 +104,9 @@ def run_edit(settings: Settings, trainer_options: Mapping[str, Any]) -> Path:
 def _opened(settings: Settings, selection: Selection | None) -> tuple[Pair, Pair]:
     """The two models that are compared, and the target with what it is edited towards: the same, or a contrast."""
     strategy = find(settings.strategy)
-    provide(settings.target, settings.data.downloads)
-    target = find_model(settings.target, settings)
-    if settings.contrast:
-        if not strategy.is_linear:
-            raise LceError(f"strategy: {settings.strategy} adds nothing; a contrast needs a linear strategy")
-        return open_contrast(target, [find_model(name, settings) for name in settings.contrast], settings, selection)
-    pair = open_pair(target, find_model(settings.reference, settings), settings, selection, strategy.needs_masks)
-    return pair, pair
+    if settings.contrast and not strategy.is_linear:
+        raise LceError(f"strategy: {settings.strategy} adds nothing; a contrast needs a linear strategy")
+    return open_models(settings, selection, strategy.needs_masks)
 
 
 @contextmanager

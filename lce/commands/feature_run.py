@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lce.checks import check_float32_weights
 from lce.commands.common import destination_of_edit, named_after
 from lce.config import Settings
 from lce.evaluation.evaluator import Evaluator
@@ -65,6 +66,8 @@ def run_edit_features(settings: FeatureSettings, trainer_options: Mapping[str, A
             written over.
     """
     check_features(settings)
+    if settings.measure:
+        check_float32_weights(trainer_options)
     provide(settings.model, settings.data.downloads)
     to = destination_of_edit(
         settings.experiment, settings.output, _name(settings), settings.patch, _identity(settings, trainer_options)

@@ -2,7 +2,7 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lce.checks import check_trainer
+from lce.checks import check_one_device, check_trainer
 from lce.commands.arguments import Arguments
 from lce.commands.common import add_trainer, read
 from lce.training.clip.settings import ClipSettings, check_clip
@@ -25,6 +25,7 @@ def pretrain_clip(values: Namespace) -> None:
     settings, trainer_options = read(ClipSettings, values), values["trainer"].as_dict()
     check_clip(settings)
     check_trainer(trainer_options, settings.train.batch_size)
+    check_one_device(trainer_options, "a CLIP")
 
     from lce.training.clip.train import pretrain_clip as run
     from lce.training.trainer_options import check_machine

@@ -2,7 +2,7 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lce.checks import check_trainer
+from lce.checks import check_one_device, check_trainer
 from lce.commands.arguments import Arguments
 from lce.commands.common import add_trainer, read
 from lce.training.projector.settings import ProjectorSettings, check_projector
@@ -25,6 +25,7 @@ def pretrain_projector(values: Namespace) -> None:
     settings, trainer_options = read(ProjectorSettings, values), values["trainer"].as_dict()
     check_projector(settings)
     check_trainer(trainer_options, settings.train.batch_size)
+    check_one_device(trainer_options, "a projector")
 
     from lce.training.projector.train import pretrain_projector as run
     from lce.training.trainer_options import check_machine

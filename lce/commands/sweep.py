@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lce.checks import check_trainer
+from lce.checks import check_float32_weights, check_trainer
 from lce.commands.arguments import Arguments
 from lce.commands.common import add_trainer, read
 from lce.foundations.errors import LceError
@@ -34,6 +34,8 @@ def sweep(values: Namespace) -> None:
     study, trainer_options = read(StudySettings, values), values["trainer"].as_dict()
     check_study(study)
     check_trainer(trainer_options, study.train.batch_size)
+    if study.features.is_asked:
+        check_float32_weights(trainer_options)
 
     from lce.models.assembled import provide_mini
     from lce.models.converted import provide

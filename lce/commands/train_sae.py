@@ -2,7 +2,7 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lce.checks import check_trainer, expect
+from lce.checks import check_float32_weights, check_one_device, check_trainer, expect
 from lce.commands.arguments import Arguments
 from lce.commands.common import add_trainer, read
 from lce.training.autoencoder.settings import AutoencoderSettings, check_autoencoder
@@ -24,12 +24,8 @@ def train_sae(values: Namespace) -> None:
     settings, trainer_options = read(AutoencoderSettings, values), values["trainer"].as_dict()
     check_autoencoder(settings)
     check_trainer(trainer_options, settings.train.batch_size)
-    devices = trainer_options.get("devices", 1)
-    is_one = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
-    expect(is_one, "trainer.devices", "one device: an autoencoder is trained by one", devices)
-    precision = trainer_options.get("precision")
-    is_known = precision in (None, 32, "32", "32-true", "bf16-mixed", "16-mixed")
-    expect(is_known, "trainer.precision", "32-true, bf16-mixed or 16-mixed", precision)
+    check_one_device(trainer_options, "an autoencoder")
+    check_float32_weights(trainer_options)
     parts = trainer_options.get("accumulate_grad_batches") or 1
     expect(parts == 1, "trainer.accumulate_grad_batches", "1: a step takes train.batch_size states at once", parts)
 

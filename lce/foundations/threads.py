@@ -33,11 +33,15 @@ class Progress(Generic[Item]):
 
 
 def ordered(
-    work: Callable[[Item], Result], items: Iterable[Item], progress: Progress[Item] | None
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    progress: Progress[Item] | None,
+    size: Callable[[Item], int] | None = None,
 ) -> Iterator[tuple[Item, Result]]:
     """Each item with the result of ``work`` on it, in order; few items and bytes are under way at a time.
 
-    Where the items themselves come from such work, there is no second ``progress`` to show.
+    Where the items themselves come from such work, there is no second ``progress`` to show; ``size`` then gives an
+    item's bytes.
 
     This is faster where ``work`` releases Python's lock, as numpy, torch, hashlib and reading files do. There are as
     many threads as processors, or OMP_NUM_THREADS of them; in each, torch, if it is imported, uses one processor.
@@ -56,6 +60,7 @@ def ordered(
         unit="B", unit_scale=True, unit_divisor=1024, delay=1.0, disable=None if progress else True,
     )  # fmt: skip
     last, tensors, under_way = None, 0, 0
+    size_of = progress.size if progress else size or (lambda _: 0)
 
     def finished() -> tuple[Item, Result]:
         nonlocal last, tensors, under_way
@@ -66,18 +71,18 @@ def ordered(
                 last, tensors = tensor, tensors + 1
                 bar.set_postfix_str(f"{tensors}/{progress.tensors} tensors", refresh=False)
             bar.update(progress.size(item))
-            under_way -= progress.size(item)
+        under_way -= size_of(item)
         return item, result
 
     with bar, ThreadPoolExecutor(threads, initializer=keep_to_one) as pool:
         try:
             keep_to_one()
             for item in items:
-                size = progress.size(item) if progress else 0
-                while waiting and (len(waiting) >= WINDOW * threads or under_way + size > MOST_UNDER_WAY):
+                more = size_of(item)
+                while waiting and (len(waiting) >= WINDOW * threads or under_way + more > MOST_UNDER_WAY):
                     yield finished()
                 waiting.append((item, pool.submit(work, item)))
-                under_way += size
+                under_way += more
             while waiting:
                 yield finished()
         finally:

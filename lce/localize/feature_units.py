@@ -166,7 +166,7 @@ class Reader:
 
     def activations(self, autoencoder: SparseAutoencoder, templates: Sequence[str], tokens: Tokens) -> Reading:
         """The activations of an autoencoder's features."""
-        return self._read(templates, tokens, autoencoder.encode)
+        return self._read(templates, tokens, autoencoder.to(self.device).encode)
 
     def _read(self, templates: Sequence[str], tokens: Tokens, look: Any) -> Reading:
         texts = contexts(templates, self.jobs, self.tokenizer, self.kind)
@@ -193,6 +193,7 @@ class Reader:
 
         To first order, it is what the log ratio would lose without the feature [nats].
         """
+        autoencoder = autoencoder.to(self.device)
         texts = contexts(sentences, self.jobs, self.tokenizer, self.kind)
         tokens = {side: torch.tensor(single_tokens(words, self.tokenizer)) for side, words in PRONOUNS.items()}
         rows = []

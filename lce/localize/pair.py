@@ -11,6 +11,7 @@ from lce.foundations.paths import SUBNETWORK, level_folder, variant_folder
 from lce.localize.contrast import Contrast
 from lce.localize.selection import Selection
 from lce.localize.weights import check_pair, localize
+from lce.models.converted import provide
 from lce.models.layers import is_prunable
 from lce.storage.checkpoint import Checkpoint, common_tensors
 from lce.storage.hub import resolve
@@ -76,6 +77,19 @@ def open_contrast(
     settings = settings or EditSettings()
     third, *compared = _opened((target, *contrast), settings, selection)
     return Pair(*compared), Pair(third, Contrast(third, *compared))
+
+
+def open_models(settings: Settings, selection: Selection | None = None, needs_masks: bool = False) -> tuple[Pair, Pair]:
+    """The models that ``settings`` name: the two that are compared, and the target with what it is edited towards.
+
+    These are the same pair, unless the settings name a contrast. A target that lce can convert is made first.
+    """
+    provide(settings.target, settings.data.downloads)
+    target = find_model(settings.target, settings)
+    if settings.contrast:
+        return open_contrast(target, [find_model(name, settings) for name in settings.contrast], settings, selection)
+    pair = open_pair(target, find_model(settings.reference, settings), settings, selection, needs_masks)
+    return pair, pair
 
 
 def _opened(

@@ -187,7 +187,8 @@ def write_selection(path: Path, found: Found, shapes: Mapping[str, tuple[int, ..
     check_replaceable(path, "selection")
     counts = {}
     with TensorWriter.to(path) as writer:
-        for (name, positions), steps in ordered(lambda item: encode(item[1].numpy()), found, None):
+        encoded = ordered(lambda item: encode(item[1].numpy()), found, None, size=lambda item: item[1].nbytes)
+        for (name, positions), steps in encoded:
             counts[name] = len(positions)
             writer.add(name, *steps)
         if not any(counts.values()):

@@ -80,6 +80,8 @@ class BiasSuite:
             self.data["forced_choice"] = hashlib.sha256(repr(asked).encode()).hexdigest()
         if "pseudo_perplexity" in wanted:
             self.measures["pseudo_perplexity"] = PseudoPerplexityScorer(sentences, tokenizer, max_length).score
+            about = repr((list(sentences), max_length))
+            self.data["pseudo_perplexity"] = hashlib.sha256(about.encode()).hexdigest()
         if not self.measures and not {"perplexity", "plain_perplexity"} & wanted:
             reasons = "; ".join(f"{name}: {items[0]['reason']}" for name, items in self.special_cases.items() if items)
             raise LceError(f"evaluation.metrics: nothing is left to measure ({reasons or 'no metric is asked for'})")

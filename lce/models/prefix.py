@@ -102,8 +102,12 @@ class PrefixCache:
 
 
 def _key(arguments: tuple[Any, ...], named: dict[str, Any]) -> str | None:
-    """What identifies all that the model reads; None where it reads on from a cache, or fills one."""
+    """What identifies all that the model reads; None where it reads on from a cache, fills one, or is to put out what
+    the layers before the site made.
+    """
     if named.get("past_key_values") is not None or named.get("use_cache") is not False:
+        return None
+    if named.get("output_hidden_states") or named.get("output_attentions"):
         return None
     digest = hashlib.sha256()
     for name, value in [*((str(i), value) for i, value in enumerate(arguments)), *sorted(named.items())]:

@@ -130,7 +130,9 @@ def change_of(shift: Shift, positions: Positions = "all") -> Change:
     def change(states: Tensor, place: Place) -> Tensor:
         if shift.is_nothing or (positions == "prompt" and not place.is_prompt):
             return states
-        here = placed.setdefault(states.device, shift.to(states.device))
+        if states.device not in placed:
+            placed[states.device] = shift.to(states.device)
+        here = placed[states.device]
         left = place.first_of(states)
         if positions == "visual":
             if place.is_visual is None or place.is_visual.shape != left.shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ from lce.models.loading import load_weights
 from lce.patch.format import Patch
 from lce.patch.hooks import HookPatch
 from lce.patch.record import is_hook_patch
+from lce.storage.checkpoint import weight_files
+from lce.storage.safetensors_file import read_header
+from lce.storage.torch_bridge import DTYPES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -60,9 +64,21 @@ def load_model(base: str | Path, **options: Any) -> PreTrainedModel:
     subfolder = options.pop("subfolder", None) or "."
     folder, config = read_config(base, trusts, subfolder=subfolder, **of_hub)
     kind = model_class(config, folder if trusts else None)
-    model, _ = load_weights(kind, base, folder, config, dtype="auto", trust_remote_code=trusts, **options)
+    dtype = stored_type(folder)
+    model, _ = load_weights(kind, base, folder, config, dtype=dtype, trust_remote_code=trusts, **options)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def stored_type(folder: Path) -> torch.dtype | str:
+    """The type of most weights in the files of ``folder``, whatever its configuration says; "auto" if it is none of
+    the usual ones.
+    """
+    weights: Counter[str] = Counter()
+    for entry in (entry for path in weight_files(folder) for entry in read_header(path)[1].values()):
+        weights[entry.code] += entry.size
+    found = DTYPES[weights.most_common(1)[0][0]] if weights else torch.float32
+    return found if found.is_floating_point and found.itemsize > 1 else "auto"
 
 
 def float_type(name: Any) -> torch.dtype | None:

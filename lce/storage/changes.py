@@ -51,9 +51,11 @@ class Change(Generic[Values]):
 
 
 def step(old: Tensor, full: Tensor, alpha: float) -> Tensor:
-    """old + α (full − old), worked out in float32 at least, in the dtype of ``old``."""
+    """old + α (full − old), worked out in float32 at least, in the dtype of ``old``; at α = 1 ``full`` to the bit."""
     import torch
 
+    if alpha == 1:
+        return full.to(old.dtype)
     wide = torch.promote_types(old.dtype, torch.float32)
     start = old.to(wide)
     return (start + alpha * (full.to(wide) - start)).to(old.dtype)

@@ -64,14 +64,16 @@ def _pretrain(settings: PretrainSettings, trainer_options: dict[str, Any], outpu
     train, held_out = (
         encode(sides[side], sides[side], tokenizer, None, settings.train.max_length) for side in (False, True)
     )
-    _, perplexity = fit(
+    trainer, perplexity = fit(
         model, tokenizer, (train, held_out), settings.train, settings.seed, trainer_options, output, "pretraining"
     )
-    log.info("pretraining: perplexity %.2f", perplexity)
-    write_json(output / "record.json", {"perplexity": perplexity, "held_out_sentences": len(sides[True])})
-    with new_folder(finished) as temporary:
-        model.half().save_pretrained(temporary)
-        without_bounds(tokenizer).save_pretrained(temporary)
+    if trainer.is_global_zero:
+        log.info("pretraining: perplexity %.2f", perplexity)
+        write_json(output / "record.json", {"perplexity": perplexity, "held_out_sentences": len(sides[True])})
+        with new_folder(finished) as temporary:
+            model.half().save_pretrained(temporary)
+            without_bounds(tokenizer).save_pretrained(temporary)
+    trainer.strategy.barrier()
 
 
 def cut_encoder(folder: Path, texts: list[str], settings: PretrainSettings) -> tuple[BertForMaskedLM, BertTokenizer]:

@@ -80,6 +80,12 @@ def test_a_saved_selection_of_the_two_is_used(tmp_path: Path, capsys: pytest.Cap
     file = tmp_path / "selection.safetensors"
     names = [str(tmp_path / name) for name in ("from", "to")]
     assert main(["localize", *names, "--count", "30", "--output", str(file)]) == 0
+    together = [str(tmp_path / "target"), "--contrast", *names, "--count", "30"]
+    assert main(["localize", *together, "--output", str(tmp_path / "together.safetensors")]) == 0
+    found = Selection.load(tmp_path / "together.safetensors")
+    assert {name: found.indices[name].tolist() for name in found.shapes} == {
+        name: indices.tolist() for name, indices in Selection.load(file).indices.items()
+    }
     assert contrast(tmp_path, "--selection", str(file)) == 0
     assert Patch.load(tmp_path / "result.safetensors").count == Selection.load(file).count == 30
     assert main(["localize", *reversed(names), "--count", "30", "--output", str(file)]) == 0

@@ -15,6 +15,7 @@ from transformers import AutoModelForMaskedLM
 import lce
 from lce.cli import main
 from lce.localize.selection import Selection
+from lce.models.layers import is_prunable
 from lce.patch import Patch
 from lce.storage.changes import step
 
@@ -87,6 +88,21 @@ def test_a_reference_in_another_precision(tmp_path: Path) -> None:
     for name in matrices(target, tmp_path / "a"):
         expected = reference.get_parameter(name).bfloat16()
         torch.testing.assert_close(edited.get_parameter(name), expected, rtol=2**-7, atol=1e-6)
+
+
+def test_all_weights_at_alpha_1_are_the_reference_to_the_bit(tmp_path: Path) -> None:
+    """Not only where the two are near each other: θ_t + 1 (θ_r − θ_t) would lose small θ_r beside large θ_t."""
+    target, reference = pair("llama", tmp_path)
+    with torch.no_grad():
+        for name, parameter in target.named_parameters():
+            if is_prunable(name, tuple(parameter.shape)):
+                parameter.mul_(1e6)
+    target.save_pretrained(tmp_path / "target")
+    assert edit(tmp_path, "--alpha", "1", "--share", "1", "--edited", str(tmp_path / "out")) == 0
+    edited = type(target).from_pretrained(tmp_path / "out")
+    for name, parameter in edited.named_parameters():
+        if is_prunable(name, tuple(parameter.shape)):
+            assert torch.equal(parameter, reference.get_parameter(name)), name
 
 
 def test_the_same_command_twice_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_what_neither_command_can_use(folder, command, options, message, capfd):
         (["--random_baselines", "-1"], "random_baselines: expected 0 or more, got -1"),
         (["--rule", "difference", "--count", "8", "--compare", "[]"], "random baseline: only"),
         (["--seed", "-1"], "seed: expected 0 or more"),
+        (["--trainer.precision", "bf16-true"], "trainer.precision: expected 32-true, bf16-mixed or 16-mixed, got bf16"),
         (["--model", "{}/speechless"], "its tokenizer has no token for he, or none for she"),
         (["--evaluation.metrics", "[forced_choice, perplexity]"], "evaluation.metrics: expected occupation_pronouns"),
         (["--evaluation.metrics", "[occupation_pronouns]", "--evaluation.text", "{}/text.txt"],

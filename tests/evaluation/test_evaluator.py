@@ -76,6 +76,17 @@ def test_scores_of_an_unedited_model_are_kept(settings: Settings, base: Path, lo
     assert made.unedited(loaded)["perplexity"] != scores["perplexity"]
 
 
+@pytest.mark.parametrize("metric", ["perplexity", "pseudo_perplexity"])
+def test_kept_scores_are_of_the_same_text(metric: str, settings: Settings, base: Path, loaded: PreTrainedModel) -> None:
+    settings.evaluation.metrics = [metric]  # type: ignore[list-item]
+    before = evaluator(settings, base).unedited(loaded)
+    Path(settings.evaluation.text or "").write_text("\n".join(own_sentences()[1::20]), encoding="utf-8")
+    made = evaluator(settings, base)
+    after = made.unedited(loaded)
+    assert after == json.loads(json.dumps(made.scores(loaded)))
+    assert after[metric]["value"] != before[metric]["value"]
+
+
 def test_a_text_without_any_masked_token_is_refused(settings: Settings, base: Path, loaded: PreTrainedModel) -> None:
     Path(settings.evaluation.text or "").write_text("He.", encoding="utf-8")
     with pytest.raises(LceError, match="no token of these few sentences is masked"):

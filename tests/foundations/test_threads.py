@@ -77,9 +77,13 @@ def test_large_items_do_not_pile_up() -> None:
             taken.append(item)
             yield item
 
-    large = replace(PROGRESS, size=lambda item: 1 << 28)
-    for item, _ in ordered(lambda item: item, items(), large):
-        assert len(taken) <= item + 2
+    def size(item: int) -> int:
+        return 1 << 28
+
+    for progress in (replace(PROGRESS, size=size), None):
+        taken.clear()
+        for item, _ in ordered(lambda item: item, items(), progress, None if progress else size):
+            assert len(taken) <= item + 2
 
 
 def test_the_number_of_threads_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import causal_models
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from lce.models.prefix import PrefixCache
 from lce.models.shifts import DirectionShift, change_of
@@ -93,3 +94,18 @@ def test_only_edits_behind_what_is_kept_may_use_it():
     assert not any(cache.is_before(find_site(model, name)) for name in ("layers.0:input", "layers.0.mlp"))
     last = PrefixCache(model, find_site(model, "layers.1"))
     assert not last.is_before(find_site(model, "layers.0"))
+
+
+def test_states_of_the_layers_before_the_site_are_computed_each_time():
+    torch.manual_seed(0)
+    config = causal_models.tiny("llama").config
+    config.num_hidden_layers = 4
+    model = LlamaForCausalLM(config).eval()
+    ids = torch.tensor([TEXTS[0]])
+    options = {"input_ids": ids, "use_cache": False, "output_hidden_states": True}
+    with torch.inference_mode():
+        plain = model.base_model(**options).hidden_states
+        with PrefixCache(model, find_site(model, "layers.2")).reused():
+            found = [model.base_model(**options).hidden_states for _ in range(2)]
+    for states in found:
+        assert all(torch.equal(one, other) for one, other in zip(states, plain, strict=True))

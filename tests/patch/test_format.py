@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from importlib.metadata import version as lce_version
 from pathlib import Path
 
@@ -109,6 +110,10 @@ def test_loading_a_patched_model_in_one_call(tmp_path: Path) -> None:
     edited = lce.from_pretrained(tmp_path / "base", patch=tmp_path / "p")
     assert type(edited) is type(base)
     assert all(torch.equal(p, edited.get_parameter(n)) for n, p in patch_for(base).apply(base).named_parameters())
+    config = json.loads((tmp_path / "base/config.json").read_text(encoding="utf-8"))
+    (tmp_path / "base/config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}), encoding="utf-8")
+    otherwise = lce.from_pretrained(tmp_path / "base", patch=tmp_path / "p")  # by its files
+    assert torch.equal(otherwise.get_parameter(NAME), edited.get_parameter(NAME))
     half = lce.from_pretrained(tmp_path / "base", patch=tmp_path / "p", dtype=torch.float16)
     assert torch.equal(half.get_parameter(NAME), edited.get_parameter(NAME).half())
     with pytest.raises(LceError, match="nowhere: no such folder"):

@@ -87,6 +87,14 @@ def test_the_command_prints_the_folder_last(pictures, tmp_path, capsys):
     assert "holds results of other settings (train" in capsys.readouterr().err
 
 
+def test_processes_of_a_launcher_are_refused(pictures, tmp_path, capsys, monkeypatch):
+    command = configuration(settings(pictures, tmp_path / "run"), tmp_path / "run.yaml")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(command) == 2
+    assert "WORLD_SIZE: expected one process: a CLIP is trained by one, got 2" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_finished_one_is_not_trained_again(pictures, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(of_train, "_train", None)

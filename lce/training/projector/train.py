@@ -65,7 +65,8 @@ def _train(settings: ProjectorSettings, trainer_options: dict[str, Any], folder:
         except Diverged:
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
             raise
-    scores = measured.scores(model.float())
+    scores = measured.scores(model.float().to(trainer.strategy.root_device))  # Lightning took the projector back alone
+    model.cpu()
     for name, value in scores.items():
         check_finite(value, f"{name} on held-out pictures", train.steps)
     write_json(folder / RECORD, scores | {"held_out_pictures": len(held_out)})
