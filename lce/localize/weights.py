@@ -7,7 +7,9 @@ in both (eq. 2). (Lutz et al. 2024, section 3.2.)
 Whether the two models are in memory or on a disk, they are gone through chunk by chunk.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import groupby
 from math import prod
 from pathlib import Path
@@ -21,6 +23,8 @@ from lce.foundations.errors import LceError
 from lce.localize.selection import Selection
 from lce.storage.model_weights import Chunk, ModelWeights, over_chunks
 from lce.storage.top_k import SAMPLED, cutoff
+
+log = logging.getLogger(__name__)
 
 
 def mask_based(target: ModelWeights, reference: ModelWeights, path: Path | None = None) -> Selection:
@@ -61,6 +65,8 @@ def value_based(
 ) -> Selection:
     """The top k by |m_r ⊙ θ_r − m_t ⊙ θ_t| among the weights kept in both (eq. 2), ties by position.
 
+    Where fewer than k differ, these alone are selected, and a warning says so, but for k = all weights.
+
     Args:
         share: k as a share of those kept in both, in (0, 1].
         count: k as a number of weights, instead of the share.
@@ -100,7 +106,11 @@ def value_based(
         return (result for _, result in found)
 
     cut = cutoff(counted, count, available, largest=True)
-
+    if not cut.threshold:  # the smallest of them are differences of 0
+        log.warning(
+            "only %s of the %s weights asked for differ; these are selected", f"{count - cut.ties:,}", f"{count:,}"
+        )
+        cut = replace(cut, ties=0)
     ties = cut.breaker()
 
     def candidates(chunk: Chunk) -> tuple[Tensor, Tensor | None]:

@@ -137,7 +137,7 @@ def _edits(block: EditBlock, seed: int, tasks: list[str]) -> Iterator[Cell]:
                 known = pair.known() | {"localization": localization, **size, "strategy": strategy, "alpha": alpha}
                 cell = Cell(**known, control=control, draw=draw, last_layers=layers)
                 yield cell
-                for task in tasks if block.downstream else []:
+                for task in tasks if block.downstream and control == "none" else []:
                     yield Cell(**cell.known() | {"kind": "finetune", "task": task})
         for task in tasks if block.downstream else []:
             yield Cell("finetune", seed, sparsity, variant=target, task=task)

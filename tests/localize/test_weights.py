@@ -45,6 +45,20 @@ def test_value_based_is_the_exact_top_k_among_those_kept_in_both(size: dict[str,
     assert sorted(marks(selection).nonzero().flatten().tolist()) == sorted(expected.tolist())
 
 
+@pytest.mark.parametrize("size", [{"share": 0.5}, {"count": 7}], ids=str)
+def test_weights_that_do_not_differ_are_not_selected(size: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Of models that are alike but for five weights, as where only some layers were trained."""
+    name = list(SHAPES)[2]
+    weights = {key: tensor.clone() for key, tensor in TARGET.weights.items()}
+    places = TARGET.mask.kept[name].flatten().nonzero().flatten()[-5:]
+    weights[name].view(-1)[places] += 1
+    selection = value_based(TARGET, replace(TARGET, folder="reference", weights=weights), **size)
+    assert {key: indices.tolist() for key, indices in selection.indices.items() if len(indices)} == {
+        name: places.tolist()
+    }
+    assert "only 5 of the" in caplog.text
+
+
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.5, 5, 1e-9, float("nan")])
 def test_an_impossible_share_is_refused(share: float) -> None:
     with pytest.raises(LceError, match=r"share: expected a share in \(0, 1\], at least one of"):

@@ -104,7 +104,8 @@ def test_crows_pairs_arithmetic() -> None:
     assert metric.compute().item() == pytest.approx(200 / 3), "equal to three decimals is not preferred"
     score = metric.scores()["crows_pairs"]
     assert score.n == 3
-    assert (score.details["stereo"], score.details["antistereo"]) == (50.0, 100.0)
+    assert (score.details["stereo"], score.details["antistereo"]) == (100.0, 100.0), "ties are in neither"
+    assert (score.details["n_stereo"], score.details["n_antistereo"]) == (1, 1)
 
 
 def test_two_models_are_compared_on_the_pairs_that_both_scored() -> None:

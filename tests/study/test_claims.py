@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lce.study.cells import Cell, expand
-from lce.study.report.aggregates import crossing
+from lce.study.report.aggregates import crossing, over_k
 from lce.study.report.claims import judge
-from lce.study.report.plots import figures
+from lce.study.report.plots import _heat, figures
 from lce.study.report.report import sections
 from lce.study.report.results import LEANING, Results
 from lce.study.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, DownstreamSettings, EditBlock, StudySettings
@@ -164,6 +164,54 @@ def test_more_draws_of_a_control_do_not_change_what_a_single_one_moves() -> None
 def test_one_seed_is_too_few_for_a_claim_about_seeds() -> None:
     verdicts = {claim.number: claim.holds for claim in judge(results(World(), seeds=[0]))}
     assert (verdicts["C1"], verdicts["C8"]) == (None, None)
+
+
+def test_what_a_study_did_not_go_as_far_as_to_see_is_not_judged() -> None:
+    near = results(World(), edits=[EditBlock(alpha=[0.5, 1.0, 1.5, 2.0, -2.0])], sparsities=[0.3])
+    verdicts = {claim.number: claim for claim in judge(near)}
+    assert verdicts["C9"].holds is True, "WEAT is zero between α = 1.5 and 2"
+    weak = results(World(move=0.1), edits=[EditBlock(alpha=[0.5, 1.0, 1.5, 2.0, -2.0])], sparsities=[0.3])
+    verdicts = {claim.number: claim for claim in judge(weak)}
+    assert verdicts["C9"].holds is None
+    assert "α up to 2 only" in verdicts["C9"].measured
+    assert verdicts["C2"].holds is None
+    assert "30% is the largest sparsity here" in verdicts["C2"].measured
+
+
+def test_a_variant_that_is_not_trained_says_nothing_of_training() -> None:
+    whole = results(World(), untrained=[NEUTRAL])
+    for cell, result in whole.cells.items():
+        if cell.kind == "train" and cell.variant == NEUTRAL and cell.sparsity:
+            result["perplexity"] *= 2
+        if cell.kind == "overlap":
+            result["masks"] |= {NEUTRAL: [1.0]}
+    claims = {claim.number: claim for claim in judge(whole)}
+    assert claims["C2"].holds is True
+    assert "neutral" not in claims["C2"].measured
+    assert "to 0.99" in claims["C3"].measured
+
+
+def test_a_score_that_is_none_any_more_is_lost() -> None:
+    whole = results(World())
+    [first, *_] = (
+        result for cell, result in whole.of("finetune").items() if cell.target and not is_value_pruning(cell)
+    )
+    first["scores"]["dev_spearman"]["value"] = None
+    [claim] = [claim for claim in judge(whole) if claim.number == "C15"]
+    assert claim.holds is False
+
+
+def test_the_maps_are_of_one_model_whatever_the_number_of_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lce.study.report.plots.heat_map", lambda cells, title: cells)
+    one, four = (_heat(results(World(), seeds=list(range(seeds))), "mask") for seeds in (1, 4))
+    assert one == four
+
+
+def test_edits_towards_a_neutral_model_are_not_pooled_with_the_papers() -> None:
+    mixed = EditBlock(pairs=[[STEREOTYPICAL, ANTI_STEREOTYPICAL], [STEREOTYPICAL, NEUTRAL]], share=[0.1, 0.5])
+    alone = replace(mixed, pairs=[[STEREOTYPICAL, ANTI_STEREOTYPICAL]])
+    found = [over_k(results(World(), edits=[block]), "weat8", 2.0)["mean"].tolist() for block in (mixed, alone)]
+    assert found[0] == found[1] != []
 
 
 def test_few_seeds_are_said_to_be_few() -> None:

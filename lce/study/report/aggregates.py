@@ -7,7 +7,7 @@ import pandas as pd
 
 from lce.study.report.results import EDIT, LEANING, Results
 from lce.study.report.statistics import over_seeds
-from lce.study.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL
+from lce.study.settings import ANTI_STEREOTYPICAL, STEREOTYPICAL
 
 
 def _values(results: Results, variant: str, sparsity: float, metric: str) -> pd.Series:
@@ -52,6 +52,11 @@ def against_controls(results: Results, control: str, metric: str) -> pd.DataFram
     return results.swept[results.swept["metric"] == metric].merge(means.reset_index(), on=[*by, "seed"])
 
 
+def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of `against_controls`, the means by seed: at one seed, both directions and all sparsities share their models."""
+    return frame.groupby("seed")[["intended", "by_control"]].mean()
+
+
 def curve(results: Results, target: str, reference: str, localization: str, metric: str) -> pd.DataFrame:
     """alpha → mean, std of the score over seeds at the study's sparsity and k, with the unedited target at 0."""
     frame = results.swept[results.swept["alpha"].notna() & (results.swept["sparsity"] == results.study.sparsity)]
@@ -73,9 +78,8 @@ def crossing(alphas: Any, values: Any) -> float | None:
 
 def over_k(results: Results, metric: str, alpha: float) -> pd.DataFrame:
     """k → mean and std of ``intended`` over seeds and both directions, at the study's sparsity."""
-    frame = results.informed[(results.informed["localization"] == "value") & (results.informed["metric"] == metric)]
+    frame = results.both_ways[(results.both_ways["localization"] == "value") & (results.both_ways["metric"] == metric)]
     frame = frame[(frame["alpha"] == alpha) & (frame["sparsity"] == results.study.sparsity)]
-    frame = frame[frame["target"] != NEUTRAL]
     found = over_seeds(frame, ["k"], "intended")
     shares = frame.groupby("k", sort=False)["selected_share"].mean()
     return found.assign(share=found["k"].map(shares)).sort_values("share", ignore_index=True)
@@ -88,12 +92,12 @@ def is_null(p_value: float) -> bool:
 
 def targets(results: Results) -> list[str]:
     """The edited variants, the neutral one apart."""
-    return [target for target in results.informed["target"].unique() if target != NEUTRAL]
+    return list(results.both_ways["target"].unique())
 
 
 def near_null(results: Results, target: str, k: Any, localization: str = "value") -> float:
     """Share of the seeds in which α = 2 leaves WEAT within its permutation test's null interval; NaN if none ran."""
-    frame = results.informed[(results.informed["target"] == target) & (results.informed["alpha"] == 2)]
+    frame = results.both_ways[(results.both_ways["target"] == target) & (results.both_ways["alpha"] == 2)]
     frame = frame[(frame["sparsity"] == results.study.sparsity) & (frame["metric"] == results.weat)]
     frame = frame[(frame["localization"] == localization) & (frame["k"].isna() if k is None else frame["k"] == k)]
     return float(frame["p_value"].map(is_null).mean())

@@ -1,11 +1,12 @@
 """What the paper did not ask, as sections of the report."""
 
 from collections.abc import Callable
+from math import nan
 
 import numpy as np
 
 from lce.foundations.labels import label
-from lce.study.report.aggregates import against_controls
+from lce.study.report.aggregates import against_controls, by_seed
 from lce.study.report.plots import edit_name
 from lce.study.report.results import Results
 from lce.study.report.section import Section
@@ -20,20 +21,29 @@ def controls(results: Results) -> Section | None:
         for control in ("uninformed", "matched"):
             frame = against_controls(results, control, metric)
             for key, part in frame.groupby(["localization", "strategy", "alpha"], dropna=False, sort=False):
-                difference = paired_difference(part["intended"], part["by_control"])
-                above[control].append(difference.low > 0)
+                seeds = by_seed(part)
+                difference = paired_difference(seeds["intended"], seeds["by_control"])
+                above[control] += [difference.low > 0] * (len(seeds) > 1)
                 moves = [f"{part[name].mean():+.2f}" for name in ("intended", "by_control")]
                 rows.append([label(metric), edit_name(key[1], key[2], key[0]), control, *moves, str(difference)])
     if not rows:
         return None
+    counts = [f"{sum(v)} of {len(v)} edits and scores against {name} controls" for name, v in above.items() if v]
     text = (
         "Move in the intended direction by the informed selection, by as many random weights (uninformed), and by "
         "random weights in the same number in each component of each layer (matched): what a matched control also "
-        "does is due to the layers and components chosen, not to the weights. The difference has a 95 % interval, by "
-        "paired bootstrap over seeds, targets and sparsities; it lies above 0 in "
-        + " and in ".join(f"{sum(v)} of {len(v)} edits and scores against {name}" for name, v in above.items() if v)
-        + " controls."
+        "does is due to the layers and components chosen, not to the weights."
     )
+    if any(row[1] == edit_name("pruning", nan, "mask") for row in rows):
+        text += (
+            " Half of the weights that mask-based pruning selects are pruned in the target already, so that its "
+            "controls remove twice as many as it does."
+        )
+    if counts:
+        text += (
+            " The difference has a 95 % interval, by paired bootstrap over seeds, of means over targets and "
+            f"sparsities; it lies above 0 in {' and in '.join(counts)}."
+        )
     headings = ["", "edit", "control", "informed", "by control", "informed − control"]
     return Section("Does the localisation matter?", text, headings, rows)
 

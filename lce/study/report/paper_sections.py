@@ -9,7 +9,7 @@ from lce.foundations.labels import label
 from lce.localize.components import layer_text
 from lce.study.report.aggregates import densities, gap, near_null, over_k, smallest_k, targets
 from lce.study.report.plots import edit_name
-from lce.study.report.results import EDIT, Results
+from lce.study.report.results import BIASED, EDIT, Results
 from lce.study.report.section import Section, mean_std, percent, size_text
 from lce.study.report.statistics import bonferroni, over_seeds, spearman, wilcoxon_greater
 from lce.study.settings import NEUTRAL
@@ -60,8 +60,8 @@ def where(results: Results) -> Section | None:
     ]
     text = (
         "Share of the weights that each localisation selects [%], mean ± standard deviation over seeds. The maps show, "
-        "for each component of each layer, which share of its weights is selected, over all seeds; even colour would "
-        "mean that the difference is everywhere."
+        "for each component of each layer, which share of its weights is selected, as the mean over seeds; even colour "
+        "would mean that the difference is everywhere."
     )
     for name, part in densities(results).groupby("localization"):
         top = part.loc[(part["selected"] / part["weights"]).idxmax()]
@@ -99,7 +99,8 @@ def strength(results: Results) -> Section | None:
     """The dose α (figure 6)."""
     if results.swept["alpha"].nunique() < 4:
         return None
-    frame = results.swept[(results.swept["sparsity"] == results.study.sparsity) & (results.swept["target"] != NEUTRAL)]
+    frame = results.swept[results.swept["sparsity"] == results.study.sparsity]
+    frame = frame[frame["target"].isin(BIASED) & frame["reference"].isin(BIASED)]
     frame = frame[frame["alpha"].notna() & frame["metric"].isin([results.weat, "perplexity"])]
     table = over_seeds(frame, ["target", "localization", "metric", "alpha"])
     alphas = sorted(table["alpha"].unique())
@@ -154,6 +155,7 @@ def _mask_null(results: Results) -> str:
 def neutral(results: Results) -> Section | None:
     """The neutral target (figure 7)."""
     frame = results.swept[(results.swept["target"] == NEUTRAL) & results.swept["metric"].isin(results.bias)]
+    frame = frame[frame["sparsity"] == results.study.sparsity]
     if not len(frame):
         return None
     frame = frame[frame["alpha"].isin((-2.0, 1.0, 2.0))]
@@ -209,7 +211,7 @@ def language(results: Results) -> Section | None:
 
 def downstream(results: Results) -> Section | None:
     """Fine-tuned on tasks of sentence pairs (table 2)."""
-    frame = results.tuned[results.tuned["control"].isna() | (results.tuned["control"] == "none")]
+    frame = results.tuned
     if not len(frame):
         return Section("Downstream (table 2)", "No downstream task was run in this study: claim 15 was not tested.")
     frame = frame.assign(

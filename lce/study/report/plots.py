@@ -53,8 +53,12 @@ def _heat(results: Results, localization: str) -> Figure | None:
     frame = frame[frame["localization"] == localization]
     if not len(frame):
         return None
+    seeds = sum(cell.sparsity == results.study.sparsity for cell in results.of("compare"))
     rows = frame[["layer", "component", "selected", "weights"]].astype(object).itertuples(index=False)
-    cells = {(None if pd.isna(layer) else int(layer), part): (chosen, of) for layer, part, chosen, of in rows}
+    cells = {
+        (None if pd.isna(layer) else int(layer), part): (round(chosen / seeds), round(of / seeds))
+        for layer, part, chosen, of in rows
+    }
     share = frame["selected"].sum() / frame["weights"].sum()
     title = f"{localization}-based, {results.study.sparsity:.0%} sparse: {share:.2%} of all weights"
     return heat_map(cells, title)
@@ -129,9 +133,8 @@ def strategies(results: Results) -> Figure | None:
 
 def size(results: Results) -> Figure | None:
     """The bias after interpolation and extrapolation over k, value-based (figure 5); thin: the unedited target."""
-    frame = results.informed[results.informed["localization"] == "value"]
+    frame = results.both_ways[results.both_ways["localization"] == "value"]
     frame = frame[(frame["sparsity"] == results.study.sparsity) & frame["alpha"].isin((0.5, 1.0, 2.0))]
-    frame = frame[frame["target"] != NEUTRAL]
     if frame["k"].nunique() < 3:
         return None
     names = [*results.bias, "perplexity"]

@@ -19,6 +19,7 @@ from lce.study.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, Study
 from lce.study.worker_cache import WorkerCache
 
 LEANING = {ANTI_STEREOTYPICAL: -1, NEUTRAL: 0, STEREOTYPICAL: 1}
+BIASED = (STEREOTYPICAL, ANTI_STEREOTYPICAL)
 EDIT = ["target", "reference", "sparsity", "localization", "k", "strategy", "alpha", "control", "draw", "last_layers"]
 """Columns that tell one edit from another, seeds apart."""
 WAY = ["localization", "k", "strategy", "alpha"]
@@ -101,6 +102,11 @@ class Results:
         return self.edits[(self.edits["control"] == "none") & self.edits["last_layers"].isna()]
 
     @cached_property
+    def both_ways(self) -> pd.DataFrame:
+        """Of the informed edits, those between the two biased variants."""
+        return self.informed[self.informed["target"].isin(BIASED) & self.informed["reference"].isin(BIASED)]
+
+    @cached_property
     def swept(self) -> pd.DataFrame:
         """Of the informed edits, those at the study's own k."""
         return self.informed[self.informed["k"].isna() | (self.informed["k"] == self.study.k)]
@@ -111,8 +117,8 @@ class Results:
         frame = self.swept
         return frame[
             (frame["alpha"].isna() | frame["alpha"].isin(PAPER_ALPHAS))
-            & frame["target"].isin((STEREOTYPICAL, ANTI_STEREOTYPICAL))
-            & (frame["reference"] != NEUTRAL)
+            & frame["target"].isin(BIASED)
+            & frame["reference"].isin(BIASED)
         ]
 
     @cached_property

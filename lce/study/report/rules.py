@@ -10,8 +10,8 @@ import pandas as pd
 
 from lce.edit.strategies import STRATEGIES
 from lce.foundations.labels import label
-from lce.study.report.aggregates import against_controls, crossing, curve, densities, gap, is_null, over_k
-from lce.study.report.results import EDIT, WAY, Results
+from lce.study.report.aggregates import against_controls, by_seed, crossing, curve, densities, gap, is_null, over_k
+from lce.study.report.results import BIASED, EDIT, WAY, Results
 from lce.study.report.statistics import mean_interval, over_seeds, paired_difference, spearman
 from lce.study.settings import BOTH_WAYS, NEUTRAL, STEREOTYPICAL
 from lce.training.pruning.imp import WINNING_TICKET
@@ -21,6 +21,12 @@ Verdict = tuple[bool | None, str]
 
 MEASURES = 3
 """WEAT, StereoSet's SS and CrowS-Pairs."""
+
+CLAIMED_SPARSITY = 0.4
+"""Up to which the paper says that subnetworks are winning tickets."""
+
+ZERO = (1.5, 3.0)
+"""Between which α WEAT is to be zero."""
 
 ATTENTION_OUTPUT = ("attention.output.dense", "self_attn.o_proj")
 """What puts out the attention of a layer, in BERT and in decoders like Llama."""
@@ -37,12 +43,17 @@ def intended_direction(results: Results) -> Verdict:
 
 
 def winning_tickets(results: Results) -> Verdict:
-    frame = results.trained
+    frame = results.trained[~results.trained["variant"].isin(results.study.untrained)]
     if not len(frame) or not (frame["sparsity"] > 0).any():
         return UNTESTED
     ratios = frame[frame["sparsity"] > 0].groupby(["variant", "sparsity"])["ratio"].mean()
     worst: Any = ratios.idxmax()
-    return bool(ratios.max() <= WINNING_TICKET), f"at most {ratios.max():.3f} ({worst[0]}, {worst[1]:.0%})"
+    text = f"at most {ratios.max():.3f} ({worst[0]}, {worst[1]:.0%})"
+    if ratios.max() > WINNING_TICKET:
+        return False, text
+    if (largest := frame["sparsity"].max()) < CLAIMED_SPARSITY:
+        return None, f"{text}; {largest:.0%} is the largest sparsity here"
+    return True, text
 
 
 def stable_masks(results: Results) -> Verdict:
@@ -50,6 +61,7 @@ def stable_masks(results: Results) -> Verdict:
         (variant, cell.sparsity): float(np.mean(values))
         for cell, result in results.of("overlap").items()
         for variant, values in result["masks"].items()
+        if variant not in results.study.untrained
     }
     if not means:
         return UNTESTED
@@ -117,17 +129,18 @@ def informed_edits(results: Results) -> Verdict:
 
 def uninformed_edits(results: Results) -> Verdict:
     frame = against_controls(results, "uninformed", results.weat)
-    pairs = frame.groupby(["seed", "target"])[["intended", "by_control"]].mean()
-    if pairs.index.get_level_values("seed").nunique() < 2:
+    frame = frame[frame["target"].isin(BIASED) & frame["reference"].isin(BIASED)]
+    seeds = by_seed(frame)
+    if len(seeds) < 2:
         return UNTESTED
     ratio = frame["size_by_control"].mean() / frame["intended"].abs().mean()
-    estimate = paired_difference(pairs["intended"], pairs["by_control"])
+    estimate = paired_difference(seeds["intended"], seeds["by_control"])
     text = f"mean |move| of {label(results.weat)} {ratio:.0%} of the informed edits'; informed − uninformed {estimate}"
-    return bool(ratio <= 0.25 and estimate.low > 0), f"{text}, {len(pairs)} pairs of seed and target"
+    return bool(ratio <= 0.25 and estimate.low > 0), f"{text}, {len(seeds)} seeds"
 
 
 def monotone_in_alpha(results: Results) -> Verdict:
-    ranks, zeros, texts = [], [], []
+    ranks, zeros, texts, farthest = [], [], [], []
     for (target, reference), name in ((d, n) for d in BOTH_WAYS for n in ("mask", "value")):
         found = curve(results, target, reference, name, results.weat)
         near = found[found["alpha"].abs() <= 4]
@@ -136,9 +149,16 @@ def monotone_in_alpha(results: Results) -> Verdict:
         rank = spearman(near["alpha"], near["mean"]) * (-1 if target == STEREOTYPICAL else 1)
         zero = crossing(found["alpha"], found["mean"])
         ranks.append(rank)
-        zeros.append(zero is not None and 1.5 <= zero <= 3)
+        zeros.append(zero)
+        farthest.append(found["alpha"].max())
         texts.append(f"{target}, {name}: ρ = {rank:.2f}, zero at {'no α' if zero is None else f'α = {zero:.1f}'}")
-    return all(rank >= 0.95 for rank in ranks) and all(zeros), "; ".join(texts)
+    text = "; ".join(texts)
+    if not all(rank >= 0.95 for rank in ranks):
+        return False, text
+    if all(zero is not None and ZERO[0] <= zero <= ZERO[1] for zero in zeros):
+        return True, text
+    is_in_view = all(zero is not None or alpha >= ZERO[1] for zero, alpha in zip(zeros, farthest, strict=True))
+    return (False, text) if is_in_view else (None, f"{text}; α up to {min(farthest):g} only")
 
 
 def saturation(results: Results) -> Verdict:
@@ -189,7 +209,7 @@ def dose(results: Results) -> Verdict:
             for alpha, std in zip(points["alpha"], points["std"], strict=True):
                 if alpha >= 1:
                     spreads[alpha >= 5].append(std)
-    if not all(spreads.values()) or np.isnan([*spreads[False], *spreads[True]]).any():
+    if not all(spreads.values()) or any(np.isnan(values).any() for values in (*spreads.values(), *ranks.values())):
         return UNTESTED
     low, high = (float(np.mean(spreads[is_far])) for is_far in (False, True))
     text = "; ".join(f"{label(name)}: ρ ≥ {min(values):.2f}" for name, values in ranks.items())
@@ -233,12 +253,14 @@ def downstream_kept(results: Results) -> Verdict:
     if not len(frame):
         return None, "no downstream task was run"
     unedited = frame[frame["strategy"].isna()].rename(columns={"value": "unedited"})
-    edited = frame[frame["strategy"].notna() & (frame["control"] == "none")]
+    edited = frame[frame["strategy"].notna()]
     keys = ["sparsity", "seed", "task", "metric"]
     joined = edited.merge(
         unedited[["variant", *keys, "unedited"]], left_on=["target", *keys], right_on=["variant", *keys]
     )
-    lost = over_seeds(joined.assign(lost=joined["unedited"] - joined["value"]), [*EDIT, "task", "metric"], "lost")
+    joined = joined[joined["unedited"].notna()]
+    left = joined["value"].fillna(0)  # a score that is none any more is lost
+    lost = over_seeds(joined.assign(lost=joined["unedited"] - left), [*EDIT, "task", "metric"], "lost")
     destroyed = _destroyed(lost)
     if not len(lost[~destroyed]):
         return UNTESTED
