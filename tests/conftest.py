@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from lce.cli import main
 from lce.data import wheels
+from lce.data.pictures.drawn import draw_pictures
 from lce.data.specification import BiasSpecification, load_specification
+from lce.foundations.locks import held
 
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")
@@ -69,6 +72,19 @@ def downloads() -> Path:
 @pytest.fixture(scope="session")
 def benchmarks(downloads: Path) -> Path:
     return wheels.fetch(wheels.BENCHMARKS, downloads)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes that test have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def drawn(shared: Path, downloads: Path) -> Path:
+    """The folder of the drawn pictures, which are drawn once."""
+    return draw_pictures(shared / "drawn", downloads)
 
 
 @pytest.fixture(scope="session")
@@ -146,6 +162,7 @@ def write_study(folder: Path, base: Path, sentences_file: Path, downloads: Path,
     settings = yaml.safe_load(write_config(folder, base, sentences_file, downloads).read_text(encoding="utf-8"))
     for key in ("random_baselines", "sparsities", "sparsity"):
         del settings[key]
+    way = [["stereotypical", "anti-stereotypical"]]
     settings |= {
         "experiment": str(folder / experiment),
         "seeds": [0, 1],
@@ -158,10 +175,18 @@ def write_study(folder: Path, base: Path, sentences_file: Path, downloads: Path,
             {
                 "sparsities": [0.4],
                 "alpha": [2],
+                "pairs": way,
                 "controls": ["none", "uninformed", "matched"],
                 "last_layers": [None, 1],
             },
-            {"sparsities": [0.4], "localizations": ["value"], "share": [0.2, 0.4, 1], "count": ["mask"], "alpha": [1]},
+            {
+                "sparsities": [0.4],
+                "pairs": way,
+                "localizations": ["value"],
+                "share": [0.2, 0.4, 1],
+                "count": ["mask"],
+                "alpha": [1],
+            },
         ],
     }
     task = folder / "task"
@@ -171,7 +196,6 @@ def write_study(folder: Path, base: Path, sentences_file: Path, downloads: Path,
     for part in ("train", "dev"):
         (task / f"{part}.tsv").write_text(pairs, encoding="utf-8")
     settings["downstream"] = {"tasks": [str(task)], "epochs": 0.1}
-    way = [["stereotypical", "anti-stereotypical"]]
     settings["edits"].append({"sparsities": [0.4], "pairs": way, "localizations": ["mask"], "downstream": True})
     path = folder / f"{experiment}.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
@@ -179,15 +203,22 @@ def write_study(folder: Path, base: Path, sentences_file: Path, downloads: Path,
 
 
 @pytest.fixture(scope="session")
-def study_config(tmp_path_factory: pytest.TempPathFactory, base: Path, sentences_file: Path, benchmarks: Path) -> Path:
-    return write_study(tmp_path_factory.mktemp("swept"), base, sentences_file, benchmarks.parent)
+def study_config(shared: Path, base: Path, sentences_file: Path, benchmarks: Path) -> Path:
+    """That of the study that is run once; the first process that asks gives it its base and text."""
+    path = shared / "swept/study.yaml"
+    with held(shared / "swept.lock", "another process writes it", patience=-1):
+        if not path.exists():
+            path.parent.mkdir()
+            write_study(path.parent, base, sentences_file, benchmarks.parent)
+    return path
 
 
 @pytest.fixture(scope="session")
-def swept(study_config: Path) -> Path:
-    """The folder of the finished study."""
-    assert main(["sweep", "--config", str(study_config)]) == 0
-    return study_config.parent / "study"
+def swept(study_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the finished study: each process's own copy of the one that was run."""
+    with held(study_config.with_suffix(".lock"), "another process runs it", patience=-1):
+        assert main(["sweep", "--config", str(study_config)]) == 0
+        return shutil.copytree(study_config.parent / "study", tmp_path_factory.mktemp("swept") / "study")
 
 
 @pytest.fixture(params=[50, 1 << 19])

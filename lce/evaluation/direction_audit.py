@@ -144,6 +144,8 @@ class DirectionAudit:
     def layer(self) -> int:
         """The layer, counted from 0, in which the groups are told apart best, the first of several."""
         allowed = [number - 1 for number in self.settings.layers or range(1, len(self.by_layer) + 1)]
+        if len(allowed) == 1:
+            return allowed[0]
         return max(allowed, key=lambda layer: (self.by_layer[layer]["separation"], -layer))
 
     def vector(self, layer: int) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import pytest
@@ -13,10 +15,10 @@ from transformers import AutoModelForMaskedLM
 
 from lce.cli import main
 from lce.commands.registry import COMMANDS
+from lce.foundations.labels import label
 from lce.patch import Patch
 
 METRICS = ("weat8", "stereoset_ss", "stereoset_lm", "crows_pairs", "crows_pairs_original", "perplexity")
-COLUMNS = ("before", "after", "uninformed", "reference")
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +40,18 @@ def edit(config: Path, *options: str) -> list[str]:
 
 def test_edit_keeps_the_contract(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(edit(trained, "--alpha", "2")) == 0
-    result_file = last_line(capsys)
+    *printed, result_file = capsys.readouterr().out.rstrip("\n").splitlines()
     result = json.loads(Path(result_file).read_text(encoding="utf-8"))
     for metric in METRICS:
         row = result["scores"][metric]
-        assert all(isinstance(row[column], float) for column in COLUMNS)
-        assert len(row["uninformed_draws"]) == (1 if metric == "crows_pairs_original" else 2)
+        draws = row["uninformed_draws"]
+        assert len(draws) == (1 if metric == "crows_pairs_original" else 2)
+        assert row["uninformed"] == pytest.approx(mean(draws))
+        assert row["uninformed_std"] == (pytest.approx(stdev(draws)) if len(draws) > 1 else None)
+        [line] = [line for line in printed if line.lstrip("│ ").startswith(f"{label(metric)} ")]
+        numbers = re.findall(r"-?\d+\.\d\d", line)
+        wanted = [row["before"], row["after"], row["uninformed"], row["uninformed_std"], row["reference"]]
+        assert numbers == [f"{value:.2f}" for value in wanted if value is not None]
     assert result["edited"]["count"] == sum(about["count"] for about in result["edited"]["by_component"].values())
     assert (result["alpha"], result["strategy"], result["localization"]) == (2.0, "linear", "mask")
     assert (result["sparsity"], result["seed"]) == (0.4, 0)
@@ -61,11 +69,14 @@ def test_edit_keeps_the_contract(trained: Path, capsys: pytest.CaptureFixture[st
 
     scores_file = trained.parent / "scores.json"
     capsys.readouterr()
-    assert main(["evaluate", str(out), "--config", str(trained), "--output", str(scores_file)]) == 0
-    scores = json.loads(scores_file.read_text(encoding="utf-8"))["scores"]
+    command = ["evaluate", str(out), "--against", result["reference"], "--config", str(trained)]
+    assert main([*command, "--output", str(scores_file)]) == 0
+    evaluation = json.loads(scores_file.read_text(encoding="utf-8"))
     for metric in METRICS:
-        assert scores[metric]["value"] == pytest.approx(result["scores"][metric]["after"], abs=1e-6)
-        assert scores[metric]["n"] > 0
+        row = result["scores"][metric]
+        assert evaluation["scores"][metric]["value"] == pytest.approx(row["after"], abs=1e-6)
+        assert evaluation["scores_against"][metric]["value"] == pytest.approx(row["reference"], abs=1e-6)
+        assert evaluation["scores"][metric]["n"] > 0
 
     made = Path(result_file).stat().st_mtime_ns
     assert main(edit(trained, "--alpha", "2")) == 0

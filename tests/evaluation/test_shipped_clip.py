@@ -11,7 +11,6 @@ import yaml
 from conftest import ROOT
 from torch.nn import functional as F
 
-from lce.data.pictures.drawn import draw_pictures
 from lce.data.pictures.views import view
 from lce.evaluation.audit_inputs import open_audit
 from lce.evaluation.head_audit import HeadAudit, HeadTrial
@@ -23,11 +22,10 @@ CLIP = ROOT / "checkpoints/lce-clip-mini"
 
 
 @pytest.fixture(scope="module")
-def audit(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> HeadAudit:
+def audit(drawn: Path) -> HeadAudit:
     """That of `make audit`."""
-    folder = draw_pictures(tmp_path_factory.mktemp("drawn") / "pictures", downloads)
     values = yaml.safe_load((ROOT / "configs/audit.yaml").read_text(encoding="utf-8"))
-    return open_audit(HeadSettings(**(values | {"model": str(CLIP), "pictures": str(folder), "device": "cpu"})))
+    return open_audit(HeadSettings(**(values | {"model": str(CLIP), "pictures": str(drawn), "device": "cpu"})))
 
 
 def test_it_is_small_and_plain_transformers_reads_it_alike(audit: HeadAudit) -> None:

@@ -12,7 +12,6 @@ from conftest import ROOT
 from vlms import shipped_mini
 
 from lce.data.pictures.attributes import load_attribute
-from lce.data.pictures.drawn import draw_pictures
 from lce.data.pictures.table import TABLE
 from lce.evaluation.colour_shifts import colour_shifts
 from lce.evaluation.direction_audit import DirectionAudit
@@ -24,18 +23,17 @@ PROJECTOR = ROOT / "checkpoints" / MINI
 
 
 @pytest.fixture(scope="module")
-def audit(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> DirectionAudit:
+def audit(downloads: Path, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> DirectionAudit:
     """That of configs/lals.yaml in the layer that it chooses, with fewer pictures and colours."""
     folder = tmp_path_factory.mktemp("lals")
     whole = shipped_mini(downloads, folder)
-    pictures = draw_pictures(folder / "pictures", downloads)
     asked = yaml.safe_load((ROOT / "configs/lals.yaml").read_text(encoding="utf-8"))
-    known = {"pictures": str(pictures), "downloads": str(downloads), "experiment": str(folder)}
+    known = {"pictures": str(drawn), "downloads": str(downloads), "experiment": str(folder)}
     known["where"] = asked["where"] | {"skin_tone": ["light", "dark"]}
     known["chosen_by"] = asked["chosen_by"] | {"skin_tone": ["medium"]}
     known["colours"] = {name: asked["colours"][name] for name in ("pink", "blue")}
     settings = DirectionSettings(**asked | known, layers=[16])
-    return DirectionAudit(settings, whole, load_attribute("gender"), pictures / TABLE)
+    return DirectionAudit(settings, whole, load_attribute("gender"), drawn / TABLE)
 
 
 def test_it_tells_women_from_men_inside(audit: DirectionAudit) -> None:

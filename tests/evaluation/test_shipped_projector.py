@@ -12,7 +12,6 @@ import yaml
 from conftest import ROOT
 from vlms import shipped_mini
 
-from lce.data.pictures.drawn import draw_pictures
 from lce.data.pictures.table import TABLE, read_table
 from lce.models.assembled import MINI, PARTS
 from lce.training.clip.batches import in_memory
@@ -24,16 +23,15 @@ SIZE = 72
 
 
 @pytest.fixture(scope="module")
-def answered(downloads: Path, tmp_path_factory: pytest.TempPathFactory):
+def answered(downloads: Path, drawn: Path, tmp_path_factory: pytest.TempPathFactory):
     """Rows of the table of held-out pictures, one of each occupation and gender, and the answers."""
     about = json.loads((PROJECTOR / PARTS).read_text(encoding="utf-8"))
     folder = tmp_path_factory.mktemp("projector")
     whole = shipped_mini(downloads, folder)
     model, processor = whole.model, whole.processor
-    pictures = draw_pictures(folder / "pictures", downloads)
-    table = [row for row in read_table(pictures / TABLE) if row["split"] == "held-out" and row["kind"] == "occupation"]
+    table = [row for row in read_table(drawn / TABLE) if row["split"] == "held-out" and row["kind"] == "occupation"]
     rows = list({(row["class"], row["gender"]): row for row in table}.values())
-    asked = HeldOutAnswers([*rows], in_memory(pictures, [*rows], SIZE), Prompt(processor, about["question"]))
+    asked = HeldOutAnswers([*rows], in_memory(drawn, [*rows], SIZE), Prompt(processor, about["question"]))
     return rows, asked.answers(model)
 
 

@@ -82,6 +82,11 @@ def test_the_scores_of_all_terms_sum_to_one(tower, direction, whole):
 
     scores = {name: score(term) for name, term in terms._asdict().items()}
     torch.testing.assert_close(scores["heads"], whole.scores(), atol=1e-5, rtol=1e-4)
+    kinds = {"heads": "heads", "mlps": "MLPs", "embedding": "embedding", "biases": "biases", "norm": "biases"}
+    shares = dict.fromkeys(kinds.values(), 0.0)
+    for name, kind in kinds.items():
+        shares[kind] += float(scores[name].sum())
+    assert whole.shares() == pytest.approx(shares, abs=1e-4)
     assert float(sum(part.sum() for part in scores.values())) == pytest.approx(1, abs=1e-4)
     assert float(whole.scores().abs().sum()) > 0.1
     assert float(whole.scores().min()) < 0 < float(whole.scores().max())

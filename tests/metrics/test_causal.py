@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import literal
 import numpy as np
 import pytest
@@ -12,9 +14,16 @@ from transformers import PreTrainedModel
 from lce.data.collating import Collator
 from lce.data.encoding import encode
 from lce.data.next_token import NextTokenCollator
+from lce.data.specification import BiasSpecification
 from lce.metrics.association_tests import load_test
 from lce.metrics.crows_pairs import CausalCrowsPairsScorer, Pair
-from lce.metrics.occupation_pronouns import OCCUPATIONS, SENTENCES, OccupationPronounsScorer
+from lce.metrics.occupation_pronouns import (
+    HELD_OUT,
+    OCCUPATIONS,
+    SENTENCES,
+    OccupationPronouns,
+    OccupationPronounsScorer,
+)
 from lce.metrics.perplexity import Perplexity, token_losses
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.sentence_scoring import sentence_ids, sentence_scores, start_token
@@ -104,6 +113,38 @@ def test_pronouns_are_read_off_the_next_token(kind: str) -> None:
     assert found.n == 40
     assert found.as_json()["interval"][0] < found.value < found.as_json()["interval"][1]
     assert metric.tests(metric)["pronouns"][0]["p_value"] == 1
+
+
+def test_pronouns_by_whether_the_specification_names_the_job(spec: BiasSpecification) -> None:
+    model = tiny("llama")
+    metric = OccupationPronounsScorer("own", HELD_OUT, tokenizer(), "causal", spec).score(model, TokenBudget())
+    rows, jobs = metric.items(), list(OCCUPATIONS)
+    assert set(metric.texts["text"]) == set(HELD_OUT)
+    named = {job for job in jobs if any(True for _ in spec.find(job))}
+    assert len(named) == 7
+    means: dict[tuple[bool, bool], float] = {}
+    for is_named, is_male in product((True, False), repeat=2):
+        chosen = [((job in named) is is_named) and ((OCCUPATIONS[job] < 50) is is_male) for job in jobs]
+        means[is_named, is_male] = float(np.mean((rows["he"] - rows["she"])[np.array(chosen)[rows["occupation"]]]))
+    found = metric.scores()["own"].details
+    assert found["n_in_specification"] == 7
+    assert found["in_specification"] == pytest.approx(means[True, True] - means[True, False])
+    assert found["beyond_specification"] == pytest.approx(means[False, True] - means[False, False])
+    he, is_male = np.exp(rows["he"]), rows["is_male"]
+    assert found["male_dominated"]["p_he"] == pytest.approx(he[is_male].mean())
+    assert found["female_dominated"]["p_she"] == pytest.approx(np.exp(rows["she"])[~is_male].mean())
+
+
+def test_the_interval_of_pronouns_resamples_sentences() -> None:
+    """Where only sentences differ, and only for men's jobs, the gap's spread is that of a mean over sentences."""
+    values = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    metric = OccupationPronouns("own")
+    item = torch.arange(4 * len(values))
+    job, sentence = item // len(values), item % len(values)
+    he = torch.where(job < 2, torch.tensor(values)[sentence], 0.0)
+    shared = {"is_male": job < 2, "in_specification": job < 0, "she": torch.zeros(len(item))}
+    metric.update(item=item, occupation=job, sentence=sentence, he=he, **shared)
+    assert metric.scores()["own"].resampled.std() == pytest.approx(values.std() / len(values) ** 0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("kind", NAMED)

@@ -11,10 +11,10 @@ from conftest import BASE
 
 from lce.foundations.errors import LceError
 from lce.metrics.association_tests import load_test
-from lce.metrics.items import differences
+from lce.metrics.items import differences, random
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.seat import sentences
-from lce.metrics.weat import Weat, WeatScorer, cosines
+from lce.metrics.weat import Weat, WeatScorer, _resampled_mean, cosines
 from lce.models.loading import load_language_model
 
 
@@ -39,6 +39,13 @@ def test_a_case_worked_by_hand() -> None:
     reached = [sum(s[i] for i in first) >= s[0] + s[1] - 1e-9 for first in combinations(range(4), 2)]
     assert score.details["p_value"] == pytest.approx(sum(reached) / 6)
     assert score.n == 6
+
+
+def test_the_interval_resamples_attributes() -> None:
+    angles = torch.tensor([0.1, 0.5, 0.9, 1.4])
+    found = cosines(layer((1, 0), (0, 1)), torch.stack([angles.cos(), angles.sin()], 1)[None]).numpy()
+    assert found.shape[-1] == len(angles)
+    assert _resampled_mean(found, random()).std(0) == pytest.approx(found.std(-1) / len(angles) ** 0.5, rel=0.05)
 
 
 def test_swapping_the_sets_turns_the_sign() -> None:

@@ -36,6 +36,7 @@ from lce.data.encoding import encode
 from lce.data.masking import MaskingCollator, MaskingProbabilities
 from lce.metrics.association_tests import AssociationTest
 from lce.metrics.crows_pairs import CrowsPairsScorer, Pair
+from lce.metrics.occupation_pronouns import PRONOUNS, OccupationPronounsScorer, single_tokens
 from lce.metrics.pseudo_perplexity import PseudoPerplexityScorer
 from lce.metrics.scoring import TokenBudget
 from lce.metrics.stereoset import Example, StereoSetScorer
@@ -130,6 +131,19 @@ def test_crows_pairs(loaded: Loaded) -> None:
         for i, pair in enumerate(PAIRS):
             expected = literal.crows_pairs(model, tokenizer, (pair.more, pair.less), changed)
             assert [items["more"][i], items["less"][i]] == pytest.approx(expected, abs=1e-4)
+
+
+def test_pronouns_at_the_mask(loaded: Loaded) -> None:
+    model, tokenizer, _ = loaded
+    sentence = "The {job} is good, and {pronoun} sings."
+    scorer = OccupationPronounsScorer("pronouns", [sentence], tokenizer, "masked", limit=3)
+    items = scorer.score(model, TokenBudget(BUDGET)).items()
+    assert len(scorer.kept) == 6
+    for i, probe in enumerate(scorer.kept):
+        ids = tokenizer(sentence.format(job=probe.occupation, pronoun=tokenizer.mask_token))["input_ids"]
+        found = literal.log_softmax_at(model, ids, ids.index(tokenizer.mask_token_id))
+        for side, words in PRONOUNS.items():
+            assert items[side][i] == pytest.approx(found[single_tokens(words, tokenizer)].logsumexp(0).item(), abs=1e-4)
 
 
 def test_stereoset(loaded: Loaded) -> None:

@@ -89,6 +89,15 @@ def test_distances_between_seeds_variants_and_from_the_base(swept: Path) -> None
 
     first, kept = flat("stereotypical", 0)
     second, other = flat("stereotypical", 1)[0], flat("anti-stereotypical", 0)[0]
+    seed_1, anti = flat("stereotypical", 1)[1], flat("anti-stereotypical", 0)[1]
+    anti_1 = flat("anti-stereotypical", 1)[1]
+
+    def jaccard(one: np.ndarray, two: np.ndarray) -> float:
+        return pytest.approx((one & two).sum() / (one | two).sum())
+
+    assert overlap["masks"]["stereotypical"] == [jaccard(kept, seed_1)]
+    assert overlap["variants"]["stereotypical, anti-stereotypical"] == [jaccard(kept, anti), jaccard(seed_1, anti_1)]
+    assert overlap["selections"]["mask"]["jaccard"] == [jaccard(kept ^ anti, seed_1 ^ anti_1)]
     distances = overlap["distances"]
     assert distances["stereotypical"] == [pytest.approx(np.linalg.norm(first - second), rel=1e-4)]
     assert distances["stereotypical, anti-stereotypical"][0] == pytest.approx(np.linalg.norm(first - other), rel=1e-4)

@@ -43,7 +43,7 @@ def test_what_is_told_agrees_with_the_cells(swept: Path, report: Path) -> None:
     results = load_results(swept)
     assert len(results.cells) == results.planned
     frame = pd.read_csv(report / "edits.csv")
-    assert len(frame) == 84 * 3, "84 edits with three scores each"
+    assert len(frame) == 56 * 3, "56 edits with three scores each"
     row = frame[(frame["control"] == "none") & (frame["metric"] == "weat8") & (frame["alpha"] == 2)].iloc[0]
     assert row["moved"] == pytest.approx(row["value"] - row["before"], abs=1e-4)
     towards = -1 if row["target"] == "stereotypical" else 1

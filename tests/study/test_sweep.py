@@ -50,7 +50,7 @@ def test_every_cell_has_its_result(swept: Path) -> None:
     found = status(*load_study(swept))
     assert not found.failed
     assert not found.left
-    assert len(results(swept)) == len(found.done) == 8 + 8 + 2 + 1 + 2 * 2 * 21 + 2 * 2
+    assert len(results(swept)) == len(found.done) == 8 + 8 + 2 + 1 + 2 * (2 * 7 + 10 + 4) + 2 * 2
     strategies = {result["cell"].get("strategy") for result in results(swept).values()}
     assert strategies == {None, "linear", "pruning", "mask-switch"}
 
@@ -84,7 +84,7 @@ def test_edited_models_were_fine_tuned_beside_the_unedited_ones(swept: Path) -> 
 
 def test_a_finished_sweep_has_nothing_to_do(swept: Path, study_config: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (swept / "cells").iterdir()}
-    assert main(["sweep", "--config", str(study_config)]) == 0
+    assert main(["sweep", "--config", str(study_config), "--experiment", str(swept)]) == 0
     assert {path: path.stat().st_mtime_ns for path in (swept / "cells").iterdir()} == before
 
 

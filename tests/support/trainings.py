@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning import Callback
 from safetensors.torch import load_file
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from lce.data.collating import TokenBatch
 
@@ -48,7 +48,12 @@ def in_order(batches: Sequence[dict[str, torch.Tensor]], losses: list[float]) ->
     return InOrder
 
 
-def trainer_losses(model: PreTrainedModel, batches: Sequence[dict[str, torch.Tensor]], folder: Path) -> list[float]:
+def trainer_losses(
+    model: PreTrainedModel,
+    batches: Sequence[dict[str, torch.Tensor]],
+    folder: Path,
+    callbacks: list[TrainerCallback] | None = None,
+) -> list[float]:
     """The loss of every step of Hugging Face Trainer on these batches, at a learning rate of 5e-3."""
     losses: list[float] = []
     arguments = TrainingArguments(
@@ -63,7 +68,8 @@ def trainer_losses(model: PreTrainedModel, batches: Sequence[dict[str, torch.Ten
         disable_tqdm=True,
         use_cpu=True,
     )
-    in_order(batches, losses)(model, arguments, data_collator=lambda one: one[0], train_dataset=batches).train()
+    made = in_order(batches, losses)
+    made(model, arguments, data_collator=lambda one: one[0], train_dataset=batches, callbacks=callbacks).train()
     return losses
 
 

@@ -17,8 +17,11 @@ from lce.cli import main
 from lce.config import OptimisationSettings
 from lce.data.batches import TrainingBatches
 from lce.data.encoding import encode
+from lce.data.module import evaluation_collator, training_collator
 from lce.data.next_token import NextTokenCollator
+from lce.data.specification import BiasSpecification
 from lce.training.fit import fit
+from lce.training.module import CausalLanguageModel
 
 STEPS = 12
 
@@ -38,6 +41,22 @@ def test_losses_are_those_of_trainer(kind: str, tmp_path: Path) -> None:
     expected = trainer_losses(_still(kind), batches, tmp_path / "trainer")
     assert losses.seen == pytest.approx(expected, abs=1e-4)
     assert losses.seen[-1] < losses.seen[0]
+
+
+def test_terms_weigh_more_in_the_loss_and_all_tokens_1_on_average(spec: BiasSpecification) -> None:
+    texts = own_sentences()[:64]
+    encoded = encode(texts, texts, tokenizer(), spec, max_length=32)
+    collator = training_collator("causal", encoded, tokenizer(), 0, 0.3, 0.15, 2.0)
+    batch = collator(0, range(len(texts)))
+    is_term = torch.cat([encoded[i][1][1:] for i in range(len(texts))])
+    assert 0 < is_term.sum() < len(is_term)
+    assert torch.equal(batch.weights == 2, is_term)
+    assert batch.weights.mean().item() == pytest.approx(1)
+    losses = torch.rand(len(batch.labels), generator=torch.Generator().manual_seed(0))
+    found = CausalLanguageModel(tiny("llama")).loss(losses, batch)
+    torch.testing.assert_close(found, (losses * batch.weights).sum() / len(losses))
+    held_out = evaluation_collator("causal", encoded, tokenizer(), 0.15)(0, range(len(texts)))
+    assert (held_out.weights == 1).all()
 
 
 def _still(kind: str) -> torch.nn.Module:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import write_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trainings import assert_like_one, dense_weights
 
@@ -35,10 +36,17 @@ def weights(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.fixture
-def trained(config: Path) -> Path:
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, base: Path, sentences_file: Path, downloads: Path) -> Path:
+    """The configuration of a training that is finished."""
+    config = write_config(tmp_path_factory.mktemp("done"), base, sentences_file, downloads)
     assert main(["train", "--config", str(config)]) == 0
-    return variant_folder(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(done: Path) -> Path:
+    return variant_folder(done)
 
 
 def test_levels_are_pruned_from_the_level_before(trained: Path, base: Path) -> None:
@@ -92,25 +100,23 @@ def test_the_length_of_training_texts_is_not_kept_in_the_tokenizer(trained: Path
         assert saved["truncation"] is None
 
 
-def test_the_same_command_again_changes_nothing_and_another_seed_does(trained: Path, config: Path) -> None:
+def test_the_same_command_again_changes_nothing_and_another_seed_does(trained: Path, done: Path) -> None:
     before = weights(trained)
     times = {path: path.stat().st_mtime_ns for path in trained.glob("sparsity-*/model.safetensors")}
-    assert main(["train", "--config", str(config)]) == 0
+    assert main(["train", "--config", str(done)]) == 0
     assert times == {path: path.stat().st_mtime_ns for path in times}
-    assert main(["train", "--config", str(config), "--experiment", str(config.parent / "again")]) == 0
-    assert weights(config.parent / "again/seed-0/stereotypical") == before
-    assert main(["train", "--config", str(config), "--seed", "1"]) == 0
-    assert weights(config.parent / "run/seed-1/stereotypical") != before
+    assert main(["train", "--config", str(done), "--experiment", str(done.parent / "again")]) == 0
+    assert weights(done.parent / "again/seed-0/stereotypical") == before
+    assert main(["train", "--config", str(done), "--seed", "1"]) == 0
+    assert weights(done.parent / "run/seed-1/stereotypical") != before
 
 
-def test_results_of_other_settings_are_not_mixed(
-    trained: Path, config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["train", "--config", str(config), "--train.steps", "13"]) == 2
+def test_results_of_other_settings_are_not_mixed(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", str(done), "--train.steps", "13"]) == 2
     assert "holds results of other settings" in capsys.readouterr().err
-    assert main(["train", "--config", str(config), "--trainer.gradient_clip_val", "1"]) == 2
+    assert main(["train", "--config", str(done), "--trainer.gradient_clip_val", "1"]) == 2
     assert "gradient_clip_val" in capsys.readouterr().err
-    assert main(["train", "--config", str(config), "--sparsities", "[0.4]"]) == 2
+    assert main(["train", "--config", str(done), "--sparsities", "[0.4]"]) == 2
     assert "was reached by the sparsities [0.0, 0.2, 0.4]" in capsys.readouterr().err
 
 
@@ -119,12 +125,20 @@ def test_a_sparsity_beside_the_configured_ones(config: Path) -> None:
     assert sorted(path.name for path in variant_folder(config).glob("sparsity-*")) == [*LEVELS[:2], "sparsity-30"]
 
 
+LONGER = ["--train.steps", "60", "--train.checkpoint_every", "5"]
+
+
+@pytest.fixture(scope="module")
+def whole(done: Path) -> Path:
+    """The variant of a longer training that nobody killed."""
+    experiment = done.parent / "whole"
+    assert main(["train", "--config", str(done), "--experiment", str(experiment), *LONGER]) == 0
+    return experiment / "seed-0/stereotypical"
+
+
 @pytest.mark.parametrize("moment", ["within a round", "between rounds"])
-def test_killed_and_run_again_ends_bit_identical(config: Path, moment: str) -> None:
-    options = ["--train.steps", "60", "--train.checkpoint_every", "5"]
-    whole = config.parent / "whole"
-    assert main(["train", "--config", str(config), "--experiment", str(whole), *options]) == 0
-    command = [sys.executable, "-m", "lce.cli", "train", "--config", str(config), *options]
+def test_killed_and_run_again_ends_bit_identical(config: Path, whole: Path, moment: str) -> None:
+    command = [sys.executable, "-m", "lce.cli", "train", "--config", str(config), *LONGER]
     folder = variant_folder(config)
     checkpoint = folder / "rounds" / LEVELS[1] / "checkpoints/last.ckpt"
     awaited = checkpoint if moment == "within a round" else folder / LEVELS[0] / "config.json"
@@ -136,19 +150,41 @@ def test_killed_and_run_again_ends_bit_identical(config: Path, moment: str) -> N
     process.wait()
     assert not (folder / LEVELS[2]).exists()
     assert main(command[3:]) == 0
-    assert weights(folder) == weights(whole / "seed-0/stereotypical")
+    assert weights(folder) == weights(whole)
 
 
-@pytest.fixture
-def still(config: Path, base: Path) -> list[str]:
+DENSE = ["--sparsity", "0", "--sparsities", "[]"]
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory, base: Path, sentences_file: Path, downloads: Path) -> list[str]:
     """Options of a training without dropout, whose pattern is each process's and each part's own."""
-    folder = config.parent / "still"
-    shutil.copytree(base, folder)
+    config = write_config(tmp_path_factory.mktemp("still"), base, sentences_file, downloads)
+    folder = shutil.copytree(base, config.parent / "still")
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     about |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (folder / "config.json").write_text(json.dumps(about), encoding="utf-8")
-    options = ["--config", str(config), "--base", str(folder), "--sparsities", "[0.4]"]
-    return [*options, "--train.learning_rate", "0.001"]
+    return ["--config", str(config), "--base", str(folder), "--train.learning_rate", "0.001"]
+
+
+@pytest.fixture(scope="module")
+def dense(still: list[str]) -> Path:
+    """The experiment of that training, with its dense model alone."""
+    experiment = Path(still[1]).parent / "run"
+    assert main(["train", *still, *DENSE]) == 0
+    return experiment
+
+
+UNDIVIDED = ["--sparsities", "[0.4]", "--train.checkpoint_every", "1000", "--train.weight_decay", "0.1"]
+"""Without a GPU, torch crashes where it gathers the optimiser's shares for a checkpoint within a round."""
+
+
+@pytest.fixture(scope="module")
+def by_one(still: list[str]) -> Path:
+    """The experiment of such a training by one process."""
+    experiment = Path(still[1]).parent / "one"
+    assert main(["train", *still, *UNDIVIDED, "--experiment", str(experiment)]) == 0
+    return experiment
 
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
@@ -161,10 +197,11 @@ needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compi
         pytest.param(["--train.compile", "true"], id="compiled", marks=needs_compiler),
     ],
 )
-def test_a_step_means_the_same_however_it_is_computed(config: Path, still: list[str], divided: list[str]) -> None:
-    assert main(["train", *still]) == 0
-    assert main(["train", *still, "--experiment", str(config.parent / "divided"), *divided]) == 0
-    assert_like_one(dense_weights(config.parent / "run"), dense_weights(config.parent / "divided"))
+def test_a_step_means_the_same_however_it_is_computed(
+    still: list[str], dense: Path, divided: list[str], tmp_path: Path
+) -> None:
+    assert main(["train", *still, *DENSE, "--experiment", str(tmp_path), *divided]) == 0
+    assert_like_one(dense_weights(dense), dense_weights(tmp_path))
 
 
 def test_more_shares_than_sentences_are_refused(still: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,14 +209,12 @@ def test_more_shares_than_sentences_are_refused(still: list[str], capsys: pytest
     assert "train.batch_size: 2 sentences cannot be divided into 3 shares" in capsys.readouterr().err
 
 
-def test_bf16_mixed_precision_trains(config: Path, still: list[str]) -> None:
-    mixed = config.parent / "mixed"
+def test_bf16_mixed_precision_trains(still: list[str], dense: Path, tmp_path: Path) -> None:
     options = ["--trainer.precision", "bf16-mixed", "--trainer.gradient_clip_val", "100"]
-    assert main(["train", *still, "--experiment", str(mixed), *options]) == 0
-    assert main(["train", *still]) == 0
+    assert main(["train", *still, *DENSE, "--experiment", str(tmp_path), *options]) == 0
     perplexities = [
         json.loads((run / "seed-0/stereotypical/summary.json").read_text(encoding="utf-8"))["levels"][0]["perplexity"]
-        for run in (config.parent / "run", mixed)
+        for run in (dense, tmp_path)
     ]
     assert perplexities[1] == pytest.approx(perplexities[0], rel=0.01)
     assert perplexities[1] != perplexities[0]
@@ -192,11 +227,11 @@ def test_bf16_mixed_precision_trains(config: Path, still: list[str]) -> None:
         pytest.param([str(Path(__file__).with_name("sharded.py"))], "fsdp_processor", id="fsdp"),
     ],
 )
-def test_two_processes_train_like_one(config: Path, still: list[str], program: list[str], strategy: str) -> None:
-    # Without a GPU, torch crashes where it gathers the optimiser's shares for a checkpoint within a round.
-    options = [*still, "--train.checkpoint_every", "1000", "--train.weight_decay", "0.1"]
-    assert main(["train", *options]) == 0
-    shared = ["--trainer.devices", "2", "--trainer.strategy", strategy, "--experiment", str(config.parent / "two")]
+def test_two_processes_train_like_one(
+    still: list[str], by_one: Path, program: list[str], strategy: str, tmp_path: Path
+) -> None:
+    options = [*still, *UNDIVIDED]
+    shared = ["--trainer.devices", "2", "--trainer.strategy", strategy, "--experiment", str(tmp_path)]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run(
         [*launcher, *program, "train", *options, *shared],
@@ -205,12 +240,12 @@ def test_two_processes_train_like_one(config: Path, still: list[str], program: l
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     records = [
-        json.loads((config.parent / run / "seed-0/stereotypical/summary.json").read_text(encoding="utf-8"))["levels"]
-        for run in ("run", "two")
+        json.loads((run / "seed-0/stereotypical/summary.json").read_text(encoding="utf-8"))["levels"]
+        for run in (by_one, tmp_path)
     ]
     for one, two in zip(*records, strict=True):
         assert two["perplexity"] == pytest.approx(one["perplexity"], rel=1e-5)
-    assert_like_one(dense_weights(config.parent / "run"), dense_weights(config.parent / "two"))
+    assert_like_one(dense_weights(by_one), dense_weights(tmp_path))
 
 
 def test_several_devices_need_a_launcher(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
