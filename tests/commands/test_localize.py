@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from safetensors.torch import save_file
 
 from lce.cli import main
 from lce.localize.selection import Selection
+from lce.storage.checkpoint import Checkpoint
+from lce.storage.safetensors_file import Entry
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -64,3 +67,33 @@ def test_ties_go_to_the_earlier_position(chunk: None, tmp_path: Path) -> None:
         list(range(133)),
         [],
     ]
+
+
+def test_no_more_than_a_chunk_of_a_model_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that memory does not grow with the model."""
+    pair("llama", tmp_path)
+    for module in ("storage.safetensors_file", "storage.model_weights", "storage.torch_bridge", "patch.on_folders"):
+        monkeypatch.setattr(f"lce.{module}.CHUNK", 50)
+    monkeypatch.setattr("lce.patch.between.CHUNK", 50)
+    counts: list[int] = []
+    original = Entry.read
+
+    def read(self: Entry, first: int = 0, last: int | None = None, into: Any = None) -> Any:
+        if self.path.parent.name in ("target", "reference"):
+            counts.append((self.size if last is None else last) - first)
+        return original(self, first, last, into)
+
+    monkeypatch.setattr(Entry, "read", read)
+    target, reference, patch = (str(tmp_path / name) for name in ("target", "reference", "p.safetensors"))
+    size = max(entry.size for entry in Checkpoint(target).entries.values())
+    assert size > 500
+    for command in (
+        ["localize", target, reference, "--output", str(tmp_path / "s.safetensors")],
+        ["edit", target, reference, "--measure", "false", "--output", str(tmp_path / "edit"), "--patch", patch],
+        ["patch", "apply", target, "--patch", patch, "--out", str(tmp_path / "out")],
+        ["patch", "diff", target, reference, "--out", str(tmp_path / "d.safetensors")],
+    ):
+        counts.clear()
+        assert main(command) == 0
+        assert len(counts) > 1
+        assert max(counts) <= 50, command
