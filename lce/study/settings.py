@@ -48,7 +48,7 @@ class EditBlock:
     last_layers: list[int | None] = field(default_factory=lambda: [None])
     """Edit only what is selected in so many last layers; null edits all."""
     downstream: bool = False
-    """Also fine-tune the edited models, and the unedited targets, on the tasks of `downstream`."""
+    """Also fine-tune the edited models, controls apart, and the unedited targets, on the tasks of `downstream`."""
 
 
 def paper_edits() -> list[EditBlock]:
