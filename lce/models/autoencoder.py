@@ -75,13 +75,9 @@ class SparseAutoencoder:
         """The same on another device; itself where it is there already."""
         if self.encoder.device == device:
             return self
-        threshold = None if self.threshold is None else self.threshold.to(device)
-        parts = (self.encoder, self.decoder, self.encoder_bias, self.decoder_bias)
-        encoder, decoder, encoder_bias, decoder_bias = (part.to(device) for part in parts)
-        return replace(
-            self, encoder=encoder, decoder=decoder, encoder_bias=encoder_bias, decoder_bias=decoder_bias,
-            threshold=threshold,
-        )  # fmt: skip
+        names = ("encoder", "decoder", "encoder_bias", "decoder_bias", "threshold")
+        moved = {name: value.to(device) for name in names if (value := getattr(self, name)) is not None}
+        return replace(self, **moved)
 
     def features(self, chosen: Tensor | None = None) -> Features:
         """All features, or those ``chosen`` (n,): what their activations depend on, and what they write.

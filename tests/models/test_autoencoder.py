@@ -109,6 +109,17 @@ def test_saved_and_loaded(architecture: str, tmp_path: Path) -> None:
     assert load_autoencoder(tmp_path / "half").fingerprint == half.fingerprint
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_on_another_device_all_its_tensors_are_there(architecture: str) -> None:
+    whole, elsewhere = made(architecture), torch.device("meta")
+    moved = whole.to(elsewhere)
+    assert {name: tensor.device for name, tensor in moved.tensors().items()} == dict.fromkeys(
+        whole.tensors(), elsewhere
+    )
+    assert moved.encode(torch.zeros(2, WIDTH, device=elsewhere)).device == elsewhere
+    assert whole.to(torch.device("cpu")) is whole
+
+
 def test_the_fingerprint_changes_with_every_value() -> None:
     whole = made("jumprelu")
     found = {whole.fingerprint}

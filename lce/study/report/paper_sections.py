@@ -9,7 +9,7 @@ from lce.foundations.labels import label
 from lce.localize.components import layer_text
 from lce.study.report.aggregates import densities, gap, near_null, over_k, smallest_k, targets
 from lce.study.report.plots import edit_name
-from lce.study.report.results import BIASED, EDIT, Results
+from lce.study.report.results import EDIT, Results, between_biased
 from lce.study.report.section import Section, mean_std, percent, size_text
 from lce.study.report.statistics import bonferroni, over_seeds, spearman, wilcoxon_greater
 from lce.study.settings import NEUTRAL
@@ -99,8 +99,7 @@ def strength(results: Results) -> Section | None:
     """The dose α (figure 6)."""
     if results.swept["alpha"].nunique() < 4:
         return None
-    frame = results.swept[results.swept["sparsity"] == results.study.sparsity]
-    frame = frame[frame["target"].isin(BIASED) & frame["reference"].isin(BIASED)]
+    frame = between_biased(results.swept[results.swept["sparsity"] == results.study.sparsity])
     frame = frame[frame["alpha"].notna() & frame["metric"].isin([results.weat, "perplexity"])]
     table = over_seeds(frame, ["target", "localization", "metric", "alpha"])
     alphas = sorted(table["alpha"].unique())

@@ -19,7 +19,6 @@ from lce.study.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, Study
 from lce.study.worker_cache import WorkerCache
 
 LEANING = {ANTI_STEREOTYPICAL: -1, NEUTRAL: 0, STEREOTYPICAL: 1}
-BIASED = (STEREOTYPICAL, ANTI_STEREOTYPICAL)
 EDIT = ["target", "reference", "sparsity", "localization", "k", "strategy", "alpha", "control", "draw", "last_layers"]
 """Columns that tell one edit from another, seeds apart."""
 WAY = ["localization", "k", "strategy", "alpha"]
@@ -104,7 +103,7 @@ class Results:
     @cached_property
     def both_ways(self) -> pd.DataFrame:
         """Of the informed edits, those between the two biased variants."""
-        return self.informed[self.informed["target"].isin(BIASED) & self.informed["reference"].isin(BIASED)]
+        return between_biased(self.informed)
 
     @cached_property
     def swept(self) -> pd.DataFrame:
@@ -114,18 +113,20 @@ class Results:
     @cached_property
     def at_paper_settings(self) -> pd.DataFrame:
         """Of these, the strategies of the paper, in both directions between the two biased variants."""
-        frame = self.swept
-        return frame[
-            (frame["alpha"].isna() | frame["alpha"].isin(PAPER_ALPHAS))
-            & frame["target"].isin(BIASED)
-            & frame["reference"].isin(BIASED)
-        ]
+        frame = between_biased(self.swept)
+        return frame[frame["alpha"].isna() | frame["alpha"].isin(PAPER_ALPHAS)]
 
     @cached_property
     def tuned(self) -> pd.DataFrame:
         """Columns of an edit (none for unedited models, whose ``variant`` is given), seed, task, metric → value."""
         rows = [row for item in self.of("finetune").items() for row in _scores(*item)]
         return _table(rows, ["variant", *EDIT, "seed", "task", "metric", "value"])
+
+
+def between_biased(edits: pd.DataFrame) -> pd.DataFrame:
+    """Those of the ``edits`` whose target and reference are the two biased variants."""
+    biased = (STEREOTYPICAL, ANTI_STEREOTYPICAL)
+    return edits[edits["target"].isin(biased) & edits["reference"].isin(biased)]
 
 
 NUMBERS = {"sparsity", "alpha", "value", "p_value", "selected_share", "perplexity", "dense_perplexity", "last_layers"}

@@ -11,7 +11,7 @@ import pandas as pd
 from lce.edit.strategies import STRATEGIES
 from lce.foundations.labels import label
 from lce.study.report.aggregates import against_controls, by_seed, crossing, curve, densities, gap, is_null, over_k
-from lce.study.report.results import BIASED, EDIT, WAY, Results
+from lce.study.report.results import EDIT, WAY, Results, between_biased
 from lce.study.report.statistics import mean_interval, over_seeds, paired_difference, spearman
 from lce.study.settings import BOTH_WAYS, NEUTRAL, STEREOTYPICAL
 from lce.training.pruning.imp import WINNING_TICKET
@@ -128,8 +128,7 @@ def informed_edits(results: Results) -> Verdict:
 
 
 def uninformed_edits(results: Results) -> Verdict:
-    frame = against_controls(results, "uninformed", results.weat)
-    frame = frame[frame["target"].isin(BIASED) & frame["reference"].isin(BIASED)]
+    frame = between_biased(against_controls(results, "uninformed", results.weat))
     seeds = by_seed(frame)
     if len(seeds) < 2:
         return UNTESTED
