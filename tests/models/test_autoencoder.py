@@ -112,11 +112,8 @@ def test_saved_and_loaded(architecture: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_on_another_device_all_its_tensors_are_there(architecture: str) -> None:
     whole, elsewhere = made(architecture), torch.device("meta")
-    moved = whole.to(elsewhere)
-    assert {name: tensor.device for name, tensor in moved.tensors().items()} == dict.fromkeys(
-        whole.tensors(), elsewhere
-    )
-    assert moved.encode(torch.zeros(2, WIDTH, device=elsewhere)).device == elsewhere
+    found = whole.to(elsewhere).tensors()
+    assert {name: tensor.device for name, tensor in found.items()} == dict.fromkeys(whole.tensors(), elsewhere)
     assert whole.to(torch.device("cpu")) is whole
 
 
