@@ -6,9 +6,7 @@ import csv
 from collections import defaultdict
 
 import numpy as np
-import pytest
 
-from lce.data.pictures.drawn import draw_pictures
 from lce.data.pictures.loading import read_picture
 from lce.data.pictures.recoloured import garment_fill, recoloured, with_fill
 
@@ -37,23 +35,16 @@ def test_only_the_group_of_colours_is_recoloured():
     assert HAT in found
 
 
-@pytest.fixture(scope="module")
-def drawn(downloads, tmp_path_factory):
-    folder = draw_pictures(tmp_path_factory.mktemp("recoloured") / "pictures", downloads)
-    with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["kind"] == "occupation" and row["skin_tone"] == "dark"]
-    return folder, rows
-
-
 def test_real_drawings_change_in_the_garment_alone(drawn, downloads):
-    folder, rows = drawn
+    with (drawn / "table.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "occupation" and row["skin_tone"] == "dark"]
     found = defaultdict(dict)
     for file, colour, picture in recoloured([row["file"] for row in rows], downloads, COLOURS):
         found[file][colour] = np.asarray(picture, dtype=int)
     assert len(found) > 0.9 * len(rows)
     for file, pictures in found.items():
         assert set(pictures) == {None, *COLOURS}
-        assert (pictures[None] == np.asarray(read_picture(folder / file))).all(), "as it is, it is the drawn picture"
+        assert (pictures[None] == np.asarray(read_picture(drawn / file))).all(), "as it is, it is the drawn picture"
         changed = np.abs(pictures["pink"] - pictures["green"]).max(2) > 8
         assert 0.005 < changed.mean() < 0.6
         assert (np.abs(pictures["pink"] - pictures["blue"]).max(2)[~changed] <= 16).all()

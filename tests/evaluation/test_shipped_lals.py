@@ -15,6 +15,7 @@ from lce.data.pictures.attributes import load_attribute
 from lce.data.pictures.table import TABLE
 from lce.evaluation.colour_shifts import colour_shifts
 from lce.evaluation.direction_audit import DirectionAudit
+from lce.foundations.locks import held
 from lce.localize.direction_settings import DirectionSettings
 from lce.metrics.separation import separation
 from lce.models.assembled import MINI
@@ -23,9 +24,17 @@ PROJECTOR = ROOT / "checkpoints" / MINI
 
 
 @pytest.fixture(scope="module")
-def audit(downloads: Path, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> DirectionAudit:
-    """That of configs/lals.yaml in the layer that it chooses, with fewer pictures and colours."""
-    folder = tmp_path_factory.mktemp("lals")
+def audit(downloads: Path, drawn: Path, shared: Path) -> DirectionAudit:
+    """That of configs/lals.yaml in the layer that it chooses, with fewer pictures and colours; it reads texts once."""
+    folder = shared / "lals"
+    with held(shared / "lals.lock", "another process opens it", patience=-1):
+        folder.mkdir(exist_ok=True)
+        found = open_audit(folder, downloads, drawn)
+        assert found.units.reference
+    return found
+
+
+def open_audit(folder: Path, downloads: Path, drawn: Path) -> DirectionAudit:
     whole = shipped_mini(downloads, folder)
     asked = yaml.safe_load((ROOT / "configs/lals.yaml").read_text(encoding="utf-8"))
     known = {"pictures": str(drawn), "downloads": str(downloads), "experiment": str(folder)}

@@ -246,8 +246,9 @@ def test_a_study_under_way_can_be_judged_told_and_drawn(seed: int) -> None:
         result.get("scores", {}).pop(left_out, None)
     part = replace(whole, cells=cells)
     assert len(judge(part)) == 15
-    assert all(len(row) == len(s.headings) for s in sections(part) for row in s.rows)
-    assert not any("nan" in cell for s in sections(part) for row in s.rows for cell in row)
+    told = sections(part)
+    assert all(len(row) == len(section.headings) for section in told for row in section.rows)
+    assert not any("nan" in cell for section in told for row in section.rows for cell in row)
     for figure in figures(part).values():
         figure.clear()
 
