@@ -37,7 +37,6 @@ def sweep(values: Namespace) -> None:
     if study.features.is_asked:
         check_float32_weights(trainer_options)
 
-    from lce.models.assembled import provide_mini
     from lce.models.converted import provide
     from lce.study.status import print_plan, print_status
     from lce.study.sweep import run_sweep, status
@@ -45,6 +44,8 @@ def sweep(values: Namespace) -> None:
     for name in (study.base, *study.own_models.values()):
         provide(name, study.data.downloads)
     if study.directions.is_asked:
+        from lce.models.assembled import provide_mini
+
         provide_mini(study.directions.model or study.base, study.data.downloads, study.directions.projector)
     if values.dry_run:
         print_plan(study, trainer_options)

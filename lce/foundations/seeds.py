@@ -5,9 +5,13 @@ dropout pattern therefore depends on its seed and its place alone: not on what r
 processes share the work, or on whether the run was interrupted.
 """
 
-import hashlib
+from __future__ import annotations
 
-import torch
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(*parts: int | float | str) -> int:
@@ -18,4 +22,6 @@ def derive(*parts: int | float | str) -> int:
 
 def generator(*parts: int | float | str) -> torch.Generator:
     """A CPU generator seeded with ``derive(*parts)``."""
+    import torch
+
     return torch.Generator().manual_seed(derive(*parts))

@@ -14,7 +14,6 @@ from lce.foundations.files import read_json, write_json
 from lce.foundations.overwriting import check_replaceable
 from lce.foundations.paths import BASE, shipped
 from lce.foundations.seeds import derive
-from lce.models.autoencoder_files import load_autoencoder
 from lce.models.kinds import kind_named
 from lce.storage.hub import identity
 from lce.study.feature_study import FeatureStudy
@@ -58,6 +57,8 @@ def _feature_context(study: StudySettings, features: FeatureStudy, recorded: Map
 
 def autoencoder_fingerprint(name: str) -> str:
     """What identifies an autoencoder: its tensors, and all in its files that says how it is used."""
+    from lce.models.autoencoder_files import load_autoencoder
+
     found = load_autoencoder(name)
     site = (found.metadata or {}).get("lce_site") or found.site
     return f"{derive(found.fingerprint, *map(str, (found.k, found.subtracts_bias, found.normalisation, site))):016x}"

@@ -16,10 +16,10 @@ from lce.foundations.files import read_json
 from lce.models.clip import load_clip
 from lce.models.layers import prunable_parameters
 from lce.models.loading import load_language_model
+from lce.study.cell_files import CellFiles
 from lce.study.cells import Cell
 from lce.study.picture_inputs import audit_settings, direction_settings
 from lce.study.settings import StudySettings
-from lce.study.worker_cache import WorkerCache
 
 TOKENS_OF_A_SENTENCE = 30
 TOKENS_OF_AN_EVALUATION = 60_000
@@ -36,12 +36,12 @@ class Cost:
     is_measured: bool
 
 
-def costs(study: StudySettings, cache: WorkerCache, cells: Sequence[Cell]) -> dict[str, Cost]:
+def costs(study: StudySettings, files: CellFiles, cells: Sequence[Cell]) -> dict[str, Cost]:
     """The cost of each kind among ``cells``, on one worker."""
     seen: dict[str, list[float]] = {}
     for cell in cells:
         found = seen.setdefault(cell.kind, [])
-        if (path := cache.path(cell)).exists() and not (result := read_json(path)).get("existed"):
+        if (path := files.path(cell)).exists() and not (result := read_json(path)).get("existed"):
             found.append(result["seconds"])
     guessed = {} if all(seen.values()) else _guessed(study)
     return {kind: Cost(median(found), True) if found else Cost(guessed[kind], False) for kind, found in seen.items()}

@@ -32,13 +32,12 @@ from lce.foundations.seeds import derive, generator
 from lce.metrics.items import defined
 from lce.metrics.suite import Scores
 from lce.models.fast_linear import OneDnnLinear
-from lce.study.settings import DownstreamSettings
+from lce.study.settings import STSB, DownstreamSettings
 from lce.training.module import linear_schedule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-STSB = "stsb-wheel"
 COLUMNS = ("sentence1", "sentence2", "label")
 HUB = {
     "mnli": (

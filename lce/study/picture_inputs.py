@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from lce.evaluation.audit_inputs import content_of_direction_inputs, content_of_inputs
 from lce.foundations.seeds import derive
 from lce.localize.direction_settings import DirectionSettings
 from lce.localize.head_settings import HeadSettings
-from lce.models.image_text import chosen_device
 from lce.study.settings import StudySettings
 
 FILES = ("pictures", "table", "dictionary")
@@ -66,6 +64,8 @@ def direction_context(study: StudySettings, recorded: Mapping[str, Any]) -> dict
 
 def _named_by_directions(study: StudySettings) -> dict[str, Any]:
     """The settings of directions that matter to every result."""
+    from lce.models.image_text import chosen_device
+
     free = {"projector", "model", "edits", "alpha", "random_directions", "batch_size", "device"}
     computes = chosen_device(study.directions.device).partition(":")[0]
     return {name: value for name, value in asdict(study.directions).items() if name not in free} | {
@@ -74,6 +74,8 @@ def _named_by_directions(study: StudySettings) -> dict[str, Any]:
 
 
 def _direction_digest(study: StudySettings) -> str:
+    from lce.evaluation.audit_inputs import content_of_direction_inputs
+
     return f"{derive(str(content_of_direction_inputs(direction_settings(study)))):016x}"
 
 
@@ -82,4 +84,6 @@ def _files(study: StudySettings) -> dict[str, Any]:
 
 
 def _digest(study: StudySettings, attribute: str) -> str:
+    from lce.evaluation.audit_inputs import content_of_inputs
+
     return f"{derive(str(content_of_inputs(audit_settings(study, attribute)))):016x}"

@@ -8,14 +8,13 @@ import os
 import platform
 import time
 import traceback
-from pathlib import Path
 
 import torch
 
-from lce.foundations.atomic_files import replaced_file
 from lce.foundations.errors import LceError
 from lce.foundations.files import read_json, write_json
 from lce.foundations.paths import FAILED, RUNNING
+from lce.study.cell_files import write_failure
 from lce.study.cell_kinds import MAKERS
 from lce.study.cells import Cell
 from lce.study.worker_cache import WorkerCache
@@ -51,9 +50,3 @@ def make(cache: WorkerCache, cell: Cell) -> None:
 def _device() -> str:
     """The machine, and its GPU if this process has been given one."""
     return ", ".join([platform.node(), *([torch.cuda.get_device_name()] if torch.cuda.is_available() else [])])
-
-
-def write_failure(path: Path, reason: str, trace: str = "") -> None:
-    """Write why there is no result; the first line is the reason."""
-    with replaced_file(path) as temporary:
-        temporary.write_text(f"{' '.join(reason.split())}\n{trace}", encoding="utf-8")

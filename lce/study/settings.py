@@ -18,6 +18,8 @@ from lce.study.head_study import HeadStudy
 STEREOTYPICAL, ANTI_STEREOTYPICAL, NEUTRAL = get_args(Variant)
 BOTH_WAYS = [[STEREOTYPICAL, ANTI_STEREOTYPICAL], [ANTI_STEREOTYPICAL, STEREOTYPICAL]]
 """[target, reference] of the two biased variants."""
+STSB = "stsb-wheel"
+"""The downstream task whose pairs come from a package on PyPI."""
 ALPHAS = [-4.0, -2.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0]
 """Strengths from far away from the reference to far beyond it (figure 6)."""
 

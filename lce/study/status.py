@@ -6,25 +6,26 @@ from typing import Any
 from rich.table import Table
 
 from lce.foundations.console import wide_console
+from lce.study.cell_files import CellFiles
 from lce.study.cells import expand
-from lce.study.cost import costs
 from lce.study.settings import StudySettings
 from lce.study.sweep import Status
-from lce.study.worker_cache import WorkerCache
 
 SHOWN_FAILURES = 10
 
 
 def print_plan(study: StudySettings, trainer_options: dict[str, Any]) -> None:
     """Every cell, and what is left to do."""
-    cells, cache = expand(study), WorkerCache(study, trainer_options)
-    left = Counter(cell.kind for cell in cells if not cache.path(cell).exists())
+    from lce.study.cost import costs
+
+    cells, files = expand(study), CellFiles(study, trainer_options)
+    left = Counter(cell.kind for cell in cells if not files.path(cell).exists())
     for cell in cells:
-        print(cache.path(cell).stem, "" if not cache.path(cell).exists() else "(done)")
+        print(files.path(cell).stem, "" if not files.path(cell).exists() else "(done)")
     table = Table(title=f"{len(cells):,} cells, {sum(left.values()):,} of them left", title_justify="left")
     for heading in ("", "cells", "left", "seconds each", "left, in hours", "known from"):
         table.add_column(heading, justify="right" if heading not in ("", "known from") else "left")
-    found = costs(study, cache, cells)
+    found = costs(study, files, cells)
     for kind, number in Counter(cell.kind for cell in cells).items():
         cost = found[kind]
         hours = f"{left[kind] * cost.seconds / 3600:.2f}"

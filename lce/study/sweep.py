@@ -5,34 +5,32 @@ remembered. Cells that share their models form a group, which one worker makes i
 whose models it compares. A worker that dies is replaced by Ray, which resumes after the last result.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from lce.data import wheels
-from lce.data.prepare import prepare_examples
-from lce.evaluation.audit_inputs import open_audit, open_direction_audit
 from lce.foundations.configuration import read_configuration
 from lce.foundations.errors import LceError
 from lce.foundations.files import save_config
 from lce.foundations.locks import held
 from lce.foundations.overwriting import check_replaceable
 from lce.foundations.paths import CONFIG, FAILED, LOCK, RUNNING
-from lce.models.clip import load_clip
+from lce.study.cell_files import CellFiles, write_failure
 from lce.study.cells import DIRECTIONS, Cell, expand
 from lce.study.cluster import connected
 from lce.study.context import record_base
-from lce.study.downstream import STSB
-from lce.study.picture_inputs import audit_settings, direction_settings
-from lce.study.run_cell import make, write_failure
-from lce.study.settings import StudySettings
-from lce.study.worker_cache import WorkerCache
+from lce.study.settings import STSB, StudySettings
+
+if TYPE_CHECKING:
+    from lce.study.worker_cache import WorkerCache
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +97,11 @@ class Status:
 
 def status(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
     """What has been done, is being done, went wrong, and is left."""
-    cache = WorkerCache(study, trainer_options)
-    is_alive = _is_swept(cache)
+    files = CellFiles(study, trainer_options)
+    is_alive = _is_swept(files)
     found = Status([], {}, [], [])
     for cell in expand(study):
-        path = cache.path(cell)
+        path = files.path(cell)
         if path.exists():
             found.done.append(cell)
         elif is_alive and path.with_suffix(RUNNING).exists():
@@ -115,12 +113,12 @@ def status(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
     return found
 
 
-def _is_swept(cache: WorkerCache) -> bool:
+def _is_swept(files: CellFiles) -> bool:
     """Whether a sweep is at work: the system takes its lock away from one that was killed."""
-    if not cache.folder.exists():
+    if not files.folder.exists():
         return False
     try:
-        with held(cache.folder.parent / LOCK, "a sweep is at work", patience=0):
+        with held(files.folder.parent / LOCK, "a sweep is at work", patience=0):
             return False
     except LceError:
         return True
@@ -137,16 +135,16 @@ def run_sweep(study: StudySettings, trainer_options: dict[str, Any]) -> Status:
     check_replaceable(run / CONFIG, "settings file of sweep")
     with held(run / LOCK, f"{run}: another sweep is at work there; `lce sweep --status` shows it"):
         record_base(study)
-        cache = WorkerCache(study, trainer_options)
-        cache.folder.mkdir(parents=True, exist_ok=True)
+        files = CellFiles(study, trainer_options)
+        files.folder.mkdir(parents=True, exist_ok=True)
         _fetch(study)
-        left = [group for group in groups_of(study, cells) if not all(cache.path(c).exists() for c in group.cells)]
+        left = [group for group in groups_of(study, cells) if not all(files.path(c).exists() for c in group.cells)]
         with connected(study, trainer_options) if left else nullcontext() as ray:
-            for stale in (*cache.folder.glob(f"*{RUNNING}"), *cache.folder.glob(f"*{FAILED}")):
+            for stale in (*files.folder.glob(f"*{RUNNING}"), *files.folder.glob(f"*{FAILED}")):
                 stale.unlink(missing_ok=True)
-            _record(study, trainer_options, cache.folder.parent / CONFIG)
+            _record(study, trainer_options, files.folder.parent / CONFIG)
             if ray:
-                _work(ray, cache, left, cells)
+                _work(ray, files, left, cells)
     return status(study, trainer_options)
 
 
@@ -155,11 +153,21 @@ def _fetch(study: StudySettings) -> None:
 
     Audits of models that read pictures are opened, so that what does not fit is refused before any worker starts.
     """
+    from lce.data import wheels
+    from lce.data.prepare import prepare_examples
+
     if study.heads.is_asked:
+        from lce.evaluation.audit_inputs import open_audit
+        from lce.models.clip import load_clip
+        from lce.study.picture_inputs import audit_settings
+
         clip = load_clip(study.heads.model or study.base, "cpu", study.trust_remote_code)
         for attribute in study.heads.attributes:
             open_audit(audit_settings(study, attribute), clip)
     if study.directions.is_asked:
+        from lce.evaluation.audit_inputs import open_direction_audit
+        from lce.study.picture_inputs import direction_settings
+
         open_direction_audit(direction_settings(study))
     if not study.reads_text:
         return
@@ -185,6 +193,7 @@ def make_group(
     import torch
 
     from lce.foundations.logs import quieten
+    from lce.study.run_cell import make
 
     os.chdir(folder)
     quieten()
@@ -199,15 +208,17 @@ _KEPT: list[WorkerCache] = []
 
 
 def _worker_cache(study: StudySettings, trainer_options: dict[str, Any]) -> WorkerCache:
+    from lce.study.worker_cache import WorkerCache
+
     if not _KEPT or (_KEPT[0].study, _KEPT[0].trainer_options) != (study, trainer_options):
         _KEPT[:] = [WorkerCache(study, trainer_options)]
     return _KEPT[0]
 
 
-def _work(ray: Any, cache: WorkerCache, groups: list[Group], cells: list[Cell]) -> None:
-    study = cache.study
+def _work(ray: Any, files: CellFiles, groups: list[Group], cells: list[Cell]) -> None:
+    study = files.study
     task = ray.remote(num_cpus=study.cpus_per_task, num_gpus=study.gpus_per_task, max_retries=RETRIES)(make_group)
-    shared = [ray.put(study), ray.put(cache.trainer_options), str(Path.cwd())]
+    shared = [ray.put(study), ray.put(files.trainer_options), str(Path.cwd())]
     trained: dict[tuple[int, str], Any] = {}
     under_way: dict[Any, Group] = {}
     for group in groups:
@@ -215,14 +226,14 @@ def _work(ray: Any, cache: WorkerCache, groups: list[Group], cells: list[Cell]) 
         under_way[reference] = group
         if group.makes:
             trained[group.makes] = reference
-    paths = [cache.path(cell) for cell in cells]
+    paths = [files.path(cell) for cell in cells]
     done = sum(path.exists() for path in paths)
     with tqdm(total=len(cells), initial=done, desc="Cells", smoothing=0.02, disable=None) as bar:
         while under_way:
             finished, _ = ray.wait(list(under_way), timeout=2)
             for reference in finished:
-                _settle(ray, cache, under_way.pop(reference), reference)
-            existing = {entry.name for entry in os.scandir(cache.folder)}
+                _settle(ray, files, under_way.pop(reference), reference)
+            existing = {entry.name for entry in os.scandir(files.folder)}
             failed = sum(name.endswith(FAILED) for name in existing)
             bar.set_postfix_str(f"{failed} failed" if failed else "")
             bar.update(sum(path.name in existing for path in paths) - bar.n)
@@ -231,7 +242,7 @@ def _work(ray: Any, cache: WorkerCache, groups: list[Group], cells: list[Cell]) 
                 log.info("%s of %s cells done, %s failed", f"{done:,}", f"{len(cells):,}", failed)
 
 
-def _settle(ray: Any, cache: WorkerCache, group: Group, reference: Any) -> None:
+def _settle(ray: Any, files: CellFiles, group: Group, reference: Any) -> None:
     """Note for the cells of a group whose worker died again and again that they failed."""
     try:
         ray.get(reference)
@@ -239,7 +250,7 @@ def _settle(ray: Any, cache: WorkerCache, group: Group, reference: Any) -> None:
         cause = getattr(error, "cause", None) or error
         reason = f"the worker failed: {type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
         for cell in group.cells:
-            path = cache.path(cell)
+            path = files.path(cell)
             path.with_suffix(RUNNING).unlink(missing_ok=True)
             if not path.exists() and not path.with_suffix(FAILED).exists():
                 write_failure(path.with_suffix(FAILED), reason, str(error))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lce.config import Kind
@@ -13,7 +12,6 @@ from lce.evaluation.direction_moves import Unedited, unedited
 from lce.evaluation.evaluator import Evaluator
 from lce.evaluation.head_audit import HeadAudit
 from lce.evaluation.site_edits import Measured, SiteEdits
-from lce.foundations.paths import CELLS
 from lce.localize.feature_settings import FeatureSettings
 from lce.localize.pair import Pair, find_model, open_pair
 from lce.localize.selection import Selection
@@ -22,8 +20,9 @@ from lce.metrics.items import ItemMetric
 from lce.models.clip import Clip, load_clip
 from lce.models.kinds import kind_of
 from lce.models.loading import load_language_model
-from lce.study.cells import Cell, cell_name, settings_for
-from lce.study.context import base_kind, context_of
+from lce.study.cell_files import CellFiles
+from lce.study.cells import Cell, settings_for
+from lce.study.context import base_kind
 from lce.study.downstream import Task, load_task
 from lce.study.picture_inputs import audit_settings, direction_settings
 from lce.study.settings import StudySettings
@@ -32,13 +31,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class WorkerCache:
-    """Where the results of a study lie, and what its cells need, loaded once and kept for the next cell."""
+class WorkerCache(CellFiles):
+    """Also what the cells need, loaded once and kept for the next cell."""
 
     def __init__(self, study: StudySettings, trainer_options: dict[str, Any]) -> None:
-        self.study, self.trainer_options = study, trainer_options
-        self.context = context_of(study, trainer_options)
-        self.folder = Path(study.experiment) / CELLS
+        super().__init__(study, trainer_options)
         self._task = lru_cache(maxsize=1)(self._load_task)
         self._pair = lru_cache(maxsize=1)(self._open_pair)
         self._model = lru_cache(maxsize=1)(self._load_model)
@@ -47,9 +44,6 @@ class WorkerCache:
         self._audit = lru_cache(maxsize=1)(self._open_audit)
         self._directions = lru_cache(maxsize=1)(self._open_directions)
         self._unedited: dict[str, ItemMetric] = {}
-
-    def path(self, cell: Cell) -> Path:
-        return self.folder / f"{cell_name(self.study, self.context, cell)}.json"
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from lightning import Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
 from lce.config import Kind, OptimisationSettings
 from lce.foundations.errors import LceError
 
@@ -38,6 +35,9 @@ def on_one_device(trainer_options: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_machine(trainer_options: Mapping[str, Any]) -> None:
     """Raises LceError where Lightning cannot do on this machine what the options ask for: there is no GPU, say."""
+    from lightning import Trainer
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     try:
         Trainer(**trainer_options, **quiet, logger=False)

@@ -130,7 +130,7 @@ def test_a_report_on_another_machine_knows_the_cells(
     swept: Path, study: StudySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cells are named after the device they are made on, which the study's folder remembers."""
-    monkeypatch.setattr("lce.study.picture_inputs.chosen_device", lambda asked: "cuda")
+    monkeypatch.setattr("lce.models.image_text.chosen_device", lambda asked: "cuda")
     assert len(load_results(swept).cells) == len(expand(study))
     elsewhere = replace(study, experiment=str(swept.parent / "unswept"))
     on_gpu, on_cpu = (cell_name(one, context_of(one, {}), Cell("directions")) for one in (elsewhere, study))

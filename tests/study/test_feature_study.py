@@ -221,7 +221,7 @@ def test_the_report_has_figures_and_a_table_and_nothing_of_variants(
     def gone(*_: Any) -> None:
         raise LceError("a report needs no autoencoder")
 
-    monkeypatch.setattr("lce.study.context.load_autoencoder", gone)
+    monkeypatch.setattr("lce.models.autoencoder_files.load_autoencoder", gone)
     assert main(["report", str(swept)]) == 0
     [section] = sections(load_results(swept))
     assert all(len(row) == len(section.headings) for row in section.rows)

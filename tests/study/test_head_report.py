@@ -52,7 +52,7 @@ def test_the_report_has_a_table_and_a_figure_and_nothing_of_language_models(
     def gone(*_: Any) -> None:
         raise LceError("a report needs no pictures")
 
-    monkeypatch.setattr("lce.study.picture_inputs.content_of_inputs", gone)
+    monkeypatch.setattr("lce.evaluation.audit_inputs.content_of_inputs", gone)
     assert main(["report", str(swept)]) == 0
     [section] = sections(load_results(swept))
     assert all(len(row) == len(section.headings) for row in section.rows)

@@ -224,6 +224,12 @@ def test_groups_share_their_models_and_wait_for_them() -> None:
     assert len(groups[3].needs) == 3
 
 
+def test_a_driver_starts_without_what_only_its_workers_need() -> None:
+    code = "import sys, lce.study.status, lce.study.sweep; print({'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

@@ -14,9 +14,9 @@ from lce.foundations.configuration import read_configuration
 from lce.foundations.errors import LceError
 from lce.foundations.files import read_json
 from lce.foundations.paths import CONFIG
+from lce.study.cell_files import CellFiles
 from lce.study.cells import Cell, expand
 from lce.study.settings import ANTI_STEREOTYPICAL, NEUTRAL, STEREOTYPICAL, StudySettings
-from lce.study.worker_cache import WorkerCache
 
 LEANING = {ANTI_STEREOTYPICAL: -1, NEUTRAL: 0, STEREOTYPICAL: 1}
 EDIT = ["target", "reference", "sparsity", "localization", "k", "strategy", "alpha", "control", "draw", "last_layers"]
@@ -154,9 +154,9 @@ def load_results(run: Path) -> Results:
         LceError: ``run`` holds no study, or none of its cells has a result.
     """
     study, trainer_options = load_study(run)
-    cache = WorkerCache(study, trainer_options)
+    files = CellFiles(study, trainer_options)
     cells = expand(study)
-    found = {cell: read_json(path) for cell in cells if (path := cache.path(cell)).exists()}
+    found = {cell: read_json(path) for cell in cells if (path := files.path(cell)).exists()}
     if not found:
         raise LceError(f"{run}: no cell of the study has a result yet; `lce sweep` makes them")
     return Results(run, study, found, len(cells), trainer_options)
