@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from lce.data import wheels
+from lce.data.prepare import prepare_examples
 from lce.foundations.configuration import read_configuration
 from lce.foundations.errors import LceError
 from lce.foundations.files import save_config
@@ -153,9 +155,6 @@ def _fetch(study: StudySettings) -> None:
 
     Audits of models that read pictures are opened, so that what does not fit is refused before any worker starts.
     """
-    from lce.data import wheels
-    from lce.data.prepare import prepare_examples
-
     if study.heads.is_asked:
         from lce.evaluation.audit_inputs import open_audit
         from lce.models.clip import load_clip

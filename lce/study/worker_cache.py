@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class WorkerCache(CellFiles):
-    """Also what the cells need, loaded once and kept for the next cell."""
+    """The files of a study's cells, and what the cells need, loaded once and kept for the next one."""
 
     def __init__(self, study: StudySettings, trainer_options: dict[str, Any]) -> None:
         super().__init__(study, trainer_options)

@@ -23,7 +23,7 @@ from lce.metrics.stereoset import Example, StereoSet, StereoSetScorer, read_exam
 from lce.metrics.suite import BiasSuite
 from lce.models.loading import load_language_model
 
-PAIRS, EXAMPLES = 15, 30
+EXAMPLES = 30
 Bundled = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
@@ -36,8 +36,8 @@ def bundled() -> Bundled:
 def test_crows_pairs_against_the_literal_scorer(bundled: Bundled, benchmarks: Path) -> None:
     path = benchmarks / "CrowS-Pairs/data/crows_pairs_anonymized.csv"
     with path.open(encoding="utf-8", newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if row["bias_type"] == "gender"][:PAIRS]
-    scorer = CrowsPairsScorer(read_pairs(path, "gender")[:PAIRS], bundled[1])
+        rows = [row for row in csv.DictReader(lines) if row["bias_type"] == "gender"][:EXAMPLES]
+    scorer = CrowsPairsScorer(read_pairs(path, "gender")[:EXAMPLES], bundled[1])
     for measure, changed in ((scorer.bias_bench, True), (scorer.original, False)):
         expected = [literal.crows_pairs(*bundled, (row["sent_more"], row["sent_less"]), changed) for row in rows]
         metric = measure(bundled[0], TokenBudget(512))
